@@ -1,0 +1,1 @@
+"""The page's widgets and panels: what a visitor sees and touches."""

@@ -1,0 +1,1 @@
+"""RAZOR Studio, the library: targeted unlearning by editing a few attention heads. See README.md."""

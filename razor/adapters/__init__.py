@@ -1,0 +1,1 @@
+"""One module per model family: how the library sees a model."""

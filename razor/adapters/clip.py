@@ -1,0 +1,286 @@
+"""CLIP through open_clip: any model with a vision and a text tower of transformer blocks."""
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from razor import losses, metrics
+from razor.adapters.base import Terms
+from razor.errors import ModelError
+from razor.examples import Axis, Example, Task
+from razor.metrics import Evaluation
+from razor.patches import digest, model_lock
+from razor.units import Unit, find_units
+
+EVAL_BATCH = 256  # pictures or texts per forward when no gradient is needed
+
+
+class ClipAdapter:
+    """A CLIP model as the library sees it. Shared by all sessions; only Patch.applied writes to it."""
+
+    family = "clip"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        preprocess: Callable[[Image.Image], Tensor],
+        tokenizer: Callable[[list[str]], Tensor],
+        *,
+        name: str,
+    ):
+        self.model, self.preprocess, self.tokenizer, self.name = model.eval(), preprocess, tokenizer, name
+        self.towers = {"image": "visual.", "text": ""}
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        found = {unit.tower for unit in find_units(model, self.towers)}
+        if missing := [tower for tower in self.towers if tower not in found]:
+            kind = type(getattr(model.visual, "trunk", model.visual)).__name__
+            raise ModelError(
+                f"The {missing[0]} tower of {name!r} ({kind if missing[0] == 'image' else 'text'}) has no attention "
+                "heads that can be edited one by one; choose a CLIP with transformer towers, such as ViT-B-32."
+            )
+        convolutional = [m for m in model.visual.modules() if isinstance(m, nn.Conv2d)]
+        layers = {unit.layer for unit in find_units(model, self.towers, ("head",)) if unit.tower == "image"}
+        if len(layers) < 2 and len(convolutional) > 8:
+            raise ModelError(
+                f"The image tower of {name!r} is convolutional ({type(model.visual).__name__}): apart from its pooling "
+                "layer it has no attention heads to edit; choose a CLIP with a vision transformer, such as ViT-B-32."
+            )
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def scale(self) -> float:
+        """The inverse temperature the model was trained with."""
+        return self.model.logit_scale.exp().item()
+
+    def units(self, kinds: Sequence[str] = ("head", "mlp"), towers: Sequence[str] = ("image", "text")) -> list[Unit]:
+        return [unit for unit in find_units(self.model, self.towers, kinds) if unit.tower in towers]
+
+    def tower_of(self, parameter: str) -> str:
+        """Which tower a parameter belongs to."""
+        return "image" if parameter.startswith("visual.") else "text"
+
+    def fingerprint(self) -> str:
+        """A hash of all weights: equal for equal models."""
+        with model_lock(self.model):
+            parts = [f"{name}={digest(tensor)}" for name, tensor in sorted(self.model.state_dict().items())]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """Pictures as the model reads them, (n, 3, side, side), on the CPU."""
+        return torch.stack([self.preprocess(image) for image in images])
+
+    @torch.no_grad()
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """Unit vectors (n, d) on the CPU."""
+        parts = [self.model.encode_image(part.to(self.device), normalize=True) for part in pixels.split(EVAL_BATCH)]
+        return torch.cat(parts).float().cpu()
+
+    @torch.no_grad()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (n, d) on the CPU."""
+        tokens = self.tokenizer(list(texts))
+        parts = [self.model.encode_text(part.to(self.device), normalize=True) for part in tokens.split(EVAL_BATCH)]
+        return torch.cat(parts).float().cpu()
+
+    def class_embeddings(self, axis: Axis) -> Tensor:
+        """One unit vector per class (c, d): the mean over its prompts."""
+        flat = [text for prompts in axis.prompts.values() for text in prompts]
+        groups = self.embed_texts(flat).split([len(prompts) for prompts in axis.prompts.values()])
+        return F.normalize(torch.stack([group.mean(0) for group in groups]), dim=-1)
+
+    def classify(self, images: Sequence[Image.Image], axis: Axis) -> Tensor:
+        """Probability of each class of the axis for each picture, (n, c), each row summing to 1."""
+        with model_lock(self.model):
+            v, t = self.embed_images(self.pixels(images)), self.class_embeddings(axis)
+        return (self.scale * v @ t.T).softmax(-1)
+
+    def bench(self, task: Task, *, batch: int = 192, mismatch_weight: float = 1.0, seed: int = 0) -> "ClipBench":
+        """The task, made ready to run on this model."""
+        with model_lock(self.model):
+            return ClipBench(self, task, batch=batch, mismatch_weight=mismatch_weight, seed=seed)
+
+
+class _Side:
+    """The pictures of one example set as tensors, with their captions and classes as numbers."""
+
+    def __init__(self, adapter: ClipAdapter, examples: Sequence[Example], axes: Sequence[Axis]):
+        self.pixels = adapter.pixels([e.image for e in examples]) if examples else torch.empty(0, 3, 1, 1)
+        self.captions = [e.caption for e in examples]
+        # (n, axes): class number, -1 where the picture has none on that axis
+        self.classes = torch.tensor(
+            [
+                [a.classes.index(e.labels[a.name]) if e.labels.get(a.name) in a.prompts else -1 for a in axes]
+                for e in examples
+            ]
+        ).reshape(len(examples), len(axes))
+
+
+class ClipBench:
+    """One task on one CLIP: tensors made once, and the frozen model's features kept for what an edit leaves alone.
+
+    Evaluate a split unedited (`edited=()`) before evaluating it edited: that is when the frozen answers are recorded.
+    """
+
+    def __init__(self, adapter: ClipAdapter, task: Task, *, batch: int, mismatch_weight: float, seed: int):
+        self.adapter, self.task, self.batch, self.seed = adapter, task, batch, seed
+        self.mismatch_weight = mismatch_weight
+        self.axis = [axis.name for axis in task.axes].index(task.axis)
+        self.target = task.axes[self.axis].classes.index(task.concept)
+        self._sides: dict[tuple[str, str], _Side] = {}
+        self._frozen_images: dict[tuple[str, str], Tensor] = {}
+        self._frozen_captions: dict[str, Tensor] = {}
+        self._frozen_recall: dict[str, Tensor] = {}
+        self._frozen_classes = [adapter.class_embeddings(axis) for axis in task.axes]
+        for side in ("forget", "retain"):
+            self._frozen_images[side, "gradient"] = adapter.embed_images(self._side(side, "gradient").pixels)
+        similarity = self._frozen_images["forget", "gradient"] @ self._frozen_classes[self.axis].T
+        others = [i for i in range(similarity.shape[1]) if i != self.target]
+        self._floor = similarity[:, others].mean().item()  # how close these pictures are to text they do not show
+
+    # What the method asks for
+
+    def scoring_terms(self) -> Terms:
+        """A_f over every forget gradient picture and R over one fixed batch of retain pictures."""
+        forget_rows = torch.arange(len(self._side("forget", "gradient").captions))
+        rows = self._draw(len(self._side("retain", "gradient").captions), self.batch, "score")
+        return {
+            "forget": lambda: self._alignment(forget_rows, floor=-1.0),
+            "retain": lambda: self._retain(rows),
+        }
+
+    def step_terms(self, step: int, edited: Sequence[str] = ("image", "text")) -> Terms:
+        """A_f and R + lambda_m * M on fresh batches of the gradient split.
+
+        Args:
+            edited: towers that are or will be edited; the others' frozen features are used instead of a forward.
+        """
+        half = max(2, self.batch // 2)
+        forget_rows = self._draw(len(self._side("forget", "gradient").captions), half, f"forget/{step}")
+        rows = self._draw(len(self._side("retain", "gradient").captions), self.batch, f"retain/{step}")
+        beside = forget_rows[: half // 2]
+        return {
+            "forget": lambda: self._alignment(forget_rows, floor=self._floor, edited=edited),
+            "keep": lambda: self._retain(rows, beside=beside, mismatch_weight=self.mismatch_weight, edited=edited),
+        }
+
+    def evaluate(self, split: str, edited: Sequence[str] = ("image", "text")) -> Evaluation:
+        """Metrics on "search" or "test". Call under the model's lock when the model is edited."""
+        forget, retain = self._side("forget", split), self._side("retain", split)
+        v_forget, v_retain = (self._image_features(side, split, edited) for side in ("forget", "retain"))
+        classes = self._frozen_classes
+        if "text" in edited:
+            classes = [self.adapter.class_embeddings(axis) for axis in self.task.axes]
+        forget_guess = torch.stack([(v_forget @ t.T).argmax(1) for t in classes], 1)  # (n, axes)
+        retain_guess = torch.stack([(v_retain @ t.T).argmax(1) for t in classes], 1)
+        names = self.task.axes[self.axis].classes
+        near = torch.tensor([names.index(name) for name in self.task.neighbours], dtype=torch.long)
+        neighbour = torch.isin(retain.classes[:, self.axis], near)
+        right = retain_guess == retain.classes
+        asked = forget.classes >= 0
+        asked[:, self.axis] = False
+        recall = self._recall(retain, v_retain, split, edited)
+        return Evaluation(
+            forget_accuracy=metrics.share(forget_guess[:, self.axis] == self.target),
+            retain_accuracy=metrics.share(right[retain.classes >= 0]),
+            neighbor_accuracy=metrics.share(right[neighbour, self.axis]) if neighbour.any() else None,
+            cross_accuracy=metrics.share((forget_guess == forget.classes)[asked]) if asked.any() else None,
+            retrieval_stability=metrics.stability(self._frozen_recall[split], recall),
+        )
+
+    # Losses
+
+    def _alignment(self, rows: Tensor, *, floor: float, edited: Sequence[str] = ("image", "text")) -> Tensor:
+        v = self._gradient_images("forget", rows, edited)
+        t = self._class_features(self.axis, edited, only=self.target)
+        return losses.alignment(v, t, floor=floor)
+
+    def _retain(
+        self,
+        rows: Tensor,
+        *,
+        beside: Tensor | None = None,
+        mismatch_weight: float = 0.0,
+        edited: Sequence[str] = ("image", "text"),
+    ) -> Tensor:
+        """R on these retain pictures, plus lambda_m * M on the same ones.
+
+        `beside` are forget pictures whose answers on the other axes M keeps too: a forgotten cat is still neon.
+        """
+        captions = [self._side("retain", "gradient").captions[i] for i in rows.tolist()]
+        v = self._gradient_images("retain", rows, edited)
+        t = self._encode_texts(captions)
+        code = torch.tensor([captions.index(caption) for caption in captions], device=v.device)
+        loss = losses.contrastive(v, t, code[:, None] == code[None], self.adapter.scale)
+        if mismatch_weight == 0:
+            return loss
+        kept = [(v, self._frozen_images["retain", "gradient"][rows], range(len(self.task.axes)))]
+        if beside is not None and len(self.task.axes) > 1:
+            v_beside = self._gradient_images("forget", beside, edited)
+            others = [i for i in range(len(self.task.axes)) if i != self.axis]
+            kept.append((v_beside, self._frozen_images["forget", "gradient"][beside], others))
+        for number, frozen_classes in enumerate(self._frozen_classes):
+            t_class, t_frozen = self._class_features(number, edited), frozen_classes.to(v.device)
+            for now, frozen, axes in kept:
+                if number in axes:
+                    reference = frozen.to(v.device) @ t_frozen.T
+                    loss = loss + mismatch_weight * losses.drift(now @ t_class.T, reference, self.adapter.scale)
+        return loss
+
+    def _gradient_images(self, side: str, rows: Tensor, edited: Sequence[str]) -> Tensor:
+        """Unit vectors of gradient pictures, with a graph when the image tower is edited."""
+        if "image" not in edited:
+            return self._frozen_images[side, "gradient"][rows].to(self.adapter.device)
+        pixels = self._side(side, "gradient").pixels[rows]
+        return self.adapter.model.encode_image(pixels.to(self.adapter.device), normalize=True)
+
+    def _class_features(self, number: int, edited: Sequence[str], only: int | None = None) -> Tensor:
+        """Class embeddings of an axis (c, d), or one of them (d,), with a graph when the text tower is edited."""
+        if "text" not in edited:
+            return self._frozen_classes[number].to(self.adapter.device)[slice(None) if only is None else only]
+        prompts = list(self.task.axes[number].prompts.values())
+        chosen = prompts if only is None else [prompts[only]]
+        groups = self._encode_texts([text for group in chosen for text in group]).split([len(g) for g in chosen])
+        features = F.normalize(torch.stack([group.mean(0) for group in groups]), dim=-1)
+        return features if only is None else features[0]
+
+    # Encoding
+
+    def _encode_texts(self, texts: Sequence[str]) -> Tensor:
+        tokens = self.adapter.tokenizer(list(texts)).to(self.adapter.device)
+        return self.adapter.model.encode_text(tokens, normalize=True)
+
+    def _side(self, side: str, split: str) -> _Side:
+        if (side, split) not in self._sides:
+            examples = getattr(getattr(self.task, side), split)
+            self._sides[side, split] = _Side(self.adapter, examples, self.task.axes)
+        return self._sides[side, split]
+
+    def _draw(self, n: int, size: int, key: str) -> Tensor:
+        return torch.tensor(random.Random(f"{self.seed}/{key}").sample(range(n), min(n, size)))
+
+    def _image_features(self, side: str, split: str, edited: Sequence[str]) -> Tensor:
+        if not edited and (side, split) not in self._frozen_images:
+            self._frozen_images[side, split] = self.adapter.embed_images(self._side(side, split).pixels)
+        if "image" in edited:
+            return self.adapter.embed_images(self._side(side, split).pixels)
+        return self._frozen_images[side, split]
+
+    def _recall(self, retain: _Side, v: Tensor, split: str, edited: Sequence[str]) -> Tensor:
+        texts = list(dict.fromkeys(retain.captions))
+        if not edited and split not in self._frozen_captions:
+            self._frozen_captions[split] = self.adapter.embed_texts(texts)
+        t = self.adapter.embed_texts(texts) if "text" in edited else self._frozen_captions[split]
+        own = torch.tensor([texts.index(caption) for caption in retain.captions])
+        recall = (v @ t.T).argmax(1) == own
+        if not edited:
+            self._frozen_recall[split] = recall
+        return recall

@@ -1,0 +1,67 @@
+"""Every number a run depends on, with its unit, range and source."""
+
+from dataclasses import asdict, dataclass, fields
+
+from razor.errors import InputError
+
+# field -> (lowest, highest) allowed; both ends included unless a message says otherwise
+_RANGES = {
+    "alpha": (0.0, 8.0),
+    "tau": (0.0, 0.999),
+    "rho": (0.01, 1.0),
+    "retain_weight": (0.0, 10.0),
+    "mismatch_weight": (0.0, 100.0),
+    "step_size": (1e-4, 0.5),
+    "inner_steps": (1, 200),
+    "start_units": (1, 256),
+    "rounds": (1, 64),
+    "forget_target": (0.0, 1.0),
+    "retain_budget": (0.0, 1.0),
+    "batch": (2, 4096),
+}
+
+
+@dataclass(frozen=True)
+class RazorConfig:
+    """Settings of one run. The paper's own values are unknown where it does not print them; defaults are ours."""
+
+    alpha: float = 1.0  # exponent on the separation, 0..1 in the paper; 0 ignores the retain set
+    tau: float = 0.5  # quantile of phi, 0..1: only units above it may join the edit set
+    rho: float = 1.0  # strength of forgetting in the fused direction, in (0, 1] (paper)
+    retain_weight: float = 1.0  # weight of the unit-norm retain gradient
+    mismatch_weight: float = 1.0  # weight of the unit-norm drift gradient (lambda_m)
+    step_size: float = 0.02  # s: length of one inner step as a share of the unit's weight norm
+    inner_steps: int = 16  # small steps per growth round, gradients re-evaluated at each; 1 = the paper's one step
+    start_units: int = 4  # units in the first round
+    rounds: int = 6  # growth rounds at most (paper: 6)
+    forget_target: float | None = None  # stop at or below this forget accuracy; None: chance on the target's axis
+    retain_budget: float = 0.01  # accepted drop of the retain accuracy, as a share of all answers
+    batch: int = 96  # retain examples per inner step
+    granularity: tuple[str, ...] = ("head", "mlp")  # kinds of units that may be edited
+    towers: tuple[str, ...] = ("image", "text")
+    rescore: bool = True  # score again on the edited model before each round (paper); False keeps the first ranking
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if name == "forget_target" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise InputError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}.")
+        for name, allowed in (("granularity", ("head", "mlp", "layer")), ("towers", ("image", "text"))):
+            chosen = getattr(self, name)
+            if not chosen or any(entry not in allowed for entry in chosen):
+                raise InputError(f"{name} is {list(chosen)}; choose at least one of {', '.join(allowed)}.")
+
+    def to_json(self) -> dict:
+        """Plain values, as stored in recipes."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict) -> "RazorConfig":
+        """The settings stored in a recipe; unknown names are an error, missing ones take their default."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise InputError(f"Unknown settings {', '.join(unknown)}; known are {', '.join(sorted(known))}.")
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

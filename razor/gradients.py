@@ -1,0 +1,147 @@
+"""Gradients of the forget and retain losses, reduced to four sums per unit as soon as they exist.
+
+The floor is two forwards and two backwards with weight gradients for the candidate parameters only, and this stays
+near it: other parameters need no gradient, and a retain gradient is reduced and dropped the moment it is complete.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from razor.adapters.base import Terms
+from razor.errors import UnusableGradientError
+from razor.patches import model_lock
+from razor.units import Unit, parameters_of
+
+
+@dataclass(frozen=True)
+class UnitStats:
+    """What scoring needs of one unit: norms of its gradients and weights, and the gradients' inner product."""
+
+    unit: Unit
+    forget_norm: float  # ||g_f||, g_f the gradient of the loss that is ascended
+    retain_norm: float  # ||g_r||
+    weight_norm: float  # ||theta||
+    dot: float  # <g_f, g_r>
+    size: int  # numbers in the unit
+
+    @property
+    def cosine(self) -> float:
+        """cos(g_f, g_r), in -1..1; 0 when either gradient is zero."""
+        length = self.forget_norm * self.retain_norm
+        return max(-1.0, min(1.0, self.dot / length)) if length > 0 else 0.0
+
+
+@contextmanager
+def trainable(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, nn.Parameter]]:
+    """Let gradients flow to these parameters only, for the length of the block; leaves flags and .grad as found."""
+    parameters = dict(model.named_parameters())
+    chosen = {name: parameters[name] for name in names}
+    before = [(p, p.requires_grad, p.grad) for p in parameters.values()]
+    try:
+        for p in parameters.values():
+            p.requires_grad_(False)
+        for p in chosen.values():
+            p.requires_grad_(True)
+            p.grad = None
+        yield chosen
+    finally:
+        for p, flag, grad in before:
+            p.requires_grad_(flag)
+            p.grad = grad
+
+
+def collect(model: nn.Module, units: Sequence[Unit], terms: Terms) -> list[UnitStats]:
+    """One backward over the forget loss, one over the retain loss; leaves the model as found.
+
+    Args:
+        terms: "forget" gives A_f, "retain" gives R (see losses.py for the signs).
+
+    Returns:
+        The stats of each unit, in the order given. Units the losses do not reach have zero gradients.
+
+    Raises:
+        UnusableGradientError: a loss or a gradient is NaN or infinite.
+    """
+    by_parameter: dict[str, list[tuple[int, Callable[[Tensor], Tensor]]]] = {}
+    for i, unit in enumerate(units):
+        for part in unit.slices:
+            by_parameter.setdefault(part.parameter, []).append((i, part.view))
+    forget: dict[str, Tensor] = {}
+    sums = torch.zeros(len(units), 4, dtype=torch.float64)  # |g_f|^2, |g_r|^2, |theta|^2, <g_f, g_r>
+
+    def reduce_forget(name: str, grad: Tensor) -> None:
+        forget[name] = grad
+        for i, view in by_parameter[name]:
+            sums[i, 0] += view(grad).float().square().sum().item()
+
+    def reduce_retain(name: str, grad: Tensor) -> None:
+        g_f = forget.pop(name, None)
+        for i, view in by_parameter[name]:
+            part = view(grad).float()
+            sums[i, 1] += part.square().sum().item()
+            if g_f is not None:
+                sums[i, 3] += (view(g_f).float() * part).sum().item()
+
+    with model_lock(model), trainable(model, parameters_of(units)) as parameters:
+        _backward(parameters, terms["forget"], reduce_forget, "forget")
+        _backward(parameters, terms["retain"], reduce_retain, "retain")
+        for name, places in by_parameter.items():
+            for i, view in places:
+                sums[i, 2] += view(parameters[name].detach()).float().square().sum().item()
+        sizes = [unit.size(parameters) for unit in units]
+    for i, unit in enumerate(units):
+        for column, side in ((0, "forget"), (1, "retain")):
+            if not math.isfinite(sums[i, column]):
+                raise UnusableGradientError(
+                    f"The {side} gradient of {unit.name!r} has NaN or infinite values; scores need finite ones. "
+                    "Check the pictures, or run the model in float32."
+                )
+    rows = zip(units, sums.tolist(), sizes, strict=True)
+    return [UnitStats(u, f**0.5, r**0.5, w**0.5, dot, size) for u, (f, r, w, dot), size in rows]
+
+
+def gradient_of(
+    model: nn.Module, units: Sequence[Unit], loss: Callable[[], Tensor], side: str
+) -> tuple[float, list[list[Tensor]]]:
+    """The loss and, per unit, its gradient as one tensor per slice; leaves the model as found.
+
+    Raises:
+        UnusableGradientError: the loss or a gradient is NaN or infinite.
+    """
+    kept: dict[str, Tensor] = {}
+    with trainable(model, parameters_of(units)) as parameters:
+        value = _backward(parameters, loss, kept.__setitem__, side)
+        grads = {name: kept.get(name, torch.zeros_like(p)) for name, p in parameters.items()}
+    if not all(grad.isfinite().all() for grad in grads.values()):
+        raise UnusableGradientError(f"The {side} gradient has NaN or infinite values; use a smaller step.")
+    return value, [unit.views(grads) for unit in units]
+
+
+def _backward(
+    parameters: dict[str, nn.Parameter], loss: Callable[[], Tensor], use: Callable[[str, Tensor], None], side: str
+) -> float:
+    """Run one loss backward and hand each parameter's gradient to `use` as it is complete; nothing is kept."""
+
+    def hand_over(p: Tensor, name: str) -> None:
+        use(name, p.grad.detach())
+        p.grad = None
+
+    hooks = [
+        p.register_post_accumulate_grad_hook(lambda p, name=name: hand_over(p, name)) for name, p in parameters.items()
+    ]
+    try:
+        with torch.enable_grad():
+            value = loss()
+        if not value.isfinite():
+            raise UnusableGradientError(f"The {side} loss is {value.item()}; scores need a finite one.")
+        if value.requires_grad:
+            value.backward()
+        return value.item()
+    finally:
+        for hook in hooks:
+            hook.remove()

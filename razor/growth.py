@@ -1,0 +1,173 @@
+"""Grow the edit set round by round until the forgetting target is met.
+
+Each round scores the patched model afresh, takes in the best new units, moves the whole set, and is kept only if it
+brings the goal nearer on the search split. A round can be undone; stopping between rounds leaves nothing half done.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from razor.adapters.base import Adapter
+from razor.config import RazorConfig
+from razor.edit_set import EditSet
+from razor.errors import InputError
+from razor.examples import Task
+from razor.gradients import UnitStats, collect
+from razor.metrics import Evaluation
+from razor.patches import Patch
+from razor.scoring import UnitScore, score
+from razor.step import Goal, Trial, evaluate, take_steps
+from razor.units import Unit
+
+
+@dataclass(frozen=True)
+class GrowthRound:
+    """What one round did and why. Metrics are on the search split."""
+
+    index: int  # from 1
+    added: tuple[UnitScore, ...]  # units taken in, with the scores that chose them
+    members: tuple[str, ...]  # the edit set the round moved
+    trials: tuple[Trial, ...]
+    chosen: int  # step of the chosen trial
+    before: Evaluation
+    after: Evaluation
+    accepted: bool
+    reason: str  # one sentence
+    patch: Patch  # after the round; the one before it when the round was rejected
+    seconds: float
+
+
+class Growth:
+    """One run on one task: scores, edit set, rounds and the patch so far. Holds no weights of its own."""
+
+    def __init__(self, adapter: Adapter, task: Task, config: RazorConfig):
+        self.adapter, self.task, self.config = adapter, task, config
+        self.seconds: dict[str, float] = {"encode": 0.0, "score": 0.0, "rounds": 0.0}
+        started = time.monotonic()
+        self.bench = adapter.bench(task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed)
+        self.base = evaluate(adapter, self.bench, Patch(), "search")
+        target = task.chance if config.forget_target is None else config.forget_target
+        self.goal = Goal(target, config.retain_budget, self.base)
+        self.units: list[Unit] = adapter.units(config.granularity, config.towers)
+        self.seconds["encode"] = time.monotonic() - started
+        self.edit_set = EditSet()
+        self.rounds: list[GrowthRound] = []
+        self._undo: list[EditSet] = []  # the edit set before each round
+        self._stats: list[UnitStats] | None = None  # of the patched model; None when the patch has moved since
+
+    @property
+    def patch(self) -> Patch:
+        """The edit so far."""
+        return self.rounds[-1].patch if self.rounds else Patch()
+
+    @property
+    def now(self) -> Evaluation:
+        """The patched model on the search split."""
+        accepted = [r.after for r in self.rounds if r.accepted]
+        return accepted[-1] if accepted else self.base
+
+    @property
+    def reached(self) -> bool:
+        """The target is met within the retain budget."""
+        return self.goal.reached(self.now)
+
+    def stats(self) -> list[UnitStats]:
+        """Gradient statistics of every unit at the patched weights; computed once per patch."""
+        if self._stats is None:
+            started = time.monotonic()
+            with self.patch.applied(self.adapter.model):
+                self._stats = collect(self.adapter.model, self.units, self.bench.scoring_terms())
+            self.seconds["score"] += time.monotonic() - started
+        return self._stats
+
+    def scores(self) -> list[UnitScore]:
+        """phi of every unit; moving alpha costs no model run."""
+        return score(self.stats(), alpha=self.config.alpha)
+
+    def next_round(self, stop: Callable[[], bool] = lambda: False) -> GrowthRound:
+        """Take in the best new units, move the set, keep the result if it helps.
+
+        Raises:
+            InputError: nothing is left to take in.
+        """
+        scores = self.scores()
+        started = time.monotonic()
+        count = self.config.start_units if not self.edit_set.members else 1
+        added = self.edit_set.propose(scores, tau=self.config.tau, count=count)
+        if not added:
+            raise InputError(
+                "No unit is left to take in: lower tau, lift a ban or allow another tower or kind of unit."
+            )
+        names = tuple(s.unit.name for s in added)
+        members = self.edit_set.members + names
+        by_name = {unit.name: unit for unit in self.units}
+        before = self.now
+        found = take_steps(
+            self.adapter,
+            self.bench,
+            [by_name[name] for name in members],
+            self.patch,
+            self.goal,
+            self.config,
+            first_batch=1000 * len(self.rounds),
+            stop=stop,
+        )
+        accepted = found.chosen > 0
+        done = GrowthRound(
+            index=len(self.rounds) + 1,
+            added=tuple(added),
+            members=members if accepted else self.edit_set.members,
+            trials=found.trials,
+            chosen=found.chosen,
+            before=before,
+            after=found.evaluation,
+            accepted=accepted,
+            reason=_reason(accepted, before, found.evaluation, self.goal),
+            patch=found.patch,
+            seconds=time.monotonic() - started,
+        )
+        self.seconds["rounds"] += done.seconds
+        self._undo.append(self.edit_set)
+        self.edit_set = self.edit_set.joined(names) if accepted else self.edit_set.turned_down(names)
+        self.rounds.append(done)
+        if accepted and self.config.rescore:
+            self._stats = None
+        return done
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[GrowthRound]:
+        """Rounds until the target is met, the rounds are used up, or `stop` says so. May be run again to go on."""
+        for _ in range(self.config.rounds):
+            if self.reached or stop():
+                return
+            yield self.next_round(stop)
+
+    def undo(self) -> None:
+        """Take the last round back.
+
+        Raises:
+            InputError: there is none.
+        """
+        if not self.rounds:
+            raise InputError("There is no round to undo.")
+        last = self.rounds.pop()
+        self.edit_set = self._undo.pop()
+        if last.accepted:
+            self._stats = None
+
+    def reset(self) -> None:
+        """Take every round back and forget picks and bans."""
+        if self.rounds:
+            self._stats = None
+        self.rounds, self._undo, self.edit_set = [], [], EditSet()
+
+
+def _reason(accepted: bool, before: Evaluation, after: Evaluation, goal: Goal) -> str:
+    if not accepted:
+        return "Rejected: no step brought the goal nearer, so nothing was changed."
+    forget, retain = (
+        f"{getattr(before, name).value:.1%} to {getattr(after, name).value:.1%}"
+        for name in ("forget_accuracy", "retain_accuracy")
+    )
+    end = " The target is met." if goal.reached(after) else ""
+    return f"Forget accuracy went from {forget}, retain accuracy from {retain}.{end}"

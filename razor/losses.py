@@ -1,0 +1,61 @@
+"""The terms RAZOR adds up, each a function of embeddings. All are losses in the usual sense: small is good.
+
+    J = R - lambda_f * rho * A_f + lambda_m * M
+
+A_f, the alignment on the forget set, is the loss that is ascended; R and M are descended. arXiv:2603.14819 prints
+the sum with the forget term already negated; the sign convention here is kept throughout the library.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def alignment(v: Tensor, t: Tensor, *, floor: float = -1.0) -> Tensor:
+    """A_f = mean(1 - cos(v_i, t)), counted only while cos is above `floor`.
+
+    The paper's form is floor = -1 (always counted). A higher floor stops pushing a picture once it is no closer to
+    the concept than unrelated text is, since forgetting past that point only costs what is kept.
+
+    Args:
+        v: (n, d) picture embeddings.   t: (d,) or (n, d) embedding of the concept.
+    """
+    cos = F.cosine_similarity(v, t.expand_as(v), dim=-1)
+    return (1 - cos.clamp(min=floor)).mean()
+
+
+def contrastive(v: Tensor, t: Tensor, same: Tensor, scale: Tensor | float) -> Tensor:
+    """R: symmetric InfoNCE in which equal captions are all positives of one another.
+
+    Args:
+        v, t: (n, d) unit vectors of paired pictures and captions.
+        same: (n, n) bool, [i, j] where caption j is also true of picture i; the diagonal is True.
+        scale: inverse temperature.
+    """
+    logits = scale * v @ t.T
+    positive = same.float()
+    by_image = positive / positive.sum(1, keepdim=True)
+    by_text = positive / positive.sum(0, keepdim=True)
+    image_term = (by_image * logits.log_softmax(1)).sum(1).mean()
+    text_term = (by_text * logits.log_softmax(0)).sum(0).mean()
+    return -0.5 * (image_term + text_term)
+
+
+def drift(similarity: Tensor, reference: Tensor, scale: float) -> Tensor:
+    """M: how far the edited model's similarities moved from the frozen model's, as a mean KL divergence.
+
+    Each row is read as a distribution over the texts. The gradient is zero at the frozen model, so M starts to act
+    at the second inner step.
+
+    Args:
+        similarity, reference: (n, m) cosine similarities of the same pictures and texts.
+        scale: inverse temperature.
+    """
+    p = (scale * reference).log_softmax(-1)
+    q = (scale * similarity).log_softmax(-1)
+    return F.kl_div(q, p, log_target=True, reduction="batchmean")
+
+
+def squared_drift(similarity: Tensor, reference: Tensor) -> Tensor:
+    """M in its plainest form: mean squared change of the similarities."""
+    return torch.mean((similarity - reference) ** 2)

@@ -1,0 +1,65 @@
+"""Ready-made tasks on the bundled world: any target, its neighbours, and pools of pictures that never mix."""
+
+from collections.abc import Mapping
+from functools import cache
+
+from razor.examples import Axis, Example, Split, Task
+from razor.minicanvas import captions
+from razor.minicanvas.dataset import AXES, Target, draw, neighbours, pool
+
+# split -> pictures of each object x style, of each person, and of the target at least
+SIZES = {"gradient": (2, 8, 60), "search": (1, 3, 48), "test": (2, 16, 96)}
+
+
+def axes() -> tuple[Axis, ...]:
+    """The three questions a model of this world is asked."""
+    return tuple(
+        Axis(name, {entry: captions.prompts(name, entry) for entry in classes}) for name, classes in AXES.items()
+    )
+
+
+def example(labels: Mapping[str, str], split: str, index: int) -> Example:
+    """One drawn picture with its full caption."""
+    source = "/".join([split, *(f"{axis}:{name}" for axis, name in labels.items()), str(index)])
+    return Example(draw(labels, split, index), captions.full_caption(labels), labels, source)
+
+
+@cache
+def world(split: str) -> tuple[Example, ...]:
+    """The balanced pool of a split, drawn once per process (about three seconds for all three)."""
+    per_pair, per_person, _ = SIZES[split]
+    return tuple(example(labels, split, index) for labels, index in pool(split, per_pair, per_person))
+
+
+@cache
+def task(target: Target) -> Task:
+    """Forget the target, keep everything else of the world."""
+    sets = {}
+    for split in SIZES:
+        shown = [e for e in world(split) if e.labels.get(target.axis) == target.name]
+        sets["forget", split] = (*shown, *_more(target, split, len(shown)))
+        sets["retain", split] = tuple(e for e in world(split) if e.labels.get(target.axis) != target.name)
+    forget, retain = (Split(*(sets[side, split] for split in SIZES)) for side in ("forget", "retain"))
+    return Task(
+        concept=target.name,
+        prompts=captions.prompts(target.axis, target.name),
+        axis=target.axis,
+        axes=axes(),
+        neighbours=neighbours(target),
+        forget=forget,
+        retain=retain,
+        origin={"forget": str(target), "retain": "minicanvas"},
+    )
+
+
+def _more(target: Target, split: str, have: int) -> list[Example]:
+    """Further pictures of the target, beyond those of the pool, up to the size wanted."""
+    per_pair, per_person, wanted = SIZES[split]
+    if target.axis == "identity":
+        kinds, first = [{"identity": target.name}], per_person
+    else:
+        other = "style" if target.axis == "object" else "object"
+        kinds, first = [{target.axis: target.name, other: name} for name in AXES[other]], per_pair
+    kinds = [{axis: kind[axis] for axis in AXES if axis in kind} for kind in kinds]
+    count = max(0, wanted - have)
+    return [example(kinds[i % len(kinds)], split, first + i // len(kinds)) for i in range(count)]

@@ -1,0 +1,248 @@
+"""Train the bundled models on Minicanvas from scratch; resumable, seeded, CPU or CUDA.
+
+    python -m razor.minicanvas train clip [--steps N] [--batch N] [--seed S] [--work DIR] [--out DIR]
+
+The contrastive loss is multi-positive: in a batch many pictures show the same concept, so caption j is a positive
+of picture i whenever everything it states is true of the picture.
+"""
+
+import json
+import math
+import random
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from razor.minicanvas import captions
+from razor.minicanvas.dataset import AXES, combinations, draw, pool
+
+PIXELS = 64
+PATCH_DROPOUT = 0.5  # share of patches hidden in the first two thirds of the run: twice as fast, and no worse
+CLIP_CONFIG = {
+    "model_cfg": {
+        "embed_dim": 128,
+        "vision_cfg": {"image_size": PIXELS, "layers": 6, "width": 192, "head_width": 32, "patch_size": 8},
+        "text_cfg": {
+            "context_length": 32,
+            "vocab_size": 0,  # filled in from the tokenizer
+            "hf_tokenizer_name": "mini-clip",
+            "width": 128,
+            "heads": 4,
+            "layers": 6,
+            "pool_type": "eos",
+            "eos_id": 2,
+        },
+    },
+    "preprocess_cfg": {"size": PIXELS, "mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"},
+}
+
+
+def train_clip(*, steps: int, batch: int, seed: int, work: Path, out: Path, lr: float = 1e-3) -> dict:
+    """Train mini-clip and write weights, config, tokenizer and card to `out`; picks up the checkpoint in `work`.
+
+    Returns:
+        The card: zero-shot accuracy per axis on the test split, with n, and how it was made.
+    """
+    import open_clip
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer(out)
+    config = json.loads(json.dumps(CLIP_CONFIG))
+    config["model_cfg"]["text_cfg"]["vocab_size"] = len(tokenizer)
+    (out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    vision = config["model_cfg"]["vision_cfg"] | {"patch_dropout": PATCH_DROPOUT}
+    model = open_clip.CLIP(**config["model_cfg"] | {"vision_cfg": vision}).to(device)
+    data = Pictures.rendered("train", per_pair=80, per_person=320, work=work)
+    watch = Pictures.rendered("search", per_pair=2, per_person=12, work=work)
+
+    decay = [p for p in model.parameters() if p.ndim >= 2]
+    plain = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+    average = {name: p.detach().clone() for name, p in model.state_dict().items()}
+    checkpoint, first, spent = work / "clip.pt", 0, 0.0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        average, first, spent = saved["average"], saved["step"], saved["seconds"]
+    started = time.monotonic() - spent
+    for step in range(first, steps):
+        rng = random.Random(f"{seed}/{step}")
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min((step + 1) / 200, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+        model.visual.patch_dropout.prob = PATCH_DROPOUT if step < 0.65 * steps else 0.0
+        images, texts, positive = data.batch(rng, batch, tokenizer)
+        # The fused CPU attention kernel spends half the step in its backward at this size; the plain one does not.
+        with sdpa_kernel(SDPBackend.MATH), torch.autocast(device, torch.bfloat16):
+            v = model.encode_image(images.to(device))
+            t = model.encode_text(texts.to(device))
+        loss = multi_positive_loss(v.float(), t.float(), positive.to(device), model.logit_scale)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+            keep = min(0.998, (step + 1) / (step + 10))
+            for name, value in model.state_dict().items():
+                if value.is_floating_point():
+                    average[name].lerp_(value, 1 - keep)
+        if (step + 1) % 50 == 0:
+            print(f"step {step + 1}  loss {loss.item():.3f}  {time.monotonic() - started:.0f} s", flush=True)
+        if (step + 1) % 500 == 0 or step + 1 == steps:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
+            torch.save(state | {"step": step + 1, "seconds": time.monotonic() - started}, checkpoint)
+            print("  ", zero_shot(_with(model, average), tokenizer, watch), flush=True)
+    half = {name: value.half() if value.is_floating_point() else value for name, value in average.items()}
+    save_file({k: v.contiguous() for k, v in half.items()}, out / "open_clip_model.safetensors")
+    final = _with(model, load_file(out / "open_clip_model.safetensors"))
+    accuracy = zero_shot(final, tokenizer, Pictures.rendered("test", per_pair=5, per_person=30, work=work))
+    card = {
+        "name": "mini-clip",
+        "what": "An open_clip CLIP trained from scratch on Minicanvas, a world drawn by this repository's code.",
+        "license": "MIT",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "zero_shot_accuracy": accuracy,
+        "training": {
+            "command": f"python -m razor.minicanvas train clip --steps {steps} --batch {batch} --seed {seed}",
+            "pictures": len(data.pixels),
+            "seconds": round(time.monotonic() - started),
+            "device": device,
+        },
+    }
+    (out / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    return card
+
+
+def multi_positive_loss(v: Tensor, t: Tensor, positive: Tensor, logit_scale: Tensor) -> Tensor:
+    """Symmetric cross-entropy against the uniform distribution over each row's positives.
+
+    Args:
+        v, t: (B, D) image and text embeddings, any length.
+        positive: (B, B) bool; [i, j] says caption j is true of picture i. Every row and column has one.
+        logit_scale: log of the inverse temperature.
+    """
+    logits = logit_scale.exp() * F.normalize(v, dim=-1) @ F.normalize(t, dim=-1).T
+    target = positive.float()
+    by_image = target / target.sum(1, keepdim=True)
+    by_text = target / target.sum(0, keepdim=True)
+    return -0.5 * ((by_image * logits.log_softmax(1)).sum(1).mean() + (by_text * logits.log_softmax(0)).sum(0).mean())
+
+
+class Pictures:
+    """A pool of rendered pictures with their labels, as the training loop reads it."""
+
+    def __init__(self, pixels: np.ndarray, labels: Sequence[Mapping[str, str]]):
+        self.pixels, self.labels = pixels, labels  # (N, 64, 64, 3) uint8
+        self.people = [i for i, known in enumerate(labels) if "identity" in known]
+        self.things = [i for i, known in enumerate(labels) if "identity" not in known]
+
+    @classmethod
+    def rendered(cls, split: str, *, per_pair: int, per_person: int, work: Path) -> "Pictures":
+        """Render on every core, or read what an earlier run left in `work`."""
+        work.mkdir(parents=True, exist_ok=True)
+        jobs = list(pool(split, per_pair, per_person))
+        path = work / f"{split}-{per_pair}-{per_person}.npy"
+        if not path.exists():
+            with ProcessPoolExecutor() as workers:
+                rows = list(workers.map(partial(_pixels, split=split), jobs, chunksize=200))
+            np.save(path, np.stack(rows))
+        return cls(np.load(path, mmap_mode="r"), [labels for labels, _ in jobs])
+
+    def batch(self, rng: random.Random, size: int, tokenizer) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, 3, 64, 64) in -1..1, token ids (B, 32), positives (B, B)."""
+        people = size * 3 // 10
+        rows = rng.choices(self.people, k=people) + rng.choices(self.things, k=size - people)
+        known = [self.labels[i] for i in rows]
+        texts, stated = zip(*(captions.random_caption(labels, rng) for labels in known), strict=True)
+        images = torch.stack([_jitter(torch.from_numpy(np.array(self.pixels[i])), rng) for i in rows])
+        truth, claim = _codes(known), _codes(stated)  # (B, 3), -1 where unknown or unstated
+        positive = ((claim[None] == -1) | (claim[None] == truth[:, None])).all(-1)
+        return images.permute(0, 3, 1, 2), tokenizer(list(texts)), positive
+
+
+@torch.no_grad()
+def zero_shot(model, tokenizer, pictures: Pictures) -> dict[str, dict[str, float]]:
+    """Share of pictures given their right class, per axis, with n."""
+    model.eval()
+    device = next(model.parameters()).device
+    pixels = torch.from_numpy(np.array(pictures.pixels)).permute(0, 3, 1, 2)
+    v = torch.cat([model.encode_image(_scaled(part).to(device)) for part in pixels.split(256)])
+    result = {}
+    for axis, names in AXES.items():
+        texts = [tokenizer(list(captions.prompts(axis, name))).to(device) for name in names]
+        classes = torch.stack([model.encode_text(ids, normalize=True).mean(0) for ids in texts])
+        rows = [i for i, labels in enumerate(pictures.labels) if axis in labels]
+        truth = torch.tensor([names.index(pictures.labels[i][axis]) for i in rows])
+        guess = (v[rows] @ F.normalize(classes, dim=-1).T).argmax(1).cpu()
+        result[axis] = {"value": round((guess == truth).float().mean().item(), 4), "n": len(rows)}
+    model.train()
+    return result
+
+
+def build_tokenizer(out: Path):
+    """A byte-level BPE over the captions, saved to `out` and returned as open_clip will load it."""
+    from open_clip.tokenizer import HFTokenizer
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    out.mkdir(parents=True, exist_ok=True)
+    bpe = Tokenizer(models.BPE())
+    bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    bpe.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<start>", "<end>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=768, special_tokens=special, initial_alphabet=alphabet)
+    bpe.train_from_iterator((text for labels in combinations() for text in captions.all_captions(labels)), trainer)
+    bpe.post_processor = processors.TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 1), ("<end>", 2)]
+    )
+    names = dict(zip(("pad_token", "bos_token", "eos_token"), special, strict=True))
+    PreTrainedTokenizerFast(tokenizer_object=bpe, **names).save_pretrained(out)
+    tokenizer = HFTokenizer(str(out), context_length=CLIP_CONFIG["model_cfg"]["text_cfg"]["context_length"])
+    tokenizer.__class__.__len__ = lambda self: len(self.tokenizer)
+    return tokenizer
+
+
+def _pixels(job: tuple[Mapping[str, str], int], split: str) -> np.ndarray:
+    labels, index = job
+    return np.asarray(draw(labels, split, index).resize((PIXELS, PIXELS), Image.Resampling.BICUBIC))
+
+
+def _scaled(pixels: Tensor) -> Tensor:
+    return pixels.float() / 127.5 - 1
+
+
+def _jitter(pixels: Tensor, rng: random.Random) -> Tensor:
+    """Shift by up to 4 px and change brightness and contrast a little; (64, 64, 3) uint8 -> float in about -1..1."""
+    dx, dy = rng.randint(-4, 4), rng.randint(-4, 4)
+    rows = torch.arange(PIXELS).add(dy).clamp(0, PIXELS - 1)
+    columns = torch.arange(PIXELS).add(dx).clamp(0, PIXELS - 1)
+    return _scaled(pixels[rows][:, columns]) * rng.uniform(0.85, 1.15) + rng.uniform(-0.1, 0.1)
+
+
+def _codes(labels: Sequence[Mapping[str, str]]) -> Tensor:
+    """(B, 3) class numbers on the three axes, -1 where an axis is not given."""
+    return torch.tensor([[names.index(k[a]) if a in k else -1 for a, names in AXES.items()] for k in labels])
+
+
+def _with(model, state: Mapping[str, Tensor]):
+    """A copy of the model holding `state`."""
+    import copy
+
+    twin = copy.deepcopy(model)
+    twin.load_state_dict(state)
+    return twin

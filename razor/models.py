@@ -1,0 +1,132 @@
+"""Find and load a model safely: bundled, from a local open_clip folder, or from a hub when asked for by name.
+
+Only safetensors are read from disk; a pickle is refused. Nothing is fetched unless the name is a hub model's.
+"""
+
+import json
+import logging
+import threading
+from pathlib import Path
+
+from razor.adapters.clip import ClipAdapter
+from razor.errors import ModelError
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+BUNDLED = {"mini-clip": ASSETS / "models" / "mini-clip"}
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+_loaded: dict[tuple[str, str], ClipAdapter] = {}
+_loading = threading.Lock()
+
+
+def load(name: str, *, device: str | None = None) -> ClipAdapter:
+    """The model behind a name; loaded once and shared, since nothing but Patch.applied writes to it.
+
+    Args:
+        name: "mini-clip"; the path of a folder with open_clip_config.json and a .safetensors file; an open_clip
+            "architecture/pretrained" such as "ViT-B-32/laion2b_s34b_b79k"; or "hf-hub:owner/model".
+        device: "cpu", "cuda", ...; default: CUDA where there is one.
+
+    Raises:
+        ModelError: no such model, unsafe or broken files, or a model without editable heads.
+    """
+    import torch
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with _loading:
+        key = (name, device)
+        if key not in _loaded:
+            _loaded[key] = _load(name.strip(), device)
+        return _loaded[key]
+
+
+def card(name: str) -> dict:
+    """What is known of a bundled model: licence, accuracy, the command that made it; {} for any other."""
+    path = BUNDLED.get(name, Path()) / "card.json"
+    return json.loads(path.read_text()) if name in BUNDLED and path.exists() else {}
+
+
+def _load(name: str, device: str) -> ClipAdapter:
+    if not name:
+        raise ModelError("Name a model: mini-clip, a local open_clip folder, or architecture/pretrained.")
+    if name in BUNDLED:
+        return _from_folder(BUNDLED[name], name, device)
+    if Path(name).is_dir():
+        return _from_folder(Path(name), name, device)
+    if Path(name).suffix.lower() in PICKLES:
+        raise ModelError(f"{name} is a pickle, which can run code when opened; convert it to safetensors first.")
+    if Path(name).exists():
+        raise ModelError(
+            f"{name} is a single file; give the folder that holds open_clip_config.json and the .safetensors file."
+        )
+    if name.startswith("hf-hub:"):
+        return _from_open_clip(name, None, name, device)
+    architecture, _, pretrained = name.partition("/")
+    import open_clip
+
+    if architecture in open_clip.list_models():
+        tags = open_clip.list_pretrained_tags_by_model(architecture)
+        if pretrained not in tags:
+            raise ModelError(
+                f"{architecture} has no weights named {pretrained!r}; pick one of {', '.join(tags) or '-'}."
+            )
+        return _from_open_clip(architecture, pretrained, name, device)
+    raise ModelError(
+        f"No model {name!r}: it is not bundled ({', '.join(BUNDLED)}), not a folder, and not an open_clip "
+        "architecture/pretrained such as ViT-B-32/laion2b_s34b_b79k."
+    )
+
+
+def _from_folder(path: Path, name: str, device: str) -> ClipAdapter:
+    """A folder as open_clip writes it: open_clip_config.json, one .safetensors file, maybe a tokenizer."""
+    config_path = path / "open_clip_config.json"
+    if not config_path.is_file():
+        raise ModelError(f"{name} has no open_clip_config.json; give a folder as open_clip saves it.")
+    try:
+        config = json.loads(config_path.read_text("utf-8"))["model_cfg"]
+        text, vision = config["text_cfg"], config["vision_cfg"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{config_path.name} of {name} is not an open_clip configuration ({error!r}).") from error
+    hub_text = text.get("hf_model_name")
+    if hub_text or "/" in str(vision.get("timm_model_name", "")):
+        raise ModelError(
+            f"{name} takes a tower from a hub ({hub_text or vision['timm_model_name']}), and a local folder must load "
+            "without a network; load it by its hub name instead."
+        )
+    weights = sorted(path.glob("*.safetensors"))
+    if not weights:
+        pickles = [p.name for p in path.iterdir() if p.suffix in PICKLES]
+        found = f"only {pickles[0]}, a pickle, which can run code when opened" if pickles else "no weights"
+        raise ModelError(f"{name} holds {found}; save the weights as open_clip_model.safetensors.")
+    preferred = [p for p in weights if p.name == "open_clip_model.safetensors"]
+    return _from_open_clip(f"local-dir:{path}", None, name, device, weights=(preferred or weights)[0])
+
+
+def _from_open_clip(model: str, pretrained: str | None, name: str, device: str, weights: Path | None = None):
+    """Build, fill and wrap; anything open_clip or the files object to becomes one sentence."""
+    import open_clip
+    from open_clip.factory import load_checkpoint
+
+    logging.disable(logging.WARNING)  # open_clip warns of random weights before they are filled in below
+    try:
+        network, _, preprocess = open_clip.create_model_and_transforms(
+            model,
+            pretrained,
+            device=device,
+            load_weights=weights is None,
+            require_pretrained=weights is None,
+            pretrained_text=False,
+        )
+        if weights is not None:
+            load_checkpoint(network, str(weights), strict=True, device="cpu")
+        tokenizer = open_clip.get_tokenizer(model)
+    except Exception as error:  # open_clip, safetensors and the hub raise many kinds; all mean the same here
+        raise ModelError(f"Cannot load {name!r}: {_first_line(error)}") from error
+    finally:
+        logging.disable(logging.NOTSET)
+    return ClipAdapter(network, preprocess, tokenizer, name=name)
+
+
+def _first_line(error: Exception) -> str:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return text if len(text) < 240 else text[:240] + "..."

@@ -1,0 +1,142 @@
+"""An edit as a value: what to add to which slices of a model. Applying it is temporary and undone bit for bit."""
+
+import hashlib
+import json
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from razor.errors import PatchError
+from razor.units import Slice
+
+_LOCKS: "weakref.WeakKeyDictionary[nn.Module, threading.RLock]" = weakref.WeakKeyDictionary()
+_LOCKS_GUARD = threading.Lock()
+
+
+def model_lock(model: nn.Module) -> threading.RLock:
+    """The one lock that guards a base model's weights; hold it for any forward that must not see another's edit."""
+    with _LOCKS_GUARD:
+        return _LOCKS.setdefault(model, threading.RLock())
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Deltas by slice, on the CPU, float32. An empty patch is a real patch that changes nothing."""
+
+    deltas: Mapping[Slice, Tensor] = field(default_factory=dict)  # shaped like the slice
+    recipe: Mapping = field(default_factory=dict)  # how it came about; rides in the file's header
+    base: Mapping[str, str] = field(default_factory=dict)  # parameter -> sha256 of the weights it was made for
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[nn.Module]:
+        """Edit the model for the length of the block, alone; every bit is put back, also when the body raises.
+
+        Raises:
+            PatchError: the model lacks a parameter of this patch or has it in another shape.
+        """
+        with model_lock(model):
+            parameters = dict(model.named_parameters())
+            self._check_shapes(parameters)
+            saved: list[tuple[Tensor, Tensor]] = []
+            try:
+                with torch.no_grad():
+                    for where, delta in self.deltas.items():
+                        view = where.view(parameters[where.parameter])
+                        saved.append((view, view.detach().clone()))
+                        view.add_(delta.to(view.device, torch.float32).to(view.dtype))
+                yield model
+            finally:
+                with torch.no_grad():
+                    for view, original in reversed(saved):
+                        view.copy_(original)
+
+    def __add__(self, other: "Patch") -> "Patch":
+        """Both edits at once; deltas of the same slice add up."""
+        deltas = dict(self.deltas)
+        for where, delta in other.deltas.items():
+            deltas[where] = deltas[where] + delta if where in deltas else delta
+        return Patch(deltas, self.recipe or other.recipe, {**self.base, **other.base})
+
+    def scaled(self, strength: float) -> "Patch":
+        """The same edit at another strength; 0 undoes it, 1 is the edit itself."""
+        return Patch({where: delta * strength for where, delta in self.deltas.items()}, self.recipe, self.base)
+
+    def with_recipe(self, recipe: Mapping) -> "Patch":
+        """The same edit carrying this recipe."""
+        return Patch(self.deltas, recipe, self.base)
+
+    def bound_to(self, model: nn.Module) -> "Patch":
+        """The same edit, remembering the weights it was made for, so that another model is refused."""
+        return Patch(self.deltas, self.recipe, _digests(model, {where.parameter for where in self.deltas}))
+
+    def check(self, model: nn.Module) -> None:
+        """Raise PatchError unless the model has exactly the weights this patch was made for."""
+        self._check_shapes(dict(model.named_parameters()))
+        found = _digests(model, self.base)
+        if wrong := [name for name, digest in self.base.items() if found[name] != digest]:
+            raise PatchError(
+                f"This patch was made for another model: the weights of {wrong[0]!r} differ from those it was "
+                "computed on. Load the model named in its recipe."
+            )
+
+    @property
+    def parameters_edited(self) -> int:
+        """How many numbers the edit changes."""
+        return sum(delta.numel() for delta in self.deltas.values())
+
+    def save(self, path: Path) -> int:
+        """Write a safetensors file with slices, recipe and weight hashes in its header; returns its size in bytes."""
+        tensors = {f"delta.{i}": delta.contiguous() for i, delta in enumerate(self.deltas.values())}
+        slices = [[s.parameter, s.dim, s.start, s.stop] for s in self.deltas]
+        header = {"format": "razor-patch-1", "slices": json.dumps(slices), "base": json.dumps(dict(self.base))}
+        save_file(tensors, path, header | {"recipe": json.dumps(dict(self.recipe))})
+        return Path(path).stat().st_size
+
+    @classmethod
+    def load(cls, path: Path) -> "Patch":
+        """Read a patch written by `save`.
+
+        Raises:
+            PatchError: the file is missing, broken, or not a patch.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                header = file.metadata() or {}
+                if header.get("format") != "razor-patch-1":
+                    raise PatchError(
+                        f"{Path(path).name} is not a RAZOR patch; expected the patch.safetensors of a run."
+                    )
+                slices = [Slice(*entry) for entry in json.loads(header["slices"])]
+                deltas = {where: file.get_tensor(f"delta.{i}") for i, where in enumerate(slices)}
+            return cls(deltas, json.loads(header["recipe"]), json.loads(header["base"]))
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise PatchError(f"Cannot read the patch {Path(path).name}: {error}. Give a patch.safetensors.") from error
+
+    def _check_shapes(self, parameters: Mapping[str, Tensor]) -> None:
+        for where, delta in self.deltas.items():
+            tensor = parameters.get(where.parameter)
+            fits = tensor is not None and (where.stop is None or where.stop <= tensor.shape[where.dim])
+            if not fits or where.view(tensor).shape != delta.shape:
+                raise PatchError(
+                    f"This patch was made for another model: it edits {where.parameter!r}, "
+                    f"which here {'has another shape' if tensor is not None else 'does not exist'}."
+                )
+
+
+def _digests(model: nn.Module, names) -> dict[str, str]:
+    parameters = dict(model.named_parameters())
+    return {name: digest(parameters[name]) for name in sorted(names)}
+
+
+def digest(tensor: Tensor) -> str:
+    """sha256 of a tensor's bytes, shortened to 16 hex digits."""
+    data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    return hashlib.sha256(data.data).hexdigest()[:16]

@@ -1,0 +1,213 @@
+"""The fused step on the edit set, and the search for how far to go.
+
+    theta_u += s * ||theta_u|| * d / ||d||,   d = rho * g_f / ||g_f|| - w_r * g_k / ||g_k||,   g_k = g_r + lambda_m * g_m
+
+This is the paper's update, theta -= eta * (-lambda_f * rho * g_f + g_r + lambda_m * grad M), with lambda_f balancing
+the two gradients unit by unit and eta given as a share s of the unit's weight norm. Two ways to use it:
+
+- few steps (default): `inner_steps` small steps, gradients re-evaluated at each. M is zero-gradient at the frozen
+  model, so it acts from the second step on.
+- one step (`inner_steps` = 1, the paper's strictest reading): one direction, its length bracketed and bisected.
+
+Where to stop is decided on the search split, which gradients never see.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from razor.adapters.base import Adapter, Bench
+from razor.config import RazorConfig
+from razor.gradients import gradient_of
+from razor.metrics import Evaluation
+from razor.patches import Patch
+from razor.units import Slice, Unit
+
+ONE_STEP_RETAIN_WEIGHT = 0.3  # a single long step with the full retain gradient does more harm than good
+BRACKET = 8  # doublings of the first length in one-step mode
+BISECTIONS = 6
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a round is judged by, on the search split."""
+
+    target: float  # forget accuracy to reach
+    budget: float  # retain accuracy that may be lost
+    base: Evaluation  # the unedited model
+
+    def cost(self, now: Evaluation) -> float:
+        """How far from the goal, >= 0: excess forget accuracy plus five times the loss beyond the budget.
+
+        Neighbours may lose three times the budget before they count.
+        """
+        retain = self.base.retain_accuracy.value - now.retain_accuracy.value
+        excess = 5 * max(0.0, retain - self.budget)
+        if now.neighbor_accuracy and self.base.neighbor_accuracy:
+            neighbour = self.base.neighbor_accuracy.value - now.neighbor_accuracy.value
+            excess += max(0.0, neighbour - 3 * self.budget)
+        return max(0.0, now.forget_accuracy.value - self.target) + excess
+
+    def reached(self, now: Evaluation) -> bool:
+        """The forget target is met within the retain budget."""
+        return self.cost(now) == 0
+
+    def key(self, now: Evaluation) -> tuple[float, float]:
+        """For min(): the cost first, then whatever keeps most."""
+        return self.cost(now), -now.retain_accuracy.value
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point that was measured on the way."""
+
+    step: int  # inner step, from 1; in one-step mode the number of the attempt
+    length: float  # distance gone in this round so far, as a share of the weights' norm
+    forget: float  # forget accuracy, search split
+    retain: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The best point found; `patch` is the start when nothing was better."""
+
+    patch: Patch
+    evaluation: Evaluation
+    trials: tuple[Trial, ...]
+    chosen: int  # step of the chosen trial, 0 for the start
+
+
+def edited_towers(adapter: Adapter, patch: Patch) -> tuple[str, ...]:
+    """Towers the patch touches; the others still give the frozen model's features."""
+    return tuple(dict.fromkeys(adapter.tower_of(where.parameter) for where in patch.deltas))
+
+
+def evaluate(adapter: Adapter, bench: Bench, patch: Patch, split: str) -> Evaluation:
+    """Metrics of the patched model on a split."""
+    with patch.applied(adapter.model):
+        return bench.evaluate(split, edited_towers(adapter, patch))
+
+
+def take_steps(
+    adapter: Adapter,
+    bench: Bench,
+    units: Sequence[Unit],
+    start: Patch,
+    goal: Goal,
+    config: RazorConfig,
+    *,
+    first_batch: int = 0,
+    stop: Callable[[], bool] = lambda: False,
+) -> StepResult:
+    """Move the units from `start` towards the goal and return the best point met. Leaves the model as found.
+
+    Args:
+        first_batch: number of the first gradient batch, so that later rounds see fresh ones.
+        stop: asked between inner steps; True ends the search with the best point so far.
+    """
+    search = _one_step if config.inner_steps == 1 else _few_steps
+    return search(adapter, bench, units, start, goal, config, first_batch, stop)
+
+
+def _few_steps(adapter, bench, units, start, goal, config, first_batch, stop) -> StepResult:
+    towers = _towers(adapter, start, units)
+    patch, length = start, 0.0
+    best = StepResult(start, evaluate(adapter, bench, start, "search"), (), 0)
+    trials: list[Trial] = []
+    for step in range(1, config.inner_steps + 1):
+        if stop():
+            break
+        terms = bench.step_terms(first_batch + step, towers)
+        direction = _direction(adapter, terms, units, patch, config.retain_weight, config)
+        patch = _moved(patch, direction, config.step_size)
+        length += config.step_size
+        now = evaluate(adapter, bench, patch, "search")
+        trials.append(_trial(step, length, now, goal))
+        if goal.key(now) < goal.key(best.evaluation):
+            best = StepResult(patch, now, (), step)
+        if goal.reached(now) or trials[-1].cost > best_cost(trials) + 0.5:
+            break
+    return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
+
+
+def _one_step(adapter, bench, units, start, goal, config, first_batch, stop) -> StepResult:
+    terms = bench.step_terms(first_batch + 1, _towers(adapter, start, units))
+    direction = _direction(adapter, terms, units, start, ONE_STEP_RETAIN_WEIGHT * config.retain_weight, config)
+    best = StepResult(start, evaluate(adapter, bench, start, "search"), (), 0)
+    trials: list[Trial] = []
+
+    def attempt(s: float) -> Evaluation:
+        nonlocal best
+        patch = _moved(start, direction, s)
+        now = evaluate(adapter, bench, patch, "search")
+        trials.append(_trial(len(trials) + 1, s, now, goal))
+        if goal.key(now) < goal.key(best.evaluation):
+            best = StepResult(patch, now, (), len(trials))
+        return now
+
+    low, high = 0.0, None
+    s = config.step_size
+    for _ in range(BRACKET):
+        if stop():
+            break
+        now = attempt(s)
+        if now.forget_accuracy.value <= goal.target:
+            high = s
+            break
+        low, s = s, 2 * s
+    for _ in range(BISECTIONS if high is not None else 0):
+        if stop():
+            break
+        middle = (low + high) / 2
+        if attempt(middle).forget_accuracy.value <= goal.target:
+            high = middle
+        else:
+            low = middle
+    return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
+
+
+def best_cost(trials: Sequence[Trial]) -> float:
+    """The lowest cost met so far."""
+    return min(trial.cost for trial in trials)
+
+
+def _towers(adapter: Adapter, patch: Patch, units: Sequence[Unit]) -> tuple[str, ...]:
+    """Towers that are edited already or about to be."""
+    return tuple(dict.fromkeys([*edited_towers(adapter, patch), *(unit.tower for unit in units)]))
+
+
+def _trial(step: int, length: float, now: Evaluation, goal: Goal) -> Trial:
+    return Trial(step, length, now.forget_accuracy.value, now.retain_accuracy.value, goal.cost(now))
+
+
+def _direction(adapter, terms, units, patch, retain_weight: float, config) -> Mapping[Slice, Tensor]:
+    """||theta_u|| * d_u / ||d_u|| per unit, on the CPU, at the patched weights."""
+    steps: dict[Slice, Tensor] = {}
+    with patch.applied(adapter.model):
+        _, forget = gradient_of(adapter.model, units, terms["forget"], "forget")
+        _, keep = gradient_of(adapter.model, units, terms["keep"], "retain")
+        parameters = dict(adapter.model.named_parameters())
+        weights = [unit.read(parameters).norm() for unit in units]
+    for unit, g_f, g_k, size in zip(units, forget, keep, weights, strict=True):
+        d = _fused([g.float() for g in g_f], [g.float() for g in g_k], config.rho, retain_weight)
+        length = torch.stack([part.square().sum() for part in d]).sum().sqrt()
+        if length > 0:
+            steps |= {where: (part * (size / length)).cpu() for where, part in zip(unit.slices, d, strict=True)}
+    return steps
+
+
+def _fused(g_f: Sequence[Tensor], g_k: Sequence[Tensor], rho: float, retain_weight: float) -> list[Tensor]:
+    """rho * g_f / ||g_f|| - w * g_k / ||g_k|| for one unit; a zero gradient contributes nothing."""
+
+    def unit(parts: Sequence[Tensor]) -> list[Tensor]:
+        norm = torch.stack([p.square().sum() for p in parts]).sum().sqrt()
+        return [p / norm if norm > 0 else torch.zeros_like(p) for p in parts]
+
+    return [rho * f - retain_weight * k for f, k in zip(unit(g_f), unit(g_k), strict=True)]
+
+
+def _moved(patch: Patch, direction: Mapping[Slice, Tensor], s: float) -> Patch:
+    return patch + Patch({where: step * s for where, step in direction.items()})
