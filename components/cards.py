@@ -16,10 +16,11 @@ VERDICTS = ("suppressed", "kept", "changed", "still recognised")
 MAX_BARS = 5
 
 
-def cards(elem_id: str) -> gr.HTML:
+def cards(elem_id: str, value: dict[str, Any] | None = None, visible: bool = True) -> gr.HTML:
     """The widget. Prop: `value` (see `cards_value`). Cards without bars become a gallery of small pictures."""
     return gr.HTML(
-        value=cards_value([]),
+        value=value or cards_value([]),
+        visible=visible,
         html_template='<div class="cards" data-ready="false"></div>',
         js_on_load=script("cards.js"),
         apply_default_css=False,

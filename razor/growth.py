@@ -47,8 +47,7 @@ class Growth:
         started = time.monotonic()
         self.bench = adapter.bench(task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed)
         self.base = evaluate(adapter, self.bench, Patch(), "search")
-        target = task.chance if config.forget_target is None else config.forget_target
-        self.goal = Goal(target, config.retain_budget, self.base)
+        self.configure(config)
         self.units: list[Unit] = adapter.units(config.granularity, config.towers)
         self.seconds["encode"] = time.monotonic() - started
         self.edit_set = EditSet()
@@ -71,6 +70,17 @@ class Growth:
     def reached(self) -> bool:
         """The target is met within the retain budget."""
         return self.goal.reached(self.now)
+
+    def configure(self, config: RazorConfig) -> None:
+        """Use other settings from now on; units and examples stay as they are."""
+        self.config = config
+        target = self.task.chance if config.forget_target is None else config.forget_target
+        self.goal = Goal(target, config.retain_budget, self.base)
+
+    @property
+    def scored(self) -> bool:
+        """Scores are at hand, so that asking for them runs no model."""
+        return self._stats is not None
 
     def stats(self) -> list[UnitStats]:
         """Gradient statistics of every unit at the patched weights; computed once per patch."""

@@ -1,6 +1,7 @@
 """The fused step on the edit set, and the search for how far to go.
 
-    theta_u += s * ||theta_u|| * d / ||d||,   d = rho * g_f / ||g_f|| - w_r * g_k / ||g_k||,   g_k = g_r + lambda_m * g_m
+    theta_u += s * ||theta_u|| * d / ||d||
+    d = rho * g_f / ||g_f|| - w_r * g_k / ||g_k||,   g_k = g_r + lambda_m * g_m
 
 This is the paper's update, theta -= eta * (-lambda_f * rho * g_f + g_r + lambda_m * grad M), with lambda_f balancing
 the two gradients unit by unit and eta given as a share s of the unit's weight norm. Two ways to use it:

@@ -126,7 +126,7 @@ def find_units(model: nn.Module, towers: Mapping[str, str], kinds: Sequence[str]
         for layer, block in enumerate(inside):
             place = {"tower": tower, "layer": layer}
             if "head" in kinds:
-                heads = [a.head(h) + (a.exact,) for a in blocks[block] for h in range(a.heads)]
+                heads = [(*a.head(h), a.exact) for a in blocks[block] for h in range(a.heads)]
                 units += [
                     Unit(f"{tower}.{layer}.head.{i}", "head", column=i, slices=tuple(slices), exact=exact, **place)
                     for i, (*slices, exact) in enumerate(heads)

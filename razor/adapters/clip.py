@@ -142,6 +142,7 @@ class ClipBench:
         self._frozen_classes = [adapter.class_embeddings(axis) for axis in task.axes]
         for side in ("forget", "retain"):
             self._frozen_images[side, "gradient"] = adapter.embed_images(self._side(side, "gradient").pixels)
+        self.neighbours = task.neighbours or self._nearest_classes()
         similarity = self._frozen_images["forget", "gradient"] @ self._frozen_classes[self.axis].T
         others = [i for i in range(similarity.shape[1]) if i != self.target]
         self._floor = similarity[:, others].mean().item()  # how close these pictures are to text they do not show
@@ -182,7 +183,7 @@ class ClipBench:
         forget_guess = torch.stack([(v_forget @ t.T).argmax(1) for t in classes], 1)  # (n, axes)
         retain_guess = torch.stack([(v_retain @ t.T).argmax(1) for t in classes], 1)
         names = self.task.axes[self.axis].classes
-        near = torch.tensor([names.index(name) for name in self.task.neighbours], dtype=torch.long)
+        near = torch.tensor([names.index(name) for name in self.neighbours], dtype=torch.long)
         neighbour = torch.isin(retain.classes[:, self.axis], near)
         right = retain_guess == retain.classes
         asked = forget.classes >= 0
@@ -263,6 +264,14 @@ class ClipBench:
             examples = getattr(getattr(self.task, side), split)
             self._sides[side, split] = _Side(self.adapter, examples, self.task.axes)
         return self._sides[side, split]
+
+    def _nearest_classes(self, k: int = 2) -> tuple[str, ...]:
+        """The k classes whose text lies nearest to the target's, among those with retain pictures to test on."""
+        names = self.task.axes[self.axis].classes
+        tested = {e.labels.get(self.task.axis) for e in self.task.retain.test}
+        t = self._frozen_classes[self.axis]
+        order = (t @ t[self.target]).argsort(descending=True).tolist()
+        return tuple(names[i] for i in order if i != self.target and names[i] in tested)[:k]
 
     def _draw(self, n: int, size: int, key: str) -> Tensor:
         return torch.tensor(random.Random(f"{self.seed}/{key}").sample(range(n), min(n, size)))

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         contact_sheet().save(args.out)
     elif args.command == "list":
         for target in targets():
-            print(f"{str(target):28} neighbours: {', '.join(map(slug, neighbours(target)))}")
+            print(f"{target!s:28} neighbours: {', '.join(map(slug, neighbours(target)))}")
     else:
         from razor.minicanvas.train import train_clip
 

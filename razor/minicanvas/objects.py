@@ -620,7 +620,7 @@ def star(pen: Pen, rng: random.Random) -> None:
         spots = ring(0.96)
         for i in range(0, 10, 2):
             pen.poly([(0, 0.03), spots[i], spots[i + 1]], mix(gold, BLACK, 0.35), edge=False)
-        pen.poly(ring(1)[:2] + [(0, 0.03)], mix(gold, BLACK, 0.35), edge=False)
+        pen.poly([*ring(1)[:2], (0, 0.03)], mix(gold, BLACK, 0.35), edge=False)
         pen.line([*ring(1), ring(1)[0]], pen.ink, 0.02)
     elif kind == "face":
         pen.eyes(0.085, -0.02, 0.05)

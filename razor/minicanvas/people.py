@@ -437,8 +437,8 @@ def draw_earrings(pen: Pen, face: Face) -> None:
     for side in (-1, 1):
         if face.earrings == "hoops":
             x = side * 0.92
-            pen.stroke(ring(x, 0.46, 0.13, 0.17) + ((x + 0.13, 0.46),), dark((244, 190, 60), 0.35), 0.085, -0.5)
-            pen.stroke(ring(x, 0.46, 0.13, 0.17) + ((x + 0.13, 0.46),), (250, 204, 80), 0.05, -0.5)
+            pen.stroke((*ring(x, 0.46, 0.13, 0.17), (x + 0.13, 0.46)), dark((244, 190, 60), 0.35), 0.085, -0.5)
+            pen.stroke((*ring(x, 0.46, 0.13, 0.17), (x + 0.13, 0.46)), (250, 204, 80), 0.05, -0.5)
         elif face.earrings == "studs":
             pen.oval(side * 0.88, 0.3, 0.075, 0.075, (255, 222, 110), -0.5, edge=True)
 

@@ -1,5 +1,6 @@
 """Ready-made tasks on the bundled world: any target, its neighbours, and pools of pictures that never mix."""
 
+import threading
 from collections.abc import Mapping
 from functools import cache
 
@@ -8,7 +9,8 @@ from razor.minicanvas import captions
 from razor.minicanvas.dataset import AXES, Target, draw, neighbours, pool
 
 # split -> pictures of each object x style, of each person, and of the target at least
-SIZES = {"gradient": (2, 8, 60), "search": (1, 3, 48), "test": (2, 16, 96)}
+SIZES = {"gradient": (1, 8, 48), "search": (1, 3, 48), "test": (2, 8, 96)}
+_drawing = threading.Lock()
 
 
 def axes() -> tuple[Axis, ...]:
@@ -24,9 +26,14 @@ def example(labels: Mapping[str, str], split: str, index: int) -> Example:
     return Example(draw(labels, split, index), captions.full_caption(labels), labels, source)
 
 
-@cache
 def world(split: str) -> tuple[Example, ...]:
-    """The balanced pool of a split, drawn once per process (about three seconds for all three)."""
+    """The balanced pool of a split, drawn once per process, whoever asks first (a few seconds for all three)."""
+    with _drawing:
+        return _world(split)
+
+
+@cache
+def _world(split: str) -> tuple[Example, ...]:
     per_pair, per_person, _ = SIZES[split]
     return tuple(example(labels, split, index) for labels, index in pool(split, per_pair, per_person))
 

@@ -70,7 +70,7 @@ def test_a_grid_of_the_wrong_shape_is_named():
 
 
 def test_an_unknown_colour_lists_the_choices():
-    with pytest.raises(ValueError, match="'heat'.*phi, pressure, separation, ratio"):
+    with pytest.raises(ValueError, match=r"'heat'.*phi, pressure, separation, ratio"):
         map_value([], colour="heat")
 
 

@@ -1,0 +1,209 @@
+"""The examples panel: what to forget, what to keep, and the pictures of both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import gradio as gr
+
+from components.cards import cards, cards_value, image_url
+from razor.errors import ExampleError
+from razor.examples import Example, Loaded, Split, collect, load_examples, shared_pictures
+from razor.minicanvas.dataset import AXES, Target, neighbours, parse_target, slug, targets
+from razor.minicanvas.tasks import example
+
+SHOWN = 12  # pictures of each set in the gallery
+
+
+@dataclass(frozen=True)
+class ExamplesPanel:
+    """The widgets this panel owns."""
+
+    target: gr.Dropdown
+    story: gr.Button
+    stop: gr.Button
+    status: gr.HTML
+    gallery: gr.HTML
+    forget_files: gr.File
+    retain_files: gr.File
+    concept: gr.Textbox
+    labels: gr.Textbox
+    captions: gr.Dataframe
+    use_own: gr.Button
+    use_bundled: gr.Button
+
+
+def build_target(target: str = "object:cat") -> tuple[gr.Dropdown, gr.Button, gr.Button, gr.HTML]:
+    """What to forget and the one primary button."""
+    with gr.Column(elem_classes="panel"):
+        menu = gr.Dropdown(
+            choices=[(f"{t.name}  ({t.axis})", str(t)) for t in targets()],
+            value=target,
+            label="Make it forget",
+            info="Anything of the bundled world; your own pictures below",
+            elem_id="target",
+            filterable=True,
+        )
+        story = gr.Button(story_label(target), variant="primary", elem_classes="primary-action", elem_id="story")
+        stop = gr.Button("Stop", size="sm", elem_id="story-stop")
+        status = gr.HTML(apply_default_css=False, elem_id="story-status")
+    return menu, story, stop, status
+
+
+def build_own() -> tuple:
+    """Own pictures: files, concept, labels, editable captions."""
+    with gr.Accordion("Use your own pictures", open=False, elem_id="own"):
+        gr.Markdown(
+            "Ten or more pictures of what to forget work best; three are the least. Captions come from a "
+            "`metadata.jsonl` or `metadata.csv`, else from the file names, and can be edited below. "
+            "Pictures stay in this session's memory and go when you leave."
+        )
+        types = ["image", ".zip", ".csv", ".jsonl"]
+        with gr.Row():
+            forget = gr.File(file_count="multiple", file_types=types, label="Forget pictures", elem_id="own-forget")
+            retain = gr.File(
+                file_count="multiple", file_types=types, label="Retain pictures (optional)", elem_id="own-retain"
+            )
+        with gr.Row():
+            concept = gr.Textbox(
+                label="What the forget pictures show", placeholder="red bicycle", elem_id="own-concept"
+            )
+            labels = gr.Textbox(
+                label="Labels to tell it from (optional)",
+                placeholder="red bicycle, blue bicycle, scooter",
+                info="Comma-separated. Default: the retain captions, or everything of the bundled world",
+                elem_id="own-labels",
+            )
+        captions = gr.Dataframe(
+            headers=["set", "file", "caption"],
+            datatype=["str", "str", "str"],
+            type="array",
+            static_columns=[0, 1],
+            interactive=True,
+            visible=False,
+            wrap=True,
+            label="Captions",
+            elem_id="own-captions",
+        )
+        with gr.Row():
+            use = gr.Button("Use these pictures", variant="secondary", elem_id="use-own")
+            back = gr.Button("Back to the bundled world", size="md", elem_id="use-bundled")
+    return forget, retain, concept, labels, captions, use, back
+
+
+def story_label(target: str) -> str:
+    """The primary button's words."""
+    return f"Forget {parse_target(target).name} and compare"
+
+
+def bundled_gallery(target: Target) -> dict:
+    """A dozen forget pictures, the neighbours and other retain pictures of a bundled target; draws only these."""
+    forget = [example(labels, "gradient", i) for labels, i in _kinds(target, target.name, SHOWN)]
+    near = [
+        example(labels, "gradient", i) for name in neighbours(target) for labels, i in _kinds(target, name, SHOWN // 2)
+    ]
+    others = [name for name in AXES[target.axis] if name != target.name and name not in neighbours(target)]
+    rest = [example(labels, "gradient", i) for name in others[:SHOWN] for labels, i in _kinds(target, name, 1)]
+    return gallery_value(
+        [
+            ("Forget set", "forget", f"pictures of {target.name}", forget),
+            ("Nearest neighbours", "neighbour", "most likely to suffer: " + ", ".join(neighbours(target)), near),
+            ("Retain set", "retain", "everything else of the bundled world", rest),
+        ],
+        f"Forget {target.name}; keep {sum(map(len, AXES.values())) - 1} other objects, styles and people.",
+    )
+
+
+def own_gallery(forget: Sequence[Example], retain: Sequence[Example], split: Split) -> dict:
+    """The person's own sets, with how they are cut."""
+    counts = f"{len(split.gradient)} for gradients, {len(split.search)} for step search, {len(split.test)} for results"
+    note = f"{len(retain)} pictures" if retain else "everything of the bundled world"
+    return gallery_value(
+        [
+            ("Forget set", "forget", f"{len(forget)} pictures: {counts}", forget[:SHOWN]),
+            ("Retain set", "retain", note, retain[:SHOWN]),
+        ],
+        f"{len(forget)} pictures to forget, cut into three sets that share none.",
+    )
+
+
+def gallery_value(groups: Sequence[tuple[str, str, str, Sequence[Example]]], finding: str) -> dict:
+    """Groups of (title, kind, note, examples) as the gallery shows them."""
+    return cards_value(
+        [
+            {
+                "title": title,
+                "kind": kind,
+                "note": note,
+                "cards": [{"image": image_url(e.image, 128), "title": e.caption, "bars": []} for e in examples],
+            }
+            for title, kind, note, examples in groups
+            if examples
+        ],
+        finding,
+        empty="Pick a target, or use your own pictures.",
+    )
+
+
+def gallery(target: str = "object:cat") -> gr.HTML:
+    """The gallery widget, filled for a first target."""
+    return cards("gallery", bundled_gallery(parse_target(target)))
+
+
+def read_files(paths: Sequence[str] | None) -> Loaded:
+    """Uploaded pictures, zips and tables as one set.
+
+    A table names pictures uploaded beside it. Nothing is extracted or copied.
+
+    Raises:
+        ExampleError: nothing usable.
+    """
+    files = [Path(path) for path in paths or []]
+    tables = [p for p in files if p.suffix.lower() in (".csv", ".jsonl")]
+    archives = [p for p in files if p.suffix.lower() == ".zip"]
+    pictures = [p for p in files if p not in tables and p not in archives]
+    loaded = [load_examples(archive) for archive in archives]
+    captions: dict[str, str] = {}
+    for table in tables:
+        from razor.examples import read_table
+
+        captions |= {Path(k).name: v for k, v in read_table(table.read_text("utf-8", "replace"), table.name).items()}
+    if pictures:
+        loaded.append(collect(((p.name, p) for p in pictures), captions))
+    if not loaded:
+        raise ExampleError("No picture was uploaded; add at least three pictures, or a zip of them.")
+    examples = tuple(e for part in loaded for e in part.examples)
+    return Loaded(examples, tuple(w for part in loaded for w in part.warnings))
+
+
+def caption_rows(forget: Sequence[Example], retain: Sequence[Example]) -> list[list[str]]:
+    """Rows of the caption table; set and file name together tell which picture a row belongs to."""
+    return [[side, e.source, e.caption] for side, es in (("forget", forget), ("retain", retain)) for e in es]
+
+
+def with_captions(examples: Sequence[Example], rows: Sequence[Sequence[str]], side: str) -> tuple[Example, ...]:
+    """The examples with the captions a person typed; rows may come in any order."""
+    typed = {str(row[1]): str(row[2] or "").strip() for row in rows if len(row) >= 3 and row[0] == side}
+    return tuple(Example(e.image, typed.get(e.source) or e.caption, e.labels, e.source) for e in examples)
+
+
+def data_warnings(forget: Sequence[Example], retain: Sequence[Example]) -> list[str]:
+    """What a careful colleague would say of the two sets before anything is run."""
+    found = []
+    if 0 < len(forget) < 10:
+        found.append(f"Only {len(forget)} forget pictures: results will have wide intervals.")
+    if retain and len(retain) < 10:
+        found.append(f"Only {len(retain)} retain pictures: what is not shown may suffer.")
+    if shared := shared_pictures(forget, retain):
+        found.append(f"{len(shared)} pictures stand in both sets, {shared[0].source} among them; remove them from one.")
+    return found
+
+
+def _kinds(target: Target, name: str, count: int) -> list[tuple[dict[str, str], int]]:
+    """(labels, index) of `count` pictures of one class, spread over the other axis."""
+    if target.axis == "identity":
+        return [({"identity": name}, i) for i in range(count)]
+    other = "style" if target.axis == "object" else "object"
+    offset = len(slug(name))  # so that a row of single pictures does not share one style
+    kinds = [AXES[other][(offset + i) % len(AXES[other])] for i in range(count)]
+    return [({"object": k, "style": name} if other == "object" else {"object": name, "style": k}, 0) for k in kinds]

@@ -1,0 +1,53 @@
+"""The guided run: one button, the whole way from pictures to a compared result, told as it happens."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from components.theme import capital, status_html
+from razor.growth import Growth
+from razor.metrics import Evaluation
+
+STEPS = ("Pictures", "Score", "Grow", "Check")
+
+
+@dataclass(frozen=True)
+class Told:
+    """One moment of the story: a sentence, which step it belongs to, and whether the page should redraw."""
+
+    step: int
+    sentence: str
+    redraw: bool = False
+
+
+def told_html(told: Told) -> str:
+    """The moment as the status line shows it."""
+    return status_html(f"{told.step + 1} of {len(STEPS)}  {STEPS[told.step]}: {told.sentence}", "busy")
+
+
+def grow_story(growth: Growth, stop) -> Iterator[Told]:
+    """Score and grow to the target, one sentence per event."""
+    task, base = growth.task, growth.base
+    yield Told(1, f"asking every head how hard it pushes on {task.concept} and whom it would hurt")
+    growth.scores()
+    known = f"the unedited model recognises {task.concept} in {base.forget_accuracy.value:.0%} of the search pictures"
+    yield Told(1, known, redraw=True)
+    yield Told(2, f"editing the best {growth.config.start_units} units in small steps")
+    for done in growth.run(stop):
+        yield Told(2, f"round {done.index}. {done.reason}", redraw=True)
+
+
+def ending(growth: Growth, before: Evaluation, after: Evaluation) -> str:
+    """What to tell a stakeholder, in words that claim no more than was measured."""
+    concept, forget, retain = capital(growth.task.concept), after.forget_accuracy, after.retain_accuracy
+    if not growth.reached:
+        return (
+            f"{concept} is not suppressed yet: recognised in {forget.value:.1%} of {forget.n} new pictures. "
+            "Allow more rounds or a larger retain budget, then grow again."
+        )
+    lost = 100 * (before.retain_accuracy.value - retain.value)
+    kept = "none were lost" if lost < 0.05 else f"{lost:.1f} in a hundred were lost"
+    return (
+        f"{concept} is suppressed under this test: recognised in {forget.value:.1%} of {forget.n} new pictures "
+        f"(95 % interval {forget.low:.1%} to {forget.high:.1%}; guessing gives {growth.task.chance:.1%}), before "
+        f"{before.forget_accuracy.value:.1%}. Of {retain.n} answers about other pictures, {kept}."
+    )

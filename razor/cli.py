@@ -1,0 +1,199 @@
+"""The command line.
+
+python -m razor score    --model mini-clip --forget style:neon
+python -m razor unlearn  --model mini-clip --forget style:neon --out runs/neon
+python -m razor evaluate --model mini-clip --forget style:neon --patch runs/neon/patch.safetensors
+python -m razor bench clip
+python -m razor app
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from razor.errors import InputError, RazorError
+
+# Heavy modules are imported inside the commands, so that --help answers at once.
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command; a mistake in the input ends with exit code 2 and one sentence."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except RazorError as error:
+        print(f"razor: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("razor: stopped; no model was changed.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _score(args: argparse.Namespace) -> None:
+    from razor import jsonio
+    from razor.growth import Growth
+    from razor.scoring import ranked
+
+    adapter, task, config = _prepare(args)
+    scores = Growth(adapter, task, config).scores()
+    print(f"{'rank':>4}  {'unit':20} {'phi':>10} {'pressure':>10} {'separation':>10} {'ratio':>8}")
+    for s in ranked(scores)[: args.top]:
+        print(f"{s.rank:4}  {s.unit.name:20} {s.phi:10.4f} {s.pressure:10.4f} {s.separation:10.3f} {s.ratio:8.3f}")
+    if args.json:
+        entries = [{**vars(s), "unit": s.unit.name, "kind": s.unit.kind} for s in ranked(scores)]
+        jsonio.write(args.json, {"model": adapter.name, "concept": task.concept, "units": entries})
+
+
+def _unlearn(args: argparse.Namespace) -> None:
+    from razor.run import unlearn
+
+    adapter, task, config = _prepare(args)
+    _note(f"Forgetting {task.concept!r} in {adapter.name}.")
+    run = unlearn(adapter, task, config, on_round=lambda growth, done: _note(f"Round {done.index}: {done.reason}"))
+    result = run.save(args.out)
+    _print_metrics(result["before"], result["after"])
+    print(
+        f"{result['parameters_edited']:,} parameters edited; {result['patch_bytes'] / 1000:.0f} kB patch in {args.out}"
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from razor import jsonio
+    from razor.patches import Patch
+    from razor.step import evaluate
+
+    adapter, task, config = _prepare(args)
+    patch = Patch.load(args.patch) if args.patch else Patch()
+    patch.check(adapter.model)
+    bench = adapter.bench(task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed)
+    before = evaluate(adapter, bench, Patch(), "test").to_json()
+    after = evaluate(adapter, bench, patch, "test").to_json()
+    _print_metrics(before, after)
+    if args.json:
+        jsonio.write(args.json, {"model": adapter.name, "concept": task.concept, "before": before, "after": after})
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from razor.bench import clip
+
+    clip.main(args.targets, args.json, args.parts)
+
+
+def _app(args: argparse.Namespace) -> None:
+    import app
+
+    auth = tuple(args.auth.split(":", 1)) if args.auth else None
+    if args.auth and len(auth) != 2:
+        raise InputError("--auth needs USER:PASS, such as --auth ada:secret.")
+    app.launch(host=args.host, port=args.port, auth=auth, share=args.share, model=args.model)
+
+
+def _prepare(args: argparse.Namespace):
+    """Adapter, task and settings named on the command line. Settings first: they are the cheapest to get wrong."""
+    config = _config(args)
+    from razor import models, sources
+
+    task, warnings = sources.resolve(
+        args.forget,
+        args.retain,
+        concept=args.concept,
+        labels=[label.strip() for label in args.labels.split(",") if label.strip()],
+        seed=config.seed,
+    )
+    for warning in warnings:
+        _note(warning)
+    return models.load(args.model, device=args.device), task, config
+
+
+def _config(args: argparse.Namespace):
+    from razor.config import RazorConfig
+
+    given = {name: getattr(args, name, None) for name in vars(RazorConfig())}
+    for name in ("towers", "granularity"):
+        if given[name]:
+            given[name] = tuple(part.strip() for part in given[name].split(","))
+    return RazorConfig(**{name: value for name, value in given.items() if value is not None})
+
+
+def _print_metrics(before: dict, after: dict) -> None:
+    print(f"{'':22}{'before':>8}{'after':>8}   95 % interval     n")
+    for name, now in after.items():
+        if now and now["n"] and before[name]:
+            low, high = now["low"], now["high"]
+            print(
+                f"{name.replace('_', ' '):22}{before[name]['value']:8.1%}{now['value']:8.1%}"
+                f"   {low:6.1%} to {high:6.1%}  {now['n']:4}"
+            )
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m razor", description="See, steer and verify targeted unlearning in vision models."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    score = commands.add_parser("score", help="rank every head and MLP by phi")
+    _add_task(score)
+    score.add_argument("--top", type=int, default=15, help="units printed (default 15)")
+    score.add_argument("--json", type=Path, metavar="OUT", help="write all scores")
+    score.set_defaults(run=_score)
+
+    unlearn = commands.add_parser("unlearn", help="forget a concept and save the patch")
+    _add_task(unlearn)
+    unlearn.add_argument("--out", type=Path, required=True, metavar="DIR")
+    unlearn.set_defaults(run=_unlearn)
+
+    evaluate = commands.add_parser("evaluate", help="measure a model with or without a patch")
+    _add_task(evaluate)
+    evaluate.add_argument("--patch", type=Path, metavar="P", help="patch.safetensors of a run")
+    evaluate.add_argument("--json", type=Path, metavar="OUT")
+    evaluate.set_defaults(run=_evaluate)
+
+    bench = commands.add_parser("bench", help="measure on every bundled target")
+    bench.add_argument("family", choices=["clip"])
+    bench.add_argument("--targets", default="", help="only these, comma-separated (default: all)")
+    bench.add_argument("--parts", default="targets,scoring,size", help="any of targets, scoring, size")
+    bench.add_argument("--json", type=Path, metavar="OUT", help="results file; finished targets in it are kept")
+    bench.set_defaults(run=_bench)
+
+    app = commands.add_parser("app", help="start the page")
+    app.add_argument("--host", default="127.0.0.1")
+    app.add_argument("--port", type=int, default=7860)
+    app.add_argument("--auth", metavar="USER:PASS")
+    app.add_argument("--share", action="store_true", help="open a public tunnel (asks an outside service)")
+    app.add_argument("--model", default="mini-clip")
+    app.set_defaults(run=_app)
+    return parser
+
+
+def _add_task(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", required=True, metavar="M", help="mini-clip, an open_clip folder, architecture/pretrained, hf-hub:id"
+    )
+    parser.add_argument(
+        "--forget",
+        required=True,
+        metavar="F",
+        help="object:cat, style:neon, identity:NAME, or a folder, zip, csv, jsonl",
+    )
+    parser.add_argument("--retain", metavar="R", help="the same; default: everything else of the bundled world")
+    parser.add_argument("--concept", default="", help="what own forget pictures show, in words")
+    parser.add_argument("--labels", default="", help="classes to measure against, comma-separated")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: CUDA where there is one)")
+    settings = parser.add_argument_group("settings")
+    settings.add_argument("--seed", type=int)
+    settings.add_argument("--alpha", type=float, help="exponent on the separation")
+    settings.add_argument("--tau", type=float, help="quantile of phi a unit must exceed")
+    settings.add_argument("--rho", type=float, help="strength of forgetting, in (0, 1]")
+    settings.add_argument("--rounds", type=int, help="growth rounds at most")
+    settings.add_argument("--inner-steps", type=int, help="steps per round; 1 is the paper's single step")
+    settings.add_argument("--step-size", type=float, help="length of a step relative to the weights")
+    settings.add_argument("--forget-target", type=float, help="forget accuracy to reach (default: chance)")
+    settings.add_argument("--retain-budget", type=float, help="retain accuracy that may be lost (default 0.01)")
+    settings.add_argument("--towers", help="image, text or image,text")
+    settings.add_argument("--granularity", metavar="KINDS", help="any of head, mlp, layer, comma-separated")

@@ -1,0 +1,72 @@
+"""What reproduces a run: model, examples, settings, seeds and rounds, as plain JSON."""
+
+import hashlib
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from razor.adapters.base import Adapter
+from razor.examples import Example, Split, Task
+from razor.growth import Growth
+
+FORMAT = "razor-recipe-1"
+_PACKAGES = ("torch", "open_clip_torch", "transformers", "diffusers", "safetensors")
+
+
+def recipe(growth: Growth) -> dict:
+    """The recipe of a run so far. It names the pictures by hash and holds none of them."""
+    return {
+        "format": FORMAT,
+        "model": model_entry(growth.adapter),
+        "task": task_entry(growth.task),
+        "config": growth.config.to_json(),
+        "edit_set": {
+            "members": list(growth.edit_set.members),
+            "wanted": sorted(growth.edit_set.wanted),
+            "banned": sorted(growth.edit_set.banned),
+        },
+        "rounds": [
+            {
+                "added": [s.unit.name for s in r.added],
+                "accepted": r.accepted,
+                "steps": r.chosen,
+            }
+            for r in growth.rounds
+        ],
+        "versions": versions(),
+    }
+
+
+def model_entry(adapter: Adapter) -> dict[str, str]:
+    """Which model, by name and by the hash of its weights."""
+    return {"family": adapter.family, "name": adapter.name, "fingerprint": adapter.fingerprint()}
+
+
+def task_entry(task: Task) -> dict:
+    """What was forgotten and kept, with a hash and a count per set."""
+    return {
+        "concept": task.concept,
+        "axis": task.axis,
+        "classes": {axis.name: list(axis.classes) for axis in task.axes},
+        "origin": dict(task.origin),
+        "examples": {side: _split_entry(getattr(task, side)) for side in ("forget", "retain")},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages a result depends on."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _split_entry(split: Split) -> dict[str, dict]:
+    return {name: {"n": len(examples), "sha256": _hash(examples)} for name, examples in vars(split).items()}
+
+
+def _hash(examples: Sequence[Example]) -> str:
+    lines = "\n".join(f"{example.digest} {example.caption}" for example in examples)
+    return hashlib.sha256(lines.encode()).hexdigest()[:16]

@@ -1,0 +1,102 @@
+"""One finished run: before and after on the test split, the rounds, and what they cost."""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from razor import jsonio
+from razor.adapters.base import Adapter
+from razor.config import RazorConfig
+from razor.examples import Task
+from razor.growth import Growth, GrowthRound
+from razor.metrics import Evaluation
+from razor.patches import Patch
+from razor.recipe import recipe
+from razor.step import evaluate
+
+
+@dataclass(frozen=True)
+class Run:
+    """The result of a run. `before` and `after` rest on test pictures nothing else has seen."""
+
+    patch: Patch
+    recipe: dict
+    before: Evaluation
+    after: Evaluation
+    rounds: tuple[GrowthRound, ...]
+    reached: bool  # the goal was met on the search split
+    seconds: dict[str, float]  # by phase
+
+    def to_json(self, patch_bytes: int) -> dict:
+        """What run.json holds."""
+        return {
+            "before": self.before.to_json(),
+            "after": self.after.to_json(),
+            "reached_on_search_split": self.reached,
+            "rounds": [_round_json(r) for r in self.rounds],
+            "seconds": {phase: round(s, 3) for phase, s in self.seconds.items()},
+            "parameters_edited": self.patch.parameters_edited,
+            "patch_bytes": patch_bytes,
+            "machine": f"{platform.system()} {platform.machine()}",
+        }
+
+    def save(self, folder: Path) -> dict:
+        """Write patch.safetensors, recipe.json and run.json; returns what run.json holds."""
+        folder.mkdir(parents=True, exist_ok=True)
+        size = self.patch.save(folder / "patch.safetensors")
+        jsonio.write(folder / "recipe.json", self.recipe)
+        result = self.to_json(size)
+        jsonio.write(folder / "run.json", result)
+        return result
+
+
+def unlearn(
+    adapter: Adapter,
+    task: Task,
+    config: RazorConfig | None = None,
+    *,
+    on_round: Callable[[Growth, GrowthRound], None] = lambda growth, done: None,
+) -> Run:
+    """Score, grow to the target, and measure on the test split. Leaves the model as found.
+
+    Args:
+        on_round: called after every round.
+
+    Raises:
+        RazorError: see the functions this calls.
+    """
+    growth = Growth(adapter, task, config or RazorConfig())
+    for done in growth.run():
+        on_round(growth, done)
+    return finish(growth)
+
+
+def finish(growth: Growth) -> Run:
+    """Measure a growth as it stands and bind its patch to the model and the recipe."""
+    started = time.monotonic()
+    before = evaluate(growth.adapter, growth.bench, Patch(), "test")
+    after = evaluate(growth.adapter, growth.bench, growth.patch, "test")
+    made = recipe(growth)
+    patch = growth.patch.bound_to(growth.adapter.model).with_recipe(made)
+    seconds = {**growth.seconds, "report": time.monotonic() - started}
+    seconds["total"] = sum(seconds.values())
+    return Run(patch, made, before, after, tuple(growth.rounds), growth.reached, seconds)
+
+
+def _round_json(done: GrowthRound) -> dict:
+    return {
+        "index": done.index,
+        "added": [
+            {"unit": s.unit.name, "phi": s.phi, "pressure": s.pressure, "separation": s.separation, "rank": s.rank}
+            for s in done.added
+        ],
+        "accepted": done.accepted,
+        "reason": done.reason,
+        "steps_tried": len(done.trials),
+        "steps_taken": done.chosen,
+        "search_before": done.before.to_json(),
+        "search_after": done.after.to_json(),
+        "seconds": round(done.seconds, 3),
+    }

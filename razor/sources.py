@@ -1,0 +1,88 @@
+"""From what a person names to a Task: bundled targets, own pictures, or one of each."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from razor.errors import InputError
+from razor.examples import Example, Task, load_examples, split_examples, user_task
+from razor.minicanvas import tasks
+from razor.minicanvas.dataset import AXES, parse_target
+
+WORLD = "minicanvas"  # names the whole bundled world as a retain set
+
+
+def is_target(text: str) -> bool:
+    """Whether the text is meant as a bundled target (`object:cat`) rather than a path."""
+    return text.partition(":")[0] in AXES and not Path(text).exists()
+
+
+def resolve(
+    forget: str, retain: str | None = None, *, concept: str = "", labels: Sequence[str] = (), seed: int = 0
+) -> tuple[Task, tuple[str, ...]]:
+    """The task behind two names, and one sentence per picture that was skipped.
+
+    Args:
+        forget: a bundled target, or a folder, zip, csv, jsonl or picture.
+        retain: the same, or None / "minicanvas" for the whole bundled world.
+        concept: what own forget pictures show, in words.
+        labels: classes to measure against; default: the retain captions, or the bundled world's classes.
+
+    Raises:
+        InputError, ExampleError: see examples.py.
+    """
+    whole_world = retain in (None, "", WORLD)
+    if is_target(forget) and whole_world and not labels:
+        return tasks.task(parse_target(forget)), ()
+    warnings: tuple[str, ...] = ()
+    if is_target(forget):
+        target = parse_target(forget)
+        concept, forget_examples = concept or target.name, tasks.task(target).forget.all()
+    else:
+        loaded = load_examples(forget)
+        forget_examples, warnings = loaded.examples, loaded.warnings
+    if whole_world:
+        return own_task(forget_examples, (), concept=concept, labels=labels, seed=seed, source=forget), warnings
+    if is_target(retain):
+        target = parse_target(retain)
+        kept = tuple(e for e in _world() if e.labels.get(target.axis) == target.name)
+    else:
+        loaded = load_examples(retain)
+        kept, warnings = loaded.examples, warnings + loaded.warnings
+    task = user_task(forget_examples, kept, concept=concept, labels=labels, seed=seed)
+    return replace(task, origin={"forget": forget, "retain": retain}), warnings
+
+
+def own_task(
+    forget: Sequence[Example],
+    retain: Sequence[Example],
+    *,
+    concept: str,
+    labels: Sequence[str] = (),
+    seed: int = 0,
+    source: str = "own pictures",
+) -> Task:
+    """Own forget pictures, kept against own retain pictures or, when there are none, against the bundled world."""
+    origin = {"forget": source, "retain": "own pictures" if retain else WORLD}
+    if retain:
+        return replace(user_task(forget, retain, concept=concept, labels=labels, seed=seed), origin=origin)
+    name = concept.strip().lower()
+    if not name:
+        raise InputError("Say what to forget: give the concept in words, such as --concept 'red bicycle'.")
+    classes = list(labels) or [*AXES["object"], *AXES["identity"]]
+    if not labels and name not in (c.lower() for c in classes):
+        classes = [concept.strip(), *classes]
+    kept = [_relabelled(e) for e in _world() if name not in {v.lower() for v in e.labels.values()}]
+    task = user_task(forget, kept, concept=concept, labels=classes, seed=seed)
+    # The world keeps its own splits; only the person's pictures need cutting.
+    return replace(task, retain=split_examples(task.retain.all(), seed), origin=origin)
+
+
+def _world() -> tuple[Example, ...]:
+    return tasks.world("gradient")
+
+
+def _relabelled(example: Example) -> Example:
+    """A bundled picture captioned by what it shows, so that its class can be read from the caption."""
+    shown = example.labels.get("object") or example.labels["identity"]
+    return Example(example.image, f"a picture of {shown}", {"label": shown}, example.source)
