@@ -128,10 +128,7 @@ def _timed_scoring(repeats: int) -> dict:
     works = {"floor": lambda: _floor(model, units, terms), "score": lambda: collect(model, units, terms)}
     seconds: dict[str, list[float]] = {"floor": [], "score": []}
     for _ in range(repeats + 1):
-        for name, work in (
-            ("floor", lambda: _floor(model, units, terms)),
-            ("score", lambda: collect(model, units, terms)),
-        ):
+        for name, work in works.items():
             started = time.perf_counter()
             work()
             seconds[name].append(time.perf_counter() - started)
