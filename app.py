@@ -76,6 +76,7 @@ def wire(demo: gr.Blocks, studio: Studio) -> None:
     for slider in (edit.alpha, edit.tau):
         slider.change(studio.rescale, edit.settings(), drawn, trigger_mode="always_last", **private)
     edit.map.units_change(studio.change_units, None, edit.map, trigger_mode="multiple", **private)
+    edit.timeline.round_pick(studio.show_round, None, edit.status, **private)
     compare.refresh.click(studio.compare, None, shown, **heavy)
     compare.ask.click(studio.ask, [compare.files, compare.labels], shown, **heavy)
 

@@ -88,8 +88,8 @@ def build() -> EditPanel:
                 budget = gr.Slider(
                     0, 0.1, d.retain_budget, step=0.005, label="Retain budget", info="Accuracy that may be lost"
                 )
-                towers = gr.CheckboxGroup(["image", "text"], value=list(d.towers), label="Towers")
-                kinds = gr.CheckboxGroup([*KINDS], value=["heads", "MLPs"], label="Units")
+                towers = gr.CheckboxGroup(["image", "text"], value=list(d.towers), label="Towers growth may edit")
+                kinds = gr.CheckboxGroup([*KINDS], value=["heads"], label="Units growth may take")
     tiles = gr.HTML(apply_default_css=False, elem_id="tiles")
     line = timeline()
     with gr.Accordion("Ranked units", open=False):
@@ -111,9 +111,9 @@ def config_from(alpha, tau, rho, rounds, step_size, inner_steps, budget, towers,
         alpha=alpha,
         tau=tau,
         rho=rho,
-        rounds=rounds,
+        rounds=int(rounds),
         step_size=step_size,
-        inner_steps=inner_steps,
+        inner_steps=int(inner_steps),
         retain_budget=budget,
         towers=tuple(towers),
         granularity=tuple(KINDS.get(kind, str(kind)) for kind in kinds),
@@ -201,10 +201,8 @@ def timeline_of(growth: Growth) -> dict:
 
 def timeline_finding(growth: Growth) -> str:
     """One sentence over the curves."""
-    concept = capital(growth.task.concept)
-    concept = capital(growth.task.concept)
     if not growth.rounds:
-        return f"{concept} is recognised in {growth.base.forget_accuracy.value:.0%} of pictures before any edit."
+        return start_text(growth)
     now, base = growth.now, growth.base
     lost = 100 * (base.retain_accuracy.value - now.retain_accuracy.value)
     kept = f"retained answers lose {lost:.1f} points" if lost > 0.05 else "retained answers lose nothing"
@@ -212,6 +210,21 @@ def timeline_finding(growth: Growth) -> str:
         f"{len(growth.edit_set.members)} units take {growth.task.concept} from {base.forget_accuracy.value:.0%} to "
         f"{now.forget_accuracy.value:.0%}; {kept}. Curves are on the search split."
     )
+
+
+def start_text(growth: Growth) -> str:
+    """What the unedited model knows."""
+    known = f"{growth.base.forget_accuracy.value:.0%} of the search pictures"
+    return f"{capital(growth.task.concept)} is recognised in {known} before any edit."
+
+
+def round_text(growth: Growth, index: int) -> str:
+    """What one round did, in full; 0 is the unedited model."""
+    if index == 0:
+        return start_text(growth)
+    done = growth.rounds[index - 1]
+    added = ", ".join(f"{s.unit.name} (phi {s.phi:.2g}, rank {s.rank})" for s in done.added)
+    return f"Round {index} tried {added} in {len(done.trials)} steps, {done.seconds:.1f} s. {done.reason}"
 
 
 def tiles_of(growth: Growth, tested: tuple[Evaluation, Evaluation] | None) -> str:

@@ -8,7 +8,7 @@ import gradio as gr
 
 from components.cards import cards, cards_value, image_url
 from razor.errors import ExampleError
-from razor.examples import Example, Loaded, Split, collect, load_examples, shared_pictures
+from razor.examples import Example, Loaded, Split, collect, load_examples, read_table, shared_pictures
 from razor.minicanvas.dataset import AXES, Target, neighbours, parse_target, slug, targets
 from razor.minicanvas.tasks import example
 
@@ -165,9 +165,9 @@ def read_files(paths: Sequence[str] | None) -> Loaded:
     loaded = [load_examples(archive) for archive in archives]
     captions: dict[str, str] = {}
     for table in tables:
-        from razor.examples import read_table
-
-        captions |= {Path(k).name: v for k, v in read_table(table.read_text("utf-8", "replace"), table.name).items()}
+        captions |= {
+            Path(k).name: v for k, v in read_table(table.read_text("utf-8-sig", "replace"), table.name).items()
+        }
     if pictures:
         loaded.append(collect(((p.name, p) for p in pictures), captions))
     if not loaded:

@@ -48,7 +48,7 @@ class Session:
         if self.growth is None:
             return
         old = self.growth.config
-        if (old.granularity, old.towers, old.batch) != (config.granularity, config.towers, config.batch):
+        if ("layer" in old.granularity) != ("layer" in config.granularity) or old.batch != config.batch:
             self.growth, self.tested, self.domain = None, None, None
         else:
             self.growth.configure(config)

@@ -15,7 +15,7 @@ from components.cards import cards_value
 from components.head_map import map_value, payload, picked_value
 from components.session import Session, Sessions
 from components.theme import header_html, status_html
-from components.timeline import timeline_value
+from components.timeline import round_picked, timeline_value
 from razor import models
 from razor.adapters.clip import ClipAdapter
 from razor.edit_set import check_names
@@ -254,6 +254,15 @@ class Studio:
             gr.Warning(str(error))
         states = edit_panel.states_of(session.growth) if session.growth else {}
         return gr.update(picked=picked_value(states, session.ack))
+
+    def show_round(self, event: gr.EventData, request: gr.Request) -> str:
+        """A click on a round of the timeline: what it did, in full."""
+        growth = self.sessions.get(request.session_hash).growth
+        try:
+            index = round_picked(event, len(growth.rounds) + 1 if growth else 0)
+        except ValueError as error:
+            return status_html(str(error), "problem")
+        return status_html(edit_panel.round_text(growth, index))
 
     def stop(self, request: gr.Request) -> str:
         """Ask the session's work to end at the next step."""

@@ -25,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except RazorError as error:
         print(f"razor: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        print(f"razor: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("razor: stopped; no model was changed.", file=sys.stderr)
         sys.exit(130)

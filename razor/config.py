@@ -37,8 +37,8 @@ class RazorConfig:
     forget_target: float | None = None  # stop at or below this forget accuracy; None: chance on the target's axis
     retain_budget: float = 0.01  # accepted drop of the retain accuracy, as a share of all answers
     batch: int = 96  # retain examples per inner step
-    granularity: tuple[str, ...] = ("head", "mlp")  # kinds of units that may be edited
-    towers: tuple[str, ...] = ("image", "text")
+    granularity: tuple[str, ...] = ("head",)  # kinds of units growth may take in by itself
+    towers: tuple[str, ...] = ("image", "text")  # towers growth may edit by itself
     rescore: bool = True  # score again on the edited model before each round (paper); False keeps the first ranking
     seed: int = 0
 
@@ -47,12 +47,14 @@ class RazorConfig:
             value = getattr(self, name)
             if name == "forget_target" and value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise InputError(f"{name} is {value!r}; it must be a number from {low:g} to {high:g}.")
+            kind = int if isinstance(low, int) else int | float
+            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+                noun = "whole number" if kind is int else "number"
+                raise InputError(f"{name} is {value!r}; it must be a {noun} from {low:g} to {high:g}.")
         for name, allowed in (("granularity", ("head", "mlp", "layer")), ("towers", ("image", "text"))):
             chosen = getattr(self, name)
             if not chosen or any(entry not in allowed for entry in chosen):
-                raise InputError(f"{name} is {list(chosen)}; choose at least one of {', '.join(allowed)}.")
+                raise InputError(f"{name} is {chosen!r}; choose at least one of {', '.join(allowed)}.")
 
     def to_json(self) -> dict:
         """Plain values, as stored in recipes."""

@@ -10,6 +10,7 @@ import io
 import json
 import random
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -140,13 +141,14 @@ def load_examples(source: str | Path) -> Loaded:
         raise ExampleError(f"No file or folder at {str(source)!r}; give a folder, zip, csv, jsonl or picture.")
     suffix = path.suffix.lower()
     if path.is_dir():
-        files = {str(p.relative_to(path)): p for p in sorted(path.rglob("*")) if _is_picture(p.name) and p.is_file()}
-        table = _table_in({p.name: p.read_text("utf-8", "replace") for p in path.glob("metadata.*")})
+        inside = {str(p.relative_to(path)): p for p in sorted(path.rglob("*")) if p.is_file()}
+        files = {name: p for name, p in inside.items() if _is_picture(name)}
+        table = _table_in({p.name: p.read_text("utf-8-sig", "replace") for p in path.glob("metadata.*")})
         return collect(((name, file) for name, file in files.items()), table)
     if suffix == ".zip":
         return _load_zip(path)
     if suffix in (".csv", ".jsonl"):
-        table = read_table(path.read_text("utf-8", "replace"), path.name)
+        table = read_table(path.read_text("utf-8-sig", "replace"), path.name)
         inside = ((name, _inside(path.parent, name)) for name in table)
         return collect(inside, table)
     if suffix in SUFFIXES:
@@ -304,8 +306,11 @@ def _is_picture(name: str) -> bool:
 
 def _inside(folder: Path, name: str) -> Path | None:
     """The file `name` inside `folder`, or None when it is missing or points outside."""
-    path = (folder / name).resolve()
-    return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
+    try:
+        path = (folder / name).resolve()
+        return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
+    except (OSError, ValueError):  # a name no file system takes
+        return None
 
 
 def _table_in(texts: Mapping[str, str]) -> dict[str, str]:
@@ -328,10 +333,10 @@ def _load_zip(path: Path) -> Loaded:
                     f"archives up to {MAX_ZIP_BYTES / 1e6:.0f} MB that are not mostly padding are read."
                 )
             tables = {Path(m.filename).name: m for m in members if Path(m.filename).stem == "metadata"}
-            table = _table_in({name: _read(archive, m).decode("utf-8", "replace") for name, m in tables.items()})
+            table = _table_in({name: _read(archive, m).decode("utf-8-sig", "replace") for name, m in tables.items()})
             pictures = ((m.filename, _read(archive, m)) for m in members if _is_picture(m.filename))
             return collect(pictures, table)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise ExampleError(f"{path.name} cannot be read as a zip ({error}).") from error
 
 

@@ -48,7 +48,9 @@ class Growth:
         self.bench = adapter.bench(task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed)
         self.base = evaluate(adapter, self.bench, Patch(), "search")
         self.configure(config)
-        self.units: list[Unit] = adapter.units(config.granularity, config.towers)
+        # Heads and MLPs are always scored, so that the map is whole; layers, which overlap them, only when asked for.
+        kinds = ("head", "mlp", *(["layer"] if "layer" in config.granularity else []))
+        self.units: list[Unit] = adapter.units(kinds, tuple(adapter.towers))
         self.seconds["encode"] = time.monotonic() - started
         self.edit_set = EditSet()
         self.rounds: list[GrowthRound] = []
@@ -95,16 +97,25 @@ class Growth:
         """phi of every unit; moving alpha costs no model run."""
         return score(self.stats(), alpha=self.config.alpha)
 
+    def proposal(self) -> list[UnitScore]:
+        """The units the next round would take in; empty when none is left."""
+        open_to_growth = [
+            s
+            for s in self.scores()
+            if s.unit.name in self.edit_set.wanted
+            or (s.unit.kind in self.config.granularity and s.unit.tower in self.config.towers)
+        ]
+        count = self.config.start_units if not self.edit_set.members else 1
+        return self.edit_set.propose(open_to_growth, tau=self.config.tau, count=count)
+
     def next_round(self, stop: Callable[[], bool] = lambda: False) -> GrowthRound:
         """Take in the best new units, move the set, keep the result if it helps.
 
         Raises:
             InputError: nothing is left to take in.
         """
-        scores = self.scores()
+        added = self.proposal()
         started = time.monotonic()
-        count = self.config.start_units if not self.edit_set.members else 1
-        added = self.edit_set.propose(scores, tau=self.config.tau, count=count)
         if not added:
             raise InputError(
                 "No unit is left to take in: lower tau, lift a ban or allow another tower or kind of unit."
@@ -133,13 +144,14 @@ class Growth:
             before=before,
             after=found.evaluation,
             accepted=accepted,
-            reason=_reason(accepted, before, found.evaluation, self.goal),
+            reason=_reason(accepted, bool(found.trials), before, found.evaluation, self.goal),
             patch=found.patch,
             seconds=time.monotonic() - started,
         )
         self.seconds["rounds"] += done.seconds
         self._undo.append(self.edit_set)
-        self.edit_set = self.edit_set.joined(names) if accepted else self.edit_set.turned_down(names)
+        if found.trials:
+            self.edit_set = self.edit_set.joined(names) if accepted else self.edit_set.turned_down(names)
         self.rounds.append(done)
         if accepted and self.config.rescore:
             self._stats = None
@@ -148,7 +160,7 @@ class Growth:
     def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[GrowthRound]:
         """Rounds until the target is met, the rounds are used up, or `stop` says so. May be run again to go on."""
         for _ in range(self.config.rounds):
-            if self.reached or stop():
+            if self.reached or stop() or (self.rounds and not self.proposal()):
                 return
             yield self.next_round(stop)
 
@@ -172,7 +184,9 @@ class Growth:
         self.rounds, self._undo, self.edit_set = [], [], EditSet()
 
 
-def _reason(accepted: bool, before: Evaluation, after: Evaluation, goal: Goal) -> str:
+def _reason(accepted: bool, tried: bool, before: Evaluation, after: Evaluation, goal: Goal) -> str:
+    if not tried:
+        return "Stopped before the first step, so nothing was changed."
     if not accepted:
         return "Rejected: no step brought the goal nearer, so nothing was changed."
     forget, retain = (

@@ -11,17 +11,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def alignment(v: Tensor, t: Tensor, *, floor: float = -1.0) -> Tensor:
-    """A_f = mean(1 - cos(v_i, t)), counted only while cos is above `floor`.
+def alignment(v: Tensor, t: Tensor, *, floor: Tensor | float = -1.0) -> Tensor:
+    """A_f = mean(1 - cos(v_i, t)), each picture counted only while its cosine is above its floor.
 
-    The paper's form is floor = -1 (always counted). A higher floor stops pushing a picture once it is no closer to
-    the concept than unrelated text is, since forgetting past that point only costs what is kept.
+    The paper's form is floor = -1 (always counted). A picture that some other class already claims by a margin needs
+    no further push, and pushing on would only cost what is kept.
 
     Args:
-        v: (n, d) picture embeddings.   t: (d,) or (n, d) embedding of the concept.
+        v: (n, d) picture embeddings.
+        t: (d,) or (n, d) embedding of the concept.
+        floor: cosine below which a picture has no gradient, one for all or (n,).
     """
     cos = F.cosine_similarity(v, t.expand_as(v), dim=-1)
-    return (1 - cos.clamp(min=floor)).mean()
+    return (1 - torch.maximum(cos, torch.as_tensor(floor, dtype=cos.dtype, device=cos.device))).mean()
 
 
 def contrastive(v: Tensor, t: Tensor, same: Tensor, scale: Tensor | float) -> Tensor:
@@ -54,8 +56,3 @@ def drift(similarity: Tensor, reference: Tensor, scale: float) -> Tensor:
     p = (scale * reference).log_softmax(-1)
     q = (scale * similarity).log_softmax(-1)
     return F.kl_div(q, p, log_target=True, reduction="batchmean")
-
-
-def squared_drift(similarity: Tensor, reference: Tensor) -> Tensor:
-    """M in its plainest form: mean squared change of the similarities."""
-    return torch.mean((similarity - reference) ** 2)

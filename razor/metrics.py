@@ -28,6 +28,7 @@ class Evaluation:
     """What a model does on one split, in shares of 1. None where the task has nothing to count.
 
     forget_accuracy: forget pictures still given the forgotten class (top-1 among all classes of its axis).
+    forget_probability: mean probability given to the forgotten class on the forget pictures.
     retain_accuracy: right answers on the retain pictures, every axis a picture has a class on counted once.
     neighbor_accuracy: the same for the target's known neighbours, on the target's axis.
     cross_accuracy: right answers about the forget pictures on the other axes (the style of a forgotten object).
@@ -35,6 +36,7 @@ class Evaluation:
     """
 
     forget_accuracy: Measure
+    forget_probability: Measure
     retain_accuracy: Measure
     neighbor_accuracy: Measure | None
     cross_accuracy: Measure | None
@@ -54,6 +56,16 @@ def share(hits: Sequence[bool] | Tensor) -> Measure:
     half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     # Rounding must not push the interval past the value it belongs to.
     return Measure(p, n, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))
+
+
+def mean(values: Tensor) -> Measure:
+    """Mean of shares in 0..1 with the normal interval, clipped to that range."""
+    n = len(values)
+    if n == 0:
+        return Measure(math.nan, 0, 0.0, 1.0)
+    value = values.double().mean().item()
+    half = Z * values.double().std().item() / math.sqrt(n) if n > 1 else 1.0
+    return Measure(value, n, max(0.0, value - half), min(1.0, value + half))
 
 
 def stability(before: Tensor, after: Tensor, *, draws: int = 400, seed: int = 0) -> Measure:

@@ -60,6 +60,7 @@ def _load(name: str, device: str) -> ClipAdapter:
             f"{name} is a single file; give the folder that holds open_clip_config.json and the .safetensors file."
         )
     if name.startswith("hf-hub:"):
+        _refuse_code(_hub_text_config(name.removeprefix("hf-hub:")), name)
         return _from_open_clip(name, None, name, device)
     architecture, _, pretrained = name.partition("/")
     import open_clip
@@ -84,9 +85,10 @@ def _from_folder(path: Path, name: str, device: str) -> ClipAdapter:
         raise ModelError(f"{name} has no open_clip_config.json; give a folder as open_clip saves it.")
     try:
         config = json.loads(config_path.read_text("utf-8"))["model_cfg"]
-        text, vision = config["text_cfg"], config["vision_cfg"]
+        text, vision = dict(config["text_cfg"]), dict(config["vision_cfg"])
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{config_path.name} of {name} is not an open_clip configuration ({error!r}).") from error
+    _refuse_code(text, name)
     hub_text = text.get("hf_model_name")
     if hub_text or "/" in str(vision.get("timm_model_name", "")):
         raise ModelError(
@@ -100,6 +102,24 @@ def _from_folder(path: Path, name: str, device: str) -> ClipAdapter:
         raise ModelError(f"{name} holds {found}; save the weights as open_clip_model.safetensors.")
     preferred = [p for p in weights if p.name == "open_clip_model.safetensors"]
     return _from_open_clip(f"local-dir:{path}", None, name, device, weights=(preferred or weights)[0])
+
+
+def _hub_text_config(repository: str) -> dict:
+    """The text part of a hub model's configuration, read before anything of it is built."""
+    from open_clip.factory import _get_hf_config
+
+    try:
+        return dict(_get_hf_config(repository)["model_cfg"]["text_cfg"])
+    except Exception as error:  # the hub client raises many kinds; all mean the same here
+        raise ModelError(f"Cannot read the configuration of {repository!r}: {_first_line(error)}") from error
+
+
+def _refuse_code(text: dict, name: str) -> None:
+    """A tokenizer may ask to run Python that comes with the model; that is never done."""
+    if "trust_remote_code" in dict(text.get("tokenizer_kwargs") or {}):
+        raise ModelError(
+            f"{name} asks to run code that comes with its tokenizer (trust_remote_code), which is refused."
+        )
 
 
 def _from_open_clip(model: str, pretrained: str | None, name: str, device: str, weights: Path | None = None):

@@ -123,12 +123,16 @@ class Patch:
     def _check_shapes(self, parameters: Mapping[str, Tensor]) -> None:
         for where, delta in self.deltas.items():
             tensor = parameters.get(where.parameter)
-            fits = tensor is not None and (where.stop is None or where.stop <= tensor.shape[where.dim])
+            fits = tensor is not None and (where.stop is None or _inside(where, tensor))
             if not fits or where.view(tensor).shape != delta.shape:
                 raise PatchError(
                     f"This patch was made for another model: it edits {where.parameter!r}, "
                     f"which here {'has another shape' if tensor is not None else 'does not exist'}."
                 )
+
+
+def _inside(where: Slice, tensor: Tensor) -> bool:
+    return 0 <= where.dim < tensor.ndim and 0 <= where.start < where.stop <= tensor.shape[where.dim]
 
 
 def _digests(model: nn.Module, names) -> dict[str, str]:

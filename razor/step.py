@@ -29,6 +29,7 @@ from razor.units import Slice, Unit
 ONE_STEP_RETAIN_WEIGHT = 0.3  # a single long step with the full retain gradient does more harm than good
 BRACKET = 8  # doublings of the first length in one-step mode
 BISECTIONS = 6
+LONGEST = 3  # a step may grow to this many times its first length while nothing breaks
 
 
 @dataclass(frozen=True)
@@ -39,25 +40,27 @@ class Goal:
     budget: float  # retain accuracy that may be lost
     base: Evaluation  # the unedited model
 
-    def cost(self, now: Evaluation) -> float:
-        """How far from the goal, >= 0: excess forget accuracy plus five times the loss beyond the budget.
+    def damage(self, now: Evaluation) -> float:
+        """Loss beyond the budget, >= 0. Neighbours and other answers about the forget pictures have three times it."""
+        excess = self.base.retain_accuracy.value - now.retain_accuracy.value - self.budget
+        total = 5 * max(0.0, excess)
+        for name in ("neighbor_accuracy", "cross_accuracy"):
+            before, after = getattr(self.base, name), getattr(now, name)
+            if before and after:
+                total += max(0.0, before.value - after.value - 3 * self.budget)
+        return total
 
-        Neighbours may lose three times the budget before they count.
-        """
-        retain = self.base.retain_accuracy.value - now.retain_accuracy.value
-        excess = 5 * max(0.0, retain - self.budget)
-        if now.neighbor_accuracy and self.base.neighbor_accuracy:
-            neighbour = self.base.neighbor_accuracy.value - now.neighbor_accuracy.value
-            excess += max(0.0, neighbour - 3 * self.budget)
-        return max(0.0, now.forget_accuracy.value - self.target) + excess
+    def cost(self, now: Evaluation) -> float:
+        """How far from the goal, >= 0: excess forget accuracy plus damage."""
+        return max(0.0, now.forget_accuracy.value - self.target) + self.damage(now)
 
     def reached(self, now: Evaluation) -> bool:
-        """The forget target is met within the retain budget."""
+        """The forget target is met within the budgets."""
         return self.cost(now) == 0
 
     def key(self, now: Evaluation) -> tuple[float, float]:
-        """For min(): the cost first, then whatever keeps most."""
-        return self.cost(now), -now.retain_accuracy.value
+        """For min(): the cost, eased by how sure the model still is of the concept; then whatever keeps most."""
+        return self.cost(now) + 0.1 * now.forget_probability.value, -now.retain_accuracy.value
 
 
 @dataclass(frozen=True)
@@ -114,23 +117,29 @@ def take_steps(
 
 
 def _few_steps(adapter, bench, units, start, goal, config, first_batch, stop) -> StepResult:
+    """Walk while the budgets hold. A step that breaks them is taken back and the next one is half as long."""
     towers = _towers(adapter, start, units)
-    patch, length = start, 0.0
+    patch, length, s = start, 0.0, config.step_size
     best = StepResult(start, evaluate(adapter, bench, start, "search"), (), 0)
+    held = goal.damage(best.evaluation)
     trials: list[Trial] = []
     for step in range(1, config.inner_steps + 1):
         if stop():
             break
         terms = bench.step_terms(first_batch + step, towers)
         direction = _direction(adapter, terms, units, patch, config.retain_weight, config)
-        patch = _moved(patch, direction, config.step_size)
-        length += config.step_size
-        now = evaluate(adapter, bench, patch, "search")
-        trials.append(_trial(step, length, now, goal))
+        candidate = _moved(patch, direction, s)
+        now = evaluate(adapter, bench, candidate, "search")
+        trials.append(_trial(step, length + s, now, goal))
         if goal.key(now) < goal.key(best.evaluation):
-            best = StepResult(patch, now, (), step)
-        if goal.reached(now) or trials[-1].cost > best_cost(trials) + 0.5:
+            best = StepResult(candidate, now, (), step)
+        if goal.reached(now):
             break
+        if goal.damage(now) > held:
+            s /= 2
+        else:
+            patch, length, held = candidate, length + s, goal.damage(now)
+            s = min(s * 1.25, LONGEST * config.step_size)
     return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
 
 
@@ -168,11 +177,6 @@ def _one_step(adapter, bench, units, start, goal, config, first_batch, stop) -> 
         else:
             low = middle
     return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
-
-
-def best_cost(trials: Sequence[Trial]) -> float:
-    """The lowest cost met so far."""
-    return min(trial.cost for trial in trials)
 
 
 def _towers(adapter: Adapter, patch: Patch, units: Sequence[Unit]) -> tuple[str, ...]:

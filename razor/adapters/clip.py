@@ -17,6 +17,7 @@ from razor.metrics import Evaluation
 from razor.patches import digest, model_lock
 from razor.units import Unit, find_units
 
+MARGIN = 3.0  # nats by which another class must lead before a forget picture is left alone: under 5 % is then left
 EVAL_BATCH = 256  # pictures or texts per forward when no gradient is needed
 
 
@@ -143,9 +144,6 @@ class ClipBench:
         for side in ("forget", "retain"):
             self._frozen_images[side, "gradient"] = adapter.embed_images(self._side(side, "gradient").pixels)
         self.neighbours = task.neighbours or self._nearest_classes()
-        similarity = self._frozen_images["forget", "gradient"] @ self._frozen_classes[self.axis].T
-        others = [i for i in range(similarity.shape[1]) if i != self.target]
-        self._floor = similarity[:, others].mean().item()  # how close these pictures are to text they do not show
 
     # What the method asks for
 
@@ -154,7 +152,7 @@ class ClipBench:
         forget_rows = torch.arange(len(self._side("forget", "gradient").captions))
         rows = self._draw(len(self._side("retain", "gradient").captions), self.batch, "score")
         return {
-            "forget": lambda: self._alignment(forget_rows, floor=-1.0),
+            "forget": lambda: self._alignment(forget_rows),
             "retain": lambda: self._retain(rows),
         }
 
@@ -169,7 +167,7 @@ class ClipBench:
         rows = self._draw(len(self._side("retain", "gradient").captions), self.batch, f"retain/{step}")
         beside = forget_rows[: half // 2]
         return {
-            "forget": lambda: self._alignment(forget_rows, floor=self._floor, edited=edited),
+            "forget": lambda: self._alignment(forget_rows, edited, sated=True),
             "keep": lambda: self._retain(rows, beside=beside, mismatch_weight=self.mismatch_weight, edited=edited),
         }
 
@@ -189,7 +187,9 @@ class ClipBench:
         asked = forget.classes >= 0
         asked[:, self.axis] = False
         recall = self._recall(retain, v_retain, split, edited)
+        probability = (self.adapter.scale * v_forget @ classes[self.axis].T).softmax(1)[:, self.target]
         return Evaluation(
+            forget_probability=metrics.mean(probability),
             forget_accuracy=metrics.share(forget_guess[:, self.axis] == self.target),
             retain_accuracy=metrics.share(right[retain.classes >= 0]),
             neighbor_accuracy=metrics.share(right[neighbour, self.axis]) if neighbour.any() else None,
@@ -199,10 +199,15 @@ class ClipBench:
 
     # Losses
 
-    def _alignment(self, rows: Tensor, *, floor: float, edited: Sequence[str] = ("image", "text")) -> Tensor:
+    def _alignment(self, rows: Tensor, edited: Sequence[str] = ("image", "text"), *, sated: bool = False) -> Tensor:
+        """A_f; with `sated`, pictures that another class claims by MARGIN are not pushed any further."""
         v = self._gradient_images("forget", rows, edited)
-        t = self._class_features(self.axis, edited, only=self.target)
-        return losses.alignment(v, t, floor=floor)
+        t = self._class_features(self.axis, edited)
+        floor = -1.0
+        if sated:
+            others = torch.cat([t[: self.target], t[self.target + 1 :]]).detach()
+            floor = (v.detach() @ others.T).amax(1) - MARGIN / self.adapter.scale
+        return losses.alignment(v, t[self.target], floor=floor)
 
     def _retain(
         self,
@@ -243,15 +248,13 @@ class ClipBench:
         pixels = self._side(side, "gradient").pixels[rows]
         return self.adapter.model.encode_image(pixels.to(self.adapter.device), normalize=True)
 
-    def _class_features(self, number: int, edited: Sequence[str], only: int | None = None) -> Tensor:
-        """Class embeddings of an axis (c, d), or one of them (d,), with a graph when the text tower is edited."""
+    def _class_features(self, number: int, edited: Sequence[str]) -> Tensor:
+        """Class embeddings of an axis (c, d), with a graph when the text tower is edited."""
         if "text" not in edited:
-            return self._frozen_classes[number].to(self.adapter.device)[slice(None) if only is None else only]
+            return self._frozen_classes[number].to(self.adapter.device)
         prompts = list(self.task.axes[number].prompts.values())
-        chosen = prompts if only is None else [prompts[only]]
-        groups = self._encode_texts([text for group in chosen for text in group]).split([len(g) for g in chosen])
-        features = F.normalize(torch.stack([group.mean(0) for group in groups]), dim=-1)
-        return features if only is None else features[0]
+        groups = self._encode_texts([text for group in prompts for text in group]).split([len(g) for g in prompts])
+        return F.normalize(torch.stack([group.mean(0) for group in groups]), dim=-1)
 
     # Encoding
 

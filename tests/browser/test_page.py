@@ -1,0 +1,129 @@
+"""What a person does on the page, in real Chromium."""
+
+import time
+
+import pytest
+from PIL import Image
+
+from razor.minicanvas.dataset import draw
+
+pytestmark = pytest.mark.browser
+LONG = 240_000  # milliseconds; generous, since the machine may be busy
+
+
+def ready_map(page):
+    return page.locator("#head-map .head-map[data-ready='true']")
+
+
+def go(page, tab):
+    page.get_by_role("tab", name=tab).click()
+
+
+def wait_for_note(page, selector, text):
+    page.locator(f"{selector} .status-line", has_text=text).wait_for(timeout=LONG)
+
+
+def test_one_click_tells_the_whole_story_and_ends_on_the_comparison(new_page):
+    page = new_page()
+    started = time.monotonic()
+    page.click("#story")
+    wait_for_note(page, "#compare-status", "suppressed under this test")
+    print(f"\nstory: {time.monotonic() - started:.1f} s from click to compared result")
+    cards = page.locator("#compare-cards .cards")
+    assert int(cards.get_attribute("data-cards")) >= 12
+    assert "suppressed in 5 of 5" in page.locator("#compare-cards .finding").inner_text()
+    tiles = page.locator("#compare-tiles .tile").all_inner_texts()
+    assert any("Forget accuracy" in tile and "100.0%" in tile for tile in tiles)  # it knew the concept before
+
+
+def test_scoring_growing_and_undoing_by_hand(new_page):
+    page = new_page()
+    go(page, "2 Map & edit")
+    page.click("#score")
+    wait_for_note(page, "#edit-status", "Scored.")
+    ready_map(page).wait_for(timeout=LONG)
+    assert int(page.locator("#head-map .head-map").get_attribute("data-towers")) == 2
+    page.click("#grow-one")
+    wait_for_note(page, "#edit-status", "Forget accuracy went from")
+    page.wait_for_function("+document.querySelector('.timeline').dataset.rounds === 2", timeout=LONG)
+    page.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units >= 4", timeout=LONG)
+    page.click("#undo")
+    wait_for_note(page, "#edit-status", "The last round is undone.")
+    page.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units === 0", timeout=LONG)
+
+
+def test_two_visitors_never_see_each_others_picks(new_page):
+    first, second = new_page(), new_page()
+    for page in (first, second):
+        go(page, "2 Map & edit")
+        page.click("#score")
+        wait_for_note(page, "#edit-status", "Scored.")
+        ready_map(page).wait_for(timeout=LONG)
+    first.locator("#head-map .head-map").focus()
+    first.keyboard.press("Space")
+    first.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units === 1", timeout=LONG)
+    second.click("#reset")
+    wait_for_note(second, "#edit-status", "Back at the unedited model.")
+    assert second.locator("#head-map .head-map").get_attribute("data-units") == "0"
+    assert first.locator("#head-map .head-map").get_attribute("data-units") == "1"
+
+
+def test_growing_before_undo_needs_a_score_says_so_in_one_sentence(new_page):
+    page = new_page()
+    go(page, "2 Map & edit")
+    page.click("#undo")
+    wait_for_note(page, "#edit-status", "Nothing is scored yet; press Score first.")
+
+
+def test_another_target_changes_pictures_and_button(new_page):
+    page = new_page()
+    page.locator("#target input").click()
+    page.get_by_role("option", name="neon (style)").click()
+    page.locator("#story", has_text="Forget neon and compare").wait_for(timeout=LONG)
+    page.locator("#gallery .finding", has_text="Forget neon").wait_for(timeout=LONG)
+
+
+def test_ten_pictures_of_ones_own_become_a_task(new_page, tmp_path):
+    for i in range(10):
+        draw({"object": "mug", "style": "photo"}, "judge", i).save(tmp_path / f"my mug {i}.png")
+    page = new_page()
+    page.locator("#own").get_by_text("Use your own pictures").click()
+    page.set_input_files("#own-forget input[type=file]", sorted(map(str, tmp_path.iterdir())))
+    wait_for_note(page, "#story-status", "10 forget and 0 retain pictures read.")
+    page.locator("#own-concept textarea, #own-concept input").first.fill("mug")
+    page.click("#use-own")
+    page.locator("#story", has_text="Forget mug and compare").wait_for(timeout=LONG)
+    page.click("#story")
+    wait_for_note(page, "#compare-status", "mug")
+    assert int(page.locator("#compare-cards .cards").get_attribute("data-cards")) > 0
+
+
+def test_bad_pictures_are_named_and_nothing_is_lost(new_page, tmp_path):
+    (tmp_path / "empty.png").write_bytes(b"")
+    Image.new("RGB", (1, 1)).save(tmp_path / "dot.png")
+    page = new_page()
+    page.locator("#own").get_by_text("Use your own pictures").click()
+    page.set_input_files("#own-forget input[type=file]", [str(tmp_path / "empty.png"), str(tmp_path / "dot.png")])
+    wait_for_note(page, "#story-status", "is an empty file")
+    assert page.locator("#gallery .cards").get_attribute("data-cards") != "0"
+
+
+def test_a_missing_model_is_one_sentence(new_page):
+    page = new_page()
+    page.locator("#model-name input").fill("no/such-model")
+    page.locator("#model-name input").press("Enter")
+    page.click("#load-model")
+    wait_for_note(page, "#story-status", "No model 'no/such-model'")
+
+
+def test_own_pictures_and_labels_are_answered_before_and_after(new_page, tmp_path):
+    draw({"object": "clock", "style": "photo"}, "judge", 0).save(tmp_path / "clock.png")
+    page = new_page()
+    go(page, "3 Compare")
+    page.set_input_files("#ask-files input[type=file]", str(tmp_path / "clock.png"))
+    page.locator("#ask-labels textarea, #ask-labels input").first.fill("clock, <img src=x onerror=alert(1)>")
+    page.wait_for_timeout(800)
+    page.click("#ask")
+    page.locator("#own-cards .cards[data-ready='true']").wait_for(timeout=LONG)
+    text = page.locator("#own-cards").inner_text()
+    assert "clock" in text and "<img src=x" in text  # shown as text, never as markup

@@ -1,0 +1,139 @@
+"""The command line as a person meets it: results in files, mistakes as one sentence and exit code 2."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from razor import models
+from razor.cli import main
+from razor.minicanvas.dataset import draw
+
+KEYS = {"value", "n", "low", "high"}
+
+
+@pytest.fixture(scope="module")
+def neon_run(tmp_path_factory):
+    """One real run on the bundled model: style:neon forgotten with default settings."""
+    folder = tmp_path_factory.mktemp("run")
+    main(["unlearn", "--model", "mini-clip", "--forget", "style:neon", "--out", str(folder)])
+    return folder
+
+
+@pytest.fixture
+def fail(capsys):
+    """Run a command that must fail; returns the sentence it printed."""
+
+    def run(*argv: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main(list(argv))
+        assert stop.value.code == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert lines[-1].startswith("razor: ")
+        return lines[-1]
+
+    return run
+
+
+def test_a_bundled_style_is_forgotten_and_the_rest_is_kept(neon_run):
+    run = json.loads((neon_run / "run.json").read_text())
+    before, after = run["before"], run["after"]
+    assert before["forget_accuracy"]["value"] >= 0.95  # the unedited model knew it
+    assert after["forget_accuracy"]["value"] <= 1 / 12 + 0.02
+    assert before["retain_accuracy"]["value"] - after["retain_accuracy"]["value"] <= 0.01
+    assert before["neighbor_accuracy"]["value"] - after["neighbor_accuracy"]["value"] <= 0.03
+    assert after["retrieval_stability"]["value"] >= 0.99
+
+
+def test_run_json_holds_what_it_promises(neon_run):
+    run = json.loads((neon_run / "run.json").read_text())
+    for side in ("before", "after"):
+        for name in ("forget_accuracy", "retain_accuracy", "neighbor_accuracy", "retrieval_stability"):
+            assert set(run[side][name]) >= KEYS
+            assert run[side][name]["low"] <= run[side][name]["value"] <= run[side][name]["high"]
+    assert run["patch_bytes"] == (neon_run / "patch.safetensors").stat().st_size
+    assert run["parameters_edited"] > 0 and run["rounds"] and "total" in run["seconds"]
+    recipe = json.loads((neon_run / "recipe.json").read_text())
+    assert recipe["model"]["fingerprint"] == models.load("mini-clip").fingerprint()
+
+
+def test_evaluating_the_saved_patch_gives_the_reported_numbers(neon_run, tmp_path):
+    out, patch = tmp_path / "eval.json", str(neon_run / "patch.safetensors")
+    main(["evaluate", "--model", "mini-clip", "--forget", "style:neon", "--patch", patch, "--json", str(out)])
+    run = json.loads((neon_run / "run.json").read_text())
+    assert json.loads(out.read_text())["after"] == run["after"]
+
+
+def test_score_writes_every_head_and_mlp_ranked(tmp_path):
+    out = tmp_path / "score.json"
+    main(["score", "--model", "mini-clip", "--forget", "object:cat", "--json", str(out)])
+    units = json.loads(out.read_text())["units"]
+    assert [u["rank"] for u in units] == list(range(1, len(units) + 1))
+    assert {u["kind"] for u in units} == {"head", "mlp"}
+    assert all(a["phi"] >= b["phi"] for a, b in itertools.pairwise(units))
+
+
+def test_a_patch_for_other_weights_is_refused(neon_run, tmp_path, fail):
+    for file in models.BUNDLED["mini-clip"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    path = tmp_path / "open_clip_model.safetensors"
+    save_file({k: v + 0.01 if v.is_floating_point() else v for k, v in load_file(path).items()}, path)
+    patch = str(neon_run / "patch.safetensors")
+    sentence = fail("evaluate", "--model", str(tmp_path), "--forget", "style:neon", "--patch", patch)
+    assert "made for another model" in sentence
+
+
+def test_a_model_with_nan_weights_says_so(tmp_path, fail):
+    for file in models.BUNDLED["mini-clip"].iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    path = tmp_path / "open_clip_model.safetensors"
+    state = load_file(path)
+    state["visual.proj"] = torch.full_like(state["visual.proj"], float("nan"))
+    save_file(state, path)
+    assert "nan" in fail("score", "--model", str(tmp_path), "--forget", "object:cat").lower()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--model", "no/such", "--forget", "object:cat"], "No model 'no/such'"),
+        (["--model", "mini-clip", "--forget", "object:unicorn"], "No object named 'unicorn'"),
+        (["--model", "mini-clip", "--forget", "/no/such/folder", "--concept", "x"], "No file or folder"),
+        (
+            ["--model", "mini-clip", "--forget", "object:cat", "--retain", "object:cat"],
+            "both the forget and the retain",
+        ),
+        (["--model", "mini-clip", "--forget", "object:cat", "--alpha", "-1"], "alpha is -1.0"),
+        (["--model", "mini-clip", "--forget", "object:cat", "--tau", "7"], "tau is 7.0"),
+        (["--model", "mini-clip", "--forget", "object:cat", "--rho", "0"], "rho is 0.0"),
+        (["--model", "mini-clip", "--forget", "object:cat", "--towers", "audio"], "towers is ('audio',)"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_exit_code_2(argv, words, fail):
+    assert words in fail("score", *argv)
+
+
+def test_own_pictures_need_a_concept_three_pictures_and_a_matching_label(tmp_path, fail):
+    command = ["score", "--model", "mini-clip", "--forget", str(tmp_path)]
+    assert "No usable picture" in fail(*command)
+    draw({"object": "mug", "style": "photo"}, "judge", 0).save(tmp_path / "mug.png")
+    assert "Say what to forget" in fail(*command)
+    assert "too few" in fail(*command, "--concept", "mug")
+    for i in range(1, 4):
+        draw({"object": "mug", "style": "photo"}, "judge", i).save(tmp_path / f"mug {i}.png")
+    assert "none of the labels" in fail(*command, "--concept", "mug", "--labels", "cat,dog")
+
+
+def test_own_pictures_are_unlearned_against_the_bundled_world(tmp_path):
+    for i in range(10):
+        draw({"object": "mug", "style": "photo"}, "judge", i).save(tmp_path / f"mug {i}.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "tiny.png")  # skipped with a warning
+    out = tmp_path / "out"
+    main(["unlearn", "--model", "mini-clip", "--forget", str(tmp_path), "--concept", "mug", "--out", str(out)])
+    run = json.loads((out / "run.json").read_text())
+    assert run["before"]["forget_accuracy"]["value"] == 1
+    assert run["after"]["forget_accuracy"]["value"] < 1
+    assert run["before"]["retain_accuracy"]["value"] - run["after"]["retain_accuracy"]["value"] <= 0.03

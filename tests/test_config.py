@@ -1,0 +1,60 @@
+"""Settings: every range is enforced by name, and recipes give back what they stored."""
+
+import json
+
+import pytest
+
+from razor.config import RazorConfig
+from razor.errors import InputError
+
+BAD = {
+    "alpha": (-0.1, 9, "1", float("nan")),
+    "tau": (-0.1, 1.0),
+    "rho": (0, 1.1, float("inf")),
+    "retain_weight": (-1, 11),
+    "mismatch_weight": (-1, 101),
+    "step_size": (0, 0.6, None),
+    "inner_steps": (0, 201, True, 2.5),
+    "start_units": (0, 257, 1.5),
+    "rounds": (0, 65, 1.5),
+    "forget_target": (-0.1, 1.1, "chance"),
+    "retain_budget": (-0.1, 1.1),
+    "batch": (1, 4097, 2.5),
+}
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name, values in BAD.items() for value in values])
+def test_value_out_of_range_is_named(name, value):
+    with pytest.raises(InputError, match=rf"^{name} is .*; it must be a") as caught:
+        RazorConfig(**{name: value})
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, value", [("granularity", ()), ("granularity", ("tensor",)), ("towers", ("audio",)), ("towers", None)]
+)
+def test_unknown_kinds_and_towers_are_named(name, value):
+    with pytest.raises(InputError, match=f"^{name} is .*; choose at least one of "):
+        RazorConfig(**{name: value})
+
+
+def test_ends_of_a_range_are_allowed():
+    RazorConfig(alpha=0, tau=0, rho=1, inner_steps=1, batch=2, forget_target=0, retain_budget=1)
+
+
+def test_settings_survive_json():
+    config = RazorConfig(alpha=0.5, forget_target=0.1, granularity=("layer",), towers=("image",), rescore=False, seed=7)
+    stored = json.loads(json.dumps(config.to_json()))
+    assert RazorConfig.from_json(stored) == config
+    assert RazorConfig.from_json(RazorConfig().to_json()) == RazorConfig()
+
+
+def test_missing_settings_take_their_default_and_unknown_ones_are_refused():
+    assert RazorConfig.from_json({"alpha": 0.5}) == RazorConfig(alpha=0.5)
+    with pytest.raises(InputError, match=r"^Unknown settings beta; known are alpha, batch, "):
+        RazorConfig.from_json({"alpha": 0.5, "beta": 1})
+
+
+def test_stored_settings_are_checked_too():
+    with pytest.raises(InputError, match=r"^rho is 2; it must be a number from 0.01 to 1.$"):
+        RazorConfig.from_json({"rho": 2})

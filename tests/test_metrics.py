@@ -1,0 +1,88 @@
+"""Shares with Wilson intervals and paired stability, against values worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from razor.metrics import Evaluation, Measure, mean, share, stability
+
+
+# n = 10, z^2 = 3.841459: centre (p + z^2/2n) / (1 + z^2/n), half-width z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n)
+@pytest.mark.parametrize(
+    "hits, n, low, high",
+    [(0, 10, 0.0, 0.277533), (5, 10, 0.236593, 0.763407), (10, 10, 0.722467, 1.0), (1, 1, 0.206549, 1.0)],
+)
+def test_share_has_the_wilson_interval(hits, n, low, high):
+    measure = share([True] * hits + [False] * (n - hits))
+    assert (measure.value, measure.n) == (hits / n, n)
+    assert (measure.low, measure.high) == pytest.approx((low, high), abs=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 3, 7, 50, 997])
+def test_interval_holds_its_value_and_stays_in_range(n):
+    for hits in {0, 1, n // 2, n}:
+        measure = share(torch.arange(n) < hits)
+        assert 0 <= measure.low <= measure.value <= measure.high <= 1
+
+
+def test_share_of_nothing_is_nan_with_the_widest_interval():
+    measure = share([])
+    assert math.isnan(measure.value) and (measure.n, measure.low, measure.high) == (0, 0.0, 1.0)
+
+
+def test_mean_has_the_normal_interval():
+    measure = mean(torch.tensor([0.2, 0.4, 0.6, 0.8]))  # standard deviation sqrt(0.2 / 3), over sqrt(4)
+    half = 1.959964 * math.sqrt(0.2 / 3) / 2
+    assert (measure.value, measure.low, measure.high) == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=1e-6)
+
+
+@pytest.mark.parametrize("values", [[0.3], [0.0, 0.0], [1.0, 1.0, 0.9], [0.0, 1.0]])
+def test_interval_of_a_mean_holds_its_value_and_stays_in_range(values):
+    measure = mean(torch.tensor(values))
+    assert 0 <= measure.low <= measure.value <= measure.high <= 1 and measure.n == len(values)
+    assert math.isnan(mean(torch.tensor([])).value)
+
+
+def test_stability_is_recall_after_over_recall_before():
+    before = torch.tensor([True] * 80 + [False] * 20)
+    after = torch.tensor([True] * 60 + [False] * 40)
+    measure = stability(before, after)
+    assert (measure.value, measure.n) == (0.75, 100)
+    assert 0.6 < measure.low < 0.75 < measure.high < 0.9
+
+
+def test_unchanged_recall_is_exactly_one():
+    recall = torch.arange(50) % 3 > 0
+    assert stability(recall, recall) == Measure(1.0, 50, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5, 19])
+def test_stability_interval_holds_its_value(kept):
+    measure = stability(torch.arange(20) < 10, torch.arange(20) < kept)
+    assert measure.low <= measure.value <= measure.high
+
+
+@pytest.mark.parametrize("before", [torch.zeros(0), torch.zeros(5)])
+def test_stability_without_recall_before_is_nan(before):
+    assert math.isnan(stability(before > 0, before > 0).value)
+
+
+def test_stability_is_the_same_every_time():
+    before, after = torch.arange(30) % 2 > 0, torch.arange(30) % 3 > 0
+    assert stability(before, after) == stability(before, after)
+    assert stability(before, after, seed=1) != stability(before, after)
+
+
+def test_evaluation_as_json_rounds_and_keeps_none():
+    half = Measure(0.5, 2, 0.0945312, 0.9054688)
+    found = Evaluation(
+        forget_accuracy=half,
+        forget_probability=half,
+        retain_accuracy=half,
+        neighbor_accuracy=None,
+        cross_accuracy=None,
+        retrieval_stability=half,
+    ).to_json()
+    assert found["forget_accuracy"] == {"value": 0.5, "n": 2, "low": 0.09453, "high": 0.90547}
+    assert found["neighbor_accuracy"] is None and found["cross_accuracy"] is None

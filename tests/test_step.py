@@ -1,0 +1,206 @@
+"""The fused step against numbers worked out by hand, on a model of two weights and a bench that says what it likes."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from razor.config import RazorConfig
+from razor.metrics import Evaluation, Measure
+from razor.patches import Patch
+from razor.step import Goal, take_steps
+from razor.units import Slice, Unit
+
+UNIT = Unit("image.0.head.0", "head", "image", 0, 0, (Slice("weight"),))
+
+
+def found(forget, retain=1.0, neighbour=None, *, cross=None, sure=0.5):
+    """An evaluation with these values; `sure` is the probability still given to the forgotten class."""
+    one = lambda value: None if value is None else Measure(value, 100, 0.0, 1.0)  # noqa: E731
+    return Evaluation(
+        forget_accuracy=one(forget),
+        forget_probability=one(sure),
+        retain_accuracy=one(retain),
+        neighbor_accuracy=one(neighbour),
+        cross_accuracy=one(cross),
+        retrieval_stability=one(1.0),
+    )
+
+
+class Bench:
+    """Losses linear in the weights, with these gradients; metrics as a function of the weights."""
+
+    def __init__(self, model, g_f=(0.0, 7.0), g_k=(0.5, 0.0), metrics=lambda w: found(1 - w[1])):
+        self.model, self.g_f, self.g_k, self.metrics = model, torch.tensor(g_f), torch.tensor(g_k), metrics
+        self.batches = []
+
+    def step_terms(self, step, edited):
+        self.batches.append(step)
+        return {"forget": lambda: self.model.weight[0] @ self.g_f, "keep": lambda: self.model.weight[0] @ self.g_k}
+
+    def evaluate(self, split, edited):
+        assert split == "search"
+        return self.metrics(self.model.weight[0].tolist())
+
+
+@pytest.fixture
+def model():
+    """theta = (3, 0)."""
+    model = nn.Linear(2, 1, bias=False).requires_grad_(False)
+    model.weight.copy_(torch.tensor([[3.0, 0.0]]))
+    return model
+
+
+def steps(model, bench, start=None, goal=None, stop=lambda: False, first_batch=0, **settings):
+    adapter = SimpleNamespace(model=model, tower_of=lambda name: "image")
+    goal = goal or Goal(0.0, 1.0, found(1.0))
+    config = RazorConfig(**settings)
+    return take_steps(adapter, bench, [UNIT], start or Patch(), goal, config, first_batch=first_batch, stop=stop)
+
+
+def delta(result):
+    return result.patch.deltas[Slice("weight")][0].tolist()
+
+
+# ---------------------------------------------------------------- one step
+
+
+def test_a_step_moves_along_forget_minus_retain_by_a_share_of_the_weights(model):
+    # g_f/|g_f| = (0, 1), g_k/|g_k| = (1, 0), d = (-w, rho) = (-0.75, 1): d/|d| = (-0.6, 0.8); |theta| = 3, s = 0.1
+    end = lambda w: found(0.0 if w[1] > 0 else 1.0)  # noqa: E731
+    result = steps(model, Bench(model, metrics=end), step_size=0.1, inner_steps=2, retain_weight=0.75)
+    assert delta(result) == pytest.approx([0.1 * 3 * -0.6, 0.1 * 3 * 0.8])
+    assert (result.chosen, len(result.trials), result.trials[0].length) == (1, 1, 0.1)
+
+
+def test_rho_weakens_forgetting(model):
+    end = lambda w: found(0.0 if w[1] > 0 else 1.0)  # noqa: E731
+    result = steps(model, Bench(model, metrics=end), step_size=0.1, inner_steps=2, rho=0.5, retain_weight=0.5)
+    assert delta(result) == pytest.approx([-0.3 * math.sqrt(0.5), 0.3 * math.sqrt(0.5)])
+
+
+def test_the_forget_loss_is_ascended_and_the_retain_loss_descended(model):
+    result = steps(model, Bench(model), inner_steps=4)
+    x, y = delta(result)
+    assert y > 0 and x < 0
+
+
+def test_zero_gradients_move_nothing(model):
+    result = steps(model, Bench(model, g_f=(0.0, 0.0), g_k=(0.0, 0.0)), inner_steps=3)
+    assert result.chosen == 0 and result.patch == Patch()
+
+
+def test_a_zero_forget_gradient_leaves_the_retain_direction(model):
+    end = lambda w: found(1.0 if w[0] == 3 else 0.5)  # noqa: E731
+    result = steps(model, Bench(model, g_f=(0.0, 0.0), metrics=end), inner_steps=2, step_size=0.1)
+    assert delta(result)[0] < 0 and delta(result)[1] == 0
+
+
+# ---------------------------------------------------------------- many steps
+
+
+def test_each_step_starts_from_the_last_and_draws_a_fresh_batch(model):
+    bench = Bench(model, g_k=(0.0, 0.0), metrics=lambda w: found(1 - w[1] / 100))
+    result = steps(model, bench, inner_steps=3, step_size=0.01, first_batch=1000)
+    y, length = 0.0, 0.0
+    for trial in result.trials:  # only the second weight moves, each time by the trial's length times |theta|
+        y += (trial.length - length) * math.hypot(3.0, y)
+        length = trial.length
+    assert delta(result) == pytest.approx([0.0, y]) and y > 0.08
+    assert bench.batches == [1001, 1002, 1003]
+
+
+def test_the_best_point_is_returned_not_the_last(model):
+    dip = lambda w: found(abs(w[1] - 0.6) / 10 + 0.1)  # noqa: E731
+    result = steps(model, Bench(model, g_k=(0.0, 0.0), metrics=dip), inner_steps=6, step_size=0.1)
+    assert 0 < result.chosen < len(result.trials) == 6
+    assert result.trials[result.chosen - 1].cost == min(t.cost for t in result.trials)
+    assert result.evaluation.forget_accuracy.value == result.trials[result.chosen - 1].forget
+
+
+def test_search_ends_when_the_goal_is_reached(model):
+    reach = lambda w: found(0.0 if w[1] > 0.5 else 1.0)  # noqa: E731
+    result = steps(model, Bench(model, metrics=reach), inner_steps=50, step_size=0.1)
+    assert result.chosen == len(result.trials) < 10
+
+
+def test_a_step_that_breaks_the_budget_is_taken_back_and_the_next_is_half_as_long(model):
+    edge = lambda w: found(1 - w[1] / 10, retain=1.0 if w[1] < 0.29 else 0.5)  # noqa: E731
+    goal = Goal(0.0, 0.1, found(1.0))
+    result = steps(model, Bench(model, g_k=(0.0, 0.0), metrics=edge), goal=goal, inner_steps=12, step_size=0.1)
+    assert [t.length for t in result.trials[:2]] == pytest.approx([0.1, 0.05])
+    assert result.evaluation.retain_accuracy.value == 1.0
+    assert 0.25 < delta(result)[1] < 0.29
+
+
+def test_of_equal_answers_the_less_sure_one_is_better(model):
+    unsure = lambda w: found(1.0, sure=1 - w[1])  # noqa: E731
+    result = steps(model, Bench(model, metrics=unsure), inner_steps=3)
+    assert result.chosen == len(result.trials) == 3
+
+
+def test_nothing_better_returns_the_start(model):
+    start = Patch({Slice("weight"): torch.tensor([[0.0, 1.0]])})
+    result = steps(model, Bench(model, metrics=lambda w: found(0.5)), start=start, inner_steps=3)
+    assert result.patch is start and result.chosen == 0 and len(result.trials) == 3
+
+
+def test_stop_keeps_the_best_so_far(model):
+    asked = iter([False, False, True])
+    result = steps(model, Bench(model), inner_steps=9, stop=lambda: next(asked))
+    assert len(result.trials) == 2 and result.chosen == 2
+
+
+@pytest.mark.parametrize("inner_steps", [1, 3])
+def test_the_model_is_left_bit_equal(model, inner_steps):
+    before = model.weight.clone()
+    steps(model, Bench(model), inner_steps=inner_steps)
+    assert torch.equal(model.weight, before) and not model.weight.requires_grad
+
+
+# ---------------------------------------------------------------- one-step mode
+
+
+def test_one_step_brackets_and_bisects_to_the_shortest_step_that_forgets(model):
+    # forgets once the second weight passes 0.9; retain falls with every bit beyond; |theta| = 3, d = (0, 1)
+    metrics = lambda w: found(float(w[1] < 0.9), retain=1 - w[1] / 10)  # noqa: E731
+    bench = Bench(model, g_k=(0.0, 0.0), metrics=metrics)
+    result = steps(model, bench, inner_steps=1, step_size=0.05)
+    lengths = [t.length for t in result.trials]
+    assert lengths[:5] == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.3])
+    assert delta(result)[1] == pytest.approx(0.9, abs=0.02) and delta(result)[1] >= 0.9
+    assert bench.batches == [1]
+
+
+def test_one_step_never_forgetting_ends_after_its_doublings(model):
+    result = steps(model, Bench(model, metrics=lambda w: found(1.0)), inner_steps=1, step_size=0.01)
+    assert [t.length for t in result.trials] == pytest.approx([0.01 * 2**i for i in range(8)])
+    assert result.chosen == 0
+
+
+# ---------------------------------------------------------------- the goal
+
+
+@pytest.mark.parametrize(
+    "now, cost",
+    [
+        (found(0.1, 0.9, 0.8), 0.0),
+        (found(0.3, 0.9, 0.8), 0.2),
+        (found(0.1, 0.8, 0.8), 5 * 0.08),
+        (found(0.1, 0.9, 0.5), 0.3 - 3 * 0.02),
+        (found(0.1, 0.9, 0.8, cross=0.3), 0.4 - 3 * 0.02),
+        (found(0.3, 0.8, 0.5), 0.2 + 5 * 0.08 + 0.3 - 3 * 0.02),
+        (found(0.1, 0.9, None), 0.0),
+    ],
+)
+def test_goal_cost_worked_out_by_hand(now, cost):
+    goal = Goal(target=0.1, budget=0.02, base=found(1.0, 0.9, 0.8, cross=0.7))
+    assert goal.cost(now) == pytest.approx(cost)
+    assert goal.reached(now) == (cost == 0)
+
+
+def test_equal_costs_are_decided_by_what_keeps_most():
+    goal = Goal(0.1, 0.02, found(1.0, 0.9))
+    assert goal.key(found(0.0, 0.95)) < goal.key(found(0.0, 0.9))
