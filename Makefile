@@ -4,6 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+DEV := "pytest>=8,<10" "playwright>=1.50,<2" "ruff>=0.15,<0.18"
 
 .PHONY: app test lint clean
 
@@ -22,8 +23,8 @@ lint: .venv/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/dev: requirements-dev.txt .venv/app
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+.venv/dev: Makefile .venv/app
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(DEV)
 	touch $@
 
 clean:

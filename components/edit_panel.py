@@ -146,14 +146,14 @@ def towers_of(scores: Sequence[UnitScore], growth: Growth) -> list[dict]:
 
 def map_of(growth: Growth, domain: dict | None = None) -> dict:
     """The map's value for a growth as it stands; pass the first round's domain so that colours stay comparable."""
-    scores = growth.scores()
+    scores = growth.shown_scores()
     towers = towers_of(scores, growth)
     return map_value(towers, domain, finding=map_finding(scores, growth))
 
 
 def domain_of(growth: Growth) -> dict:
     """The colour ranges of the first scoring of a run."""
-    return score_domain(map_value(towers_of(growth.scores(), growth))["towers"])
+    return score_domain(map_value(towers_of(growth.shown_scores(), growth))["towers"])
 
 
 def map_finding(scores: Sequence[UnitScore], growth: Growth) -> str:
@@ -162,8 +162,9 @@ def map_finding(scores: Sequence[UnitScore], growth: Growth) -> str:
     middle = sorted(s.phi for s in scores)[len(scores) // 2]
     times = f"{best.phi / middle:.0f} times" if middle > 0 else "far more than"
     above = sum(s.phi > threshold(scores, growth.config.tau) for s in scores)
+    when = "" if growth.scored or not growth.rounds else f"Before round {len(growth.rounds)}, "
     return (
-        f"{best.unit.name} presses hardest on forgetting {growth.task.concept}: {times} the median unit. "
+        f"{when}{best.unit.name} presses hardest on forgetting {growth.task.concept}: {times} the median unit. "
         f"{above} of {len(scores)} units stand above tau."
     )
 
@@ -184,7 +185,7 @@ def rows_of(growth: Growth) -> list[list]:
     states = states_of(growth)
     return [
         [s.rank, s.unit.name, *(round(v, 4) for v in (s.phi, s.pressure, s.separation, s.ratio)), _state(states, s)]
-        for s in ranked(growth.scores())
+        for s in ranked(growth.shown_scores())
     ]
 
 

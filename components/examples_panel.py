@@ -12,7 +12,7 @@ from razor.examples import Example, Loaded, Split, collect, load_examples, read_
 from razor.minicanvas.dataset import AXES, Target, neighbours, parse_target, slug, targets
 from razor.minicanvas.tasks import example
 
-SHOWN = 12  # pictures of each set in the gallery
+SHOWN = 9  # pictures of each set in the gallery; one row on a wide page
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,11 @@ def story_label(target: str) -> str:
 
 
 def bundled_gallery(target: Target) -> dict:
-    """A dozen forget pictures, the neighbours and other retain pictures of a bundled target; draws only these."""
+    """Some forget pictures, the neighbours and other retain pictures of a bundled target; draws only these."""
     forget = [example(labels, "gradient", i) for labels, i in _kinds(target, target.name, SHOWN)]
-    near = [
-        example(labels, "gradient", i) for name in neighbours(target) for labels, i in _kinds(target, name, SHOWN // 2)
-    ]
+    half = SHOWN // 2
+    counts = zip(neighbours(target), (SHOWN - half, half), strict=True)
+    near = [example(labels, "gradient", i) for name, n in counts for labels, i in _kinds(target, name, n)]
     others = [name for name in AXES[target.axis] if name != target.name and name not in neighbours(target)]
     rest = [example(labels, "gradient", i) for name in others[:SHOWN] for labels, i in _kinds(target, name, 1)]
     return gallery_value(

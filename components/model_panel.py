@@ -8,6 +8,8 @@ import gradio as gr
 from components.theme import model_card_html
 from razor.models import BUNDLED, card
 
+PLURALS = {"object": "objects", "style": "styles", "identity": "people"}
+
 
 @dataclass(frozen=True)
 class ModelPanel:
@@ -41,7 +43,10 @@ def bundled_card(name: str, known: Mapping) -> str:
         ("Family", "CLIP, trained from scratch for this app"),
         ("Size", f"{known.get('parameters', 0) / 1e6:.1f} M"),
     ]
-    facts += [(f"Knows {axis}s", f"{a['value']:.1%} of {a['n']} held-out pictures") for axis, a in accuracy.items()]
+    facts += [
+        (f"Knows {PLURALS.get(axis, axis)}", f"{a['value']:.1%} of {a['n']} held-out pictures")
+        for axis, a in accuracy.items()
+    ]
     facts += [("Licence", str(known.get("license", "unknown"))), ("Memory", "well under 1 GB; runs on a laptop")]
     return model_card_html(name, facts, "A small CLIP that knows a drawn world of objects, styles and people.")
 

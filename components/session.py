@@ -29,12 +29,13 @@ class Session:
     domain: dict | None = None  # colour ranges of the first scoring, kept so that rounds stay comparable
     ack: int = 0  # number of the last click on the map that was taken into account
     stop: threading.Event = field(default_factory=threading.Event)
-    busy: bool = False
+    running: int = 0  # handlers at work for this visitor
     touched: float = 0.0
     closed_at: float | None = None
 
     def start_over(self) -> None:
-        """Drop everything that followed from the task."""
+        """Drop everything that followed from the task, and end work on it."""
+        self.stop.set()
         self.task, self.growth, self.tested, self.domain = None, None, None, None
 
     def need_growth(self) -> Growth:
@@ -86,7 +87,7 @@ class Sessions:
             for key, s in self._all.items()
             if now - s.touched > IDLE or (s.closed_at is not None and now - s.closed_at > GRACE)
         ]
-        free = [key for key in sorted(self._all, key=lambda k: self._all[k].touched) if not self._all[key].busy]
+        free = [key for key in sorted(self._all, key=lambda k: self._all[k].touched) if not self._all[key].running]
         too_many = max(0, len(self._all) - len(gone) - MAX_SESSIONS + 1)
         for key in {*gone, *free[:too_many]}:
             self._all.pop(key).stop.set()

@@ -50,14 +50,14 @@ def handler(status: Callable[[Page], gr.HTML]):
     def wrap(work):
         def run(self: "Studio", request: gr.Request, *args):
             session = self.sessions.get(request.session_hash)
-            session.busy = True
+            session.running += 1
             try:
                 yield from work(self, session, *args)
             except RazorError as error:
                 gr.Warning(str(error))
                 yield {status(self.page): status_html(str(error), "problem")}
             finally:
-                session.busy = False
+                session.running -= 1
 
         # Not functools.wraps: Gradio finds the request by this signature and its annotations.
         run.__name__, run.__doc__ = work.__name__, work.__doc__
@@ -171,8 +171,12 @@ class Studio:
         yield {page.examples.status: story.told_html(story.Told(0, "getting model and pictures ready"))}
         growth = self._start(session, settings)
         for told in story.grow_story(growth, session.stop.is_set):
+            if session.growth is not growth:
+                return  # another target was chosen meanwhile
             drawn = self._drawn(session) if told.redraw else {}
             yield {page.examples.status: story.told_html(told), **drawn}
+        if session.growth is not growth:
+            return
         if session.stop.is_set():
             yield {page.examples.status: status_html("Stopped. What was done so far is kept; the model is unchanged.")}
             return
@@ -200,6 +204,8 @@ class Studio:
         growth = self._start(session, settings)
         yield self._note(f"Scoring {len(growth.units)} units", "busy")
         growth.scores()
+        if session.growth is not growth:
+            return
         yield {
             **self._drawn(session),
             **self._note("Scored. Click heads to pick or right-click to ban them, then grow."),
@@ -268,7 +274,7 @@ class Studio:
         """Ask the session's work to end at the next step."""
         session = self.sessions.get(request.session_hash)
         session.stop.set()
-        return status_html("Stopping after this step" if session.busy else "Nothing is running.")
+        return status_html("Stopping after this step" if session.running else "Nothing is running.")
 
     def close(self, request: gr.Request) -> None:
         """The page was left."""
@@ -330,6 +336,8 @@ class Studio:
                 break
             yield self._note(f"Round {len(growth.rounds) + 1}: scoring, then small steps", "busy")
             done = growth.next_round(session.stop.is_set)
+            if session.growth is not growth:
+                return  # another target was chosen meanwhile
             session.tested = None
             yield {**self._drawn(session), **self._note(f"Round {done.index}. {done.reason}", "busy")}
             if growth.reached:
@@ -350,6 +358,8 @@ class Studio:
     def _drawn(self, session: Session) -> dict:
         """Map, outlines, timeline, tiles and table of the growth as it stands."""
         growth, panel = session.growth, self.page.edit
+        if not growth.scored and not growth.rounds:
+            return {}
         picked = picked_value(edit_panel.states_of(growth), session.ack)
         if session.domain is None:
             session.domain = edit_panel.domain_of(growth)

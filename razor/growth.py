@@ -54,7 +54,7 @@ class Growth:
         self.seconds["encode"] = time.monotonic() - started
         self.edit_set = EditSet()
         self.rounds: list[GrowthRound] = []
-        self._undo: list[EditSet] = []  # the edit set before each round
+        self._undo: list[tuple[EditSet, list[UnitStats]]] = []  # edit set and stats before each round
         self._stats: list[UnitStats] | None = None  # of the patched model; None when the patch has moved since
 
     @property
@@ -96,6 +96,17 @@ class Growth:
     def scores(self) -> list[UnitScore]:
         """phi of every unit; moving alpha costs no model run."""
         return score(self.stats(), alpha=self.config.alpha)
+
+    def shown_scores(self) -> list[UnitScore]:
+        """The scores at hand, running no model: the present ones, else those the last round was chosen by.
+
+        Raises:
+            InputError: nothing was scored yet.
+        """
+        stats = self._stats or (self._undo[-1][1] if self._undo else None)
+        if stats is None:
+            raise InputError("Nothing is scored yet; score first.")
+        return score(stats, alpha=self.config.alpha)
 
     def proposal(self) -> list[UnitScore]:
         """The units the next round would take in; empty when none is left."""
@@ -149,7 +160,7 @@ class Growth:
             seconds=time.monotonic() - started,
         )
         self.seconds["rounds"] += done.seconds
-        self._undo.append(self.edit_set)
+        self._undo.append((self.edit_set, self.stats()))
         if found.trials:
             self.edit_set = self.edit_set.joined(names) if accepted else self.edit_set.turned_down(names)
         self.rounds.append(done)
@@ -172,15 +183,13 @@ class Growth:
         """
         if not self.rounds:
             raise InputError("There is no round to undo.")
-        last = self.rounds.pop()
-        self.edit_set = self._undo.pop()
-        if last.accepted:
-            self._stats = None
+        self.rounds.pop()
+        self.edit_set, self._stats = self._undo.pop()
 
     def reset(self) -> None:
         """Take every round back and forget picks and bans."""
-        if self.rounds:
-            self._stats = None
+        if self._undo:
+            self._stats = self._undo[0][1]
         self.rounds, self._undo, self.edit_set = [], [], EditSet()
 
 

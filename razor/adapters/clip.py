@@ -202,12 +202,14 @@ class ClipBench:
     def _alignment(self, rows: Tensor, edited: Sequence[str] = ("image", "text"), *, sated: bool = False) -> Tensor:
         """A_f; with `sated`, pictures that another class claims by MARGIN are not pushed any further."""
         v = self._gradient_images("forget", rows, edited)
-        t = self._class_features(self.axis, edited)
+        t = self._class_features(self.axis, edited, only=self.target)[0]
         floor = -1.0
         if sated:
-            others = torch.cat([t[: self.target], t[self.target + 1 :]]).detach()
+            with torch.no_grad():
+                others = self._class_features(self.axis, edited)
+            others = torch.cat([others[: self.target], others[self.target + 1 :]])
             floor = (v.detach() @ others.T).amax(1) - MARGIN / self.adapter.scale
-        return losses.alignment(v, t[self.target], floor=floor)
+        return losses.alignment(v, t, floor=floor)
 
     def _retain(
         self,
@@ -248,11 +250,12 @@ class ClipBench:
         pixels = self._side(side, "gradient").pixels[rows]
         return self.adapter.model.encode_image(pixels.to(self.adapter.device), normalize=True)
 
-    def _class_features(self, number: int, edited: Sequence[str]) -> Tensor:
-        """Class embeddings of an axis (c, d), with a graph when the text tower is edited."""
+    def _class_features(self, number: int, edited: Sequence[str], only: int | None = None) -> Tensor:
+        """Class embeddings of an axis (c, d), or of one class (1, d); with a graph when the text tower is edited."""
+        chosen = slice(None) if only is None else slice(only, only + 1)
         if "text" not in edited:
-            return self._frozen_classes[number].to(self.adapter.device)
-        prompts = list(self.task.axes[number].prompts.values())
+            return self._frozen_classes[number][chosen].to(self.adapter.device)
+        prompts = list(self.task.axes[number].prompts.values())[chosen]
         groups = self._encode_texts([text for group in prompts for text in group]).split([len(g) for g in prompts])
         return F.normalize(torch.stack([group.mean(0) for group in groups]), dim=-1)
 

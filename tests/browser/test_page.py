@@ -1,5 +1,9 @@
-"""What a person does on the page, in real Chromium."""
+"""What a person does on the page, in real Chromium.
 
+RAZOR_SCREENSHOTS=DIR keeps pictures of the three screens as the story leaves them; the README's come from there.
+"""
+
+import os
 import time
 
 import pytest
@@ -23,8 +27,15 @@ def wait_for_note(page, selector, text):
     page.locator(f"{selector} .status-line", has_text=text).wait_for(timeout=LONG)
 
 
+def shoot(page, name):
+    if folder := os.environ.get("RAZOR_SCREENSHOTS"):
+        page.wait_for_timeout(1500)
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
 def test_one_click_tells_the_whole_story_and_ends_on_the_comparison(new_page):
     page = new_page()
+    shoot(page, "screen-1")
     started = time.monotonic()
     page.click("#story")
     wait_for_note(page, "#compare-status", "suppressed under this test")
@@ -34,6 +45,10 @@ def test_one_click_tells_the_whole_story_and_ends_on_the_comparison(new_page):
     assert "suppressed in 5 of 5" in page.locator("#compare-cards .finding").inner_text()
     tiles = page.locator("#compare-tiles .tile").all_inner_texts()
     assert any("Forget accuracy" in tile and "100.0%" in tile for tile in tiles)  # it knew the concept before
+    shoot(page, "screen-3")
+    go(page, "2 Map & edit")
+    ready_map(page).wait_for(timeout=LONG)
+    shoot(page, "screen-2")
 
 
 def test_scoring_growing_and_undoing_by_hand(new_page):
@@ -59,7 +74,7 @@ def test_two_visitors_never_see_each_others_picks(new_page):
         page.click("#score")
         wait_for_note(page, "#edit-status", "Scored.")
         ready_map(page).wait_for(timeout=LONG)
-    first.locator("#head-map .head-map").focus()
+    first.locator("#head-map [tabindex='0']").first.focus()
     first.keyboard.press("Space")
     first.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units === 1", timeout=LONG)
     second.click("#reset")
