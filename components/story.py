@@ -36,18 +36,28 @@ def grow_story(growth: Growth, stop) -> Iterator[Told]:
         yield Told(2, f"round {done.index}. {done.reason}", redraw=True)
 
 
+def nothing_to_forget(growth: Growth) -> str:
+    """Why there is nothing to do, or "" when there is: a model that only guesses has nothing to lose."""
+    base = growth.base.forget_accuracy
+    if base.value > growth.goal.target:
+        return ""
+    return (
+        f"There is nothing to forget: the unedited model recognises {growth.task.concept} in {base.value:.0%} of "
+        f"{base.n} pictures, and guessing gives {growth.task.chance:.0%}. "
+        "Try another concept, other labels or a larger model."
+    )
+
+
 def ending(growth: Growth, before: Evaluation, after: Evaluation) -> str:
-    """What to tell a stakeholder, in words that claim no more than was measured."""
+    """What to tell a stakeholder, in words that claim no more than was measured on the test pictures."""
     concept, forget, retain = capital(growth.task.concept), after.forget_accuracy, after.retain_accuracy
-    if not growth.reached:
-        return (
-            f"{concept} is not suppressed yet: recognised in {forget.value:.1%} of {forget.n} new pictures. "
-            "Allow more rounds or a larger retain budget, then grow again."
-        )
+    seen = (
+        f"recognised in {forget.value:.1%} of {forget.n} new pictures (95 % interval {forget.low:.1%} to "
+        f"{forget.high:.1%}; guessing gives {growth.task.chance:.1%}), before {before.forget_accuracy.value:.1%}."
+    )
+    if forget.value > growth.goal.target + 0.02:
+        advice = "Allow more rounds or a larger retain budget, then grow again."
+        return f"{concept} is not suppressed yet: {seen} {advice}"
     lost = 100 * (before.retain_accuracy.value - retain.value)
     kept = "none were lost" if lost < 0.05 else f"{lost:.1f} in a hundred were lost"
-    return (
-        f"{concept} is suppressed under this test: recognised in {forget.value:.1%} of {forget.n} new pictures "
-        f"(95 % interval {forget.low:.1%} to {forget.high:.1%}; guessing gives {growth.task.chance:.1%}), before "
-        f"{before.forget_accuracy.value:.1%}. Of {retain.n} answers about other pictures, {kept}."
-    )
+    return f"{concept} is suppressed under this test: {seen} Of {retain.n} answers about other pictures, {kept}."

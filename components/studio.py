@@ -170,6 +170,9 @@ class Studio:
         session.growth, session.tested, session.domain = None, None, None
         yield {page.examples.status: story.told_html(story.Told(0, "getting model and pictures ready"))}
         growth = self._start(session, settings)
+        if reason := story.nothing_to_forget(growth):
+            yield {page.examples.status: status_html(reason, "problem")}
+            return
         for told in story.grow_story(growth, session.stop.is_set):
             if session.growth is not growth:
                 return  # another target was chosen meanwhile
@@ -327,8 +330,9 @@ class Studio:
         session.stop.clear()
         yield self._note("Getting model and pictures ready", "busy")
         growth = self._start(session, settings)
-        if growth.reached and growth.rounds and rounds is None:
-            yield self._note("The target is met already; grow one more round if you want to go on.")
+        if rounds is None and growth.reached:
+            met = "The target is met already; grow one more round if you want to go on."
+            yield self._note(story.nothing_to_forget(growth) or met)
             return
         limit = rounds or growth.config.rounds
         for _ in range(limit):

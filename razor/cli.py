@@ -9,6 +9,7 @@ python -m razor app
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,7 +54,12 @@ def _unlearn(args: argparse.Namespace) -> None:
 
     adapter, task, config = _prepare(args)
     _note(f"Forgetting {task.concept!r} in {adapter.name}.")
+    warnings.filterwarnings("ignore", "The unedited model", UserWarning)  # said in our own words below
     run = unlearn(adapter, task, config, on_round=lambda growth, done: _note(f"Round {done.index}: {done.reason}"))
+    if not run.rounds:
+        _note(f"The unedited model does not know {task.concept!r}: there was nothing to forget.")
+    elif not run.reached:
+        _note("The target was not met within the retain budget; allow more rounds or a larger budget.")
     result = run.save(args.out)
     _print_metrics(result["before"], result["after"])
     print(

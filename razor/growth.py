@@ -142,6 +142,7 @@ class Growth:
             self.patch,
             self.goal,
             self.config,
+            before=before,
             first_batch=1000 * len(self.rounds),
             stop=stop,
         )

@@ -2,6 +2,7 @@
 
 import platform
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,8 @@ def unlearn(
 ) -> Run:
     """Score, grow to the target, and measure on the test split. Leaves the model as found.
 
+    Warns when the unedited model is no better than the target already; the patch is then empty.
+
     Args:
         on_round: called after every round.
 
@@ -68,6 +71,8 @@ def unlearn(
         RazorError: see the functions this calls.
     """
     growth = Growth(adapter, task, config or RazorConfig())
+    if growth.reached:
+        warnings.warn(f"The unedited model does not know {task.concept!r}: there is nothing to forget.", stacklevel=2)
     for done in growth.run():
         on_round(growth, done)
     return finish(growth)

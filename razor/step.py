@@ -103,24 +103,26 @@ def take_steps(
     goal: Goal,
     config: RazorConfig,
     *,
+    before: Evaluation | None = None,
     first_batch: int = 0,
     stop: Callable[[], bool] = lambda: False,
 ) -> StepResult:
     """Move the units from `start` towards the goal and return the best point met. Leaves the model as found.
 
     Args:
+        before: search metrics of `start`, where the caller has them.
         first_batch: number of the first gradient batch, so that later rounds see fresh ones.
         stop: asked between inner steps; True ends the search with the best point so far.
     """
     search = _one_step if config.inner_steps == 1 else _few_steps
-    return search(adapter, bench, units, start, goal, config, first_batch, stop)
+    best = StepResult(start, before or evaluate(adapter, bench, start, "search"), (), 0)
+    return search(adapter, bench, units, best, goal, config, first_batch, stop)
 
 
-def _few_steps(adapter, bench, units, start, goal, config, first_batch, stop) -> StepResult:
+def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> StepResult:
     """Walk while the budgets hold. A step that breaks them is taken back and the next one is half as long."""
-    towers = _towers(adapter, start, units)
-    patch, length, s = start, 0.0, config.step_size
-    best = StepResult(start, evaluate(adapter, bench, start, "search"), (), 0)
+    towers = _towers(adapter, best.patch, units)
+    patch, length, s = best.patch, 0.0, config.step_size
     held = goal.damage(best.evaluation)
     trials: list[Trial] = []
     for step in range(1, config.inner_steps + 1):
@@ -143,10 +145,11 @@ def _few_steps(adapter, bench, units, start, goal, config, first_batch, stop) ->
     return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
 
 
-def _one_step(adapter, bench, units, start, goal, config, first_batch, stop) -> StepResult:
+def _one_step(adapter, bench, units, best, goal, config, first_batch, stop) -> StepResult:
+    """One direction from the start; its length doubled until the target is met, then bisected."""
+    start = best.patch
     terms = bench.step_terms(first_batch + 1, _towers(adapter, start, units))
     direction = _direction(adapter, terms, units, start, ONE_STEP_RETAIN_WEIGHT * config.retain_weight, config)
-    best = StepResult(start, evaluate(adapter, bench, start, "search"), (), 0)
     trials: list[Trial] = []
 
     def attempt(s: float) -> Evaluation:

@@ -1,5 +1,6 @@
 """What the buttons do, without a browser: handlers called as Gradio calls them, on a tiny CLIP."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ import app
 from components import edit_panel, examples_panel, story
 from razor.config import RazorConfig
 from razor.examples import Example
+from razor.metrics import Measure
 from razor.patches import Patch
 from razor.step import evaluate
 
@@ -137,6 +139,14 @@ def test_the_story_ends_on_the_comparison_with_measured_words(studio, visitor, t
     )
     assert "removed" not in told[studio.page.compare.status]
     assert next(group["kind"] for group in told[studio.page.compare.cards]["groups"]) == "forget"
+
+
+def test_a_concept_the_model_does_not_know_is_nothing_to_forget(studio, visitor):
+    request = visitor("a")
+    last(studio.score(request, *SETTINGS))
+    growth = studio.sessions.get("a").growth
+    growth.base = replace(growth.base, forget_accuracy=Measure(0.1, 10, 0.0, 0.4))
+    assert "nothing to forget" in story.nothing_to_forget(growth)
 
 
 def test_story_does_not_claim_success_it_did_not_measure(trained, task):
