@@ -18,7 +18,7 @@ def build_demo(
     load: Callable[[str], ClipAdapter] = models.load, *, model: str = "mini-clip"
 ) -> tuple[gr.Blocks, Studio]:
     """The page and its handlers; tests pass a `load` of their own."""
-    with gr.Blocks(title=NAME, fill_width=True) as demo:
+    with gr.Blocks(title=NAME, fill_width=True, delete_cache=(3600, 86400)) as demo:
         page = place(model)
         studio = Studio(page, load)
         wire(demo, studio)

@@ -56,7 +56,7 @@ def build_own() -> tuple:
         gr.Markdown(
             "Ten or more pictures of what to forget work best; three are the least. Captions come from a "
             "`metadata.jsonl` or `metadata.csv`, else from the file names, and can be edited below. "
-            "Pictures stay in this session's memory and go when you leave."
+            "Pictures stay on this machine and go when you leave."
         )
         types = ["image", ".zip", ".csv", ".jsonl"]
         with gr.Row():

@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from razor.config import RazorConfig
 from razor.errors import InputError
@@ -28,10 +29,17 @@ class Session:
     tested: tuple[Evaluation, Evaluation] | None = None  # before and after on the test split
     domain: dict | None = None  # colour ranges of the first scoring, kept so that rounds stay comparable
     ack: int = 0  # number of the last click on the map that was taken into account
+    uploads: set[str] = field(default_factory=set)  # files Gradio keeps for this visitor; they go with the session
     stop: threading.Event = field(default_factory=threading.Event)
     running: int = 0  # handlers at work for this visitor
     touched: float = 0.0
     closed_at: float | None = None
+
+    def forget_files(self) -> None:
+        """Stop work and delete what this visitor uploaded."""
+        self.stop.set()
+        for path in self.uploads:
+            Path(path).unlink(missing_ok=True)
 
     def start_over(self) -> None:
         """Drop everything that followed from the task, and end work on it."""
@@ -71,11 +79,19 @@ class Sessions:
             return session
 
     def close(self, key: str) -> None:
-        """The page was left: stop its work; its state goes after a grace period."""
+        """The page was left: stop its work; its state and uploads go after a grace period."""
         with self._lock:
             if session := self._all.get(key):
                 session.stop.set()
                 session.closed_at = time.monotonic()
+        timer = threading.Timer(GRACE + 1, self.sweep)
+        timer.daemon = True
+        timer.start()
+
+    def sweep(self) -> None:
+        """Let go of sessions that were closed or idle for long."""
+        with self._lock:
+            self._sweep()
 
     def __len__(self) -> int:
         return len(self._all)
@@ -88,6 +104,6 @@ class Sessions:
             if now - s.touched > IDLE or (s.closed_at is not None and now - s.closed_at > GRACE)
         ]
         free = [key for key in sorted(self._all, key=lambda k: self._all[k].touched) if not self._all[key].running]
-        too_many = max(0, len(self._all) - len(gone) - MAX_SESSIONS + 1)
+        too_many = max(0, len(self._all) - len(gone) - MAX_SESSIONS)
         for key in {*gone, *free[:too_many]}:
-            self._all.pop(key).stop.set()
+            self._all.pop(key).forget_files()

@@ -125,6 +125,7 @@ class Studio:
     def read_own(self, session: Session, forget: list[str] | None, retain: list[str] | None) -> Iterator[dict]:
         """Uploaded files: decode, check, list captions."""
         panel = self.page.examples
+        session.uploads.update([*(forget or []), *(retain or [])])
         if not forget and not retain:
             session.forget, session.retain = (), ()
             yield {panel.captions: gr.update(value=[], visible=False)}
@@ -303,6 +304,7 @@ class Studio:
         """A person's own pictures before and after."""
         if not files:
             raise InputError("Add at least one picture to compare.")
+        session.uploads.update(files)
         yield {self.page.compare.status: status_html("Asking both models", "busy")}
         patch = session.growth.patch if session.growth else Patch()
         task = session.growth.task if session.growth else self._task(session)
