@@ -13,6 +13,8 @@ from razor import models
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
 
 def build_demo(
     load: Callable[[str], ClipAdapter] = models.load, *, model: str = "mini-clip"
@@ -28,7 +30,10 @@ def build_demo(
 
 def place(model: str) -> Page:
     """Lay out all panels."""
-    header = gr.HTML(theme.header_html(NAME, PURPOSE, f"{model}, offline"), apply_default_css=False)
+    header = gr.HTML(
+        theme.header_html(NAME, PURPOSE, f"{model}, bundled" if model in models.BUNDLED else model),
+        apply_default_css=False,
+    )
     with gr.Tabs(elem_id="screens") as tabs:
         with gr.Tab("1  Model & examples", id="model"), gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -81,6 +86,19 @@ def wire(demo: gr.Blocks, studio: Studio) -> None:
     compare.ask.click(studio.ask, [compare.files, compare.labels], shown, **heavy)
 
 
+def _only(model: str) -> Callable[[str], ClipAdapter]:
+    """A loader for a page that others can reach: they may not name paths of this machine or start downloads."""
+
+    served = tuple(dict.fromkeys([*models.BUNDLED, model]))
+
+    def load(name: str) -> ClipAdapter:
+        if name not in served:
+            raise InputError(f"This page serves {', '.join(served)}; pick one of them.")
+        return models.load(name)
+
+    return load
+
+
 def launch(
     *,
     host: str = "127.0.0.1",
@@ -93,7 +111,10 @@ def launch(
     """Serve the page until interrupted; returns its address when `block` is False."""
     if not 0 < port < 65536:
         raise InputError(f"Port {port} does not exist; choose one from 1 to 65535.")
-    demo, studio = build_demo(model=model)
+    if model not in models.BUNDLED:
+        models.load(model)  # a wrong name is said here, before anything is served
+    private = host in LOOPBACK and not share
+    demo, studio = build_demo(models.load if private else _only(model), model=model)
     try:
         _, url, _ = demo.launch(
             server_name=host,
@@ -112,7 +133,7 @@ def launch(
             prevent_thread_lock=True,
         )
     except OSError as error:
-        raise InputError(f"Port {port} is taken; choose another with --port.") from error
+        raise InputError(f"Cannot listen on {host}, port {port} ({error}); choose another with --port.") from error
     print(f"{NAME} is at {url}", flush=True)
     studio.warm_up(model)
     if block:

@@ -74,7 +74,8 @@ def suggested(adapter: ClipAdapter, task: Task, patch: Patch, near: Sequence[str
             card for chosen, group in _by_axis(examples, task) for card in compare(adapter, chosen, patch, group, task)
         ]
         made.sort(key=lambda card: card.pop("loss"), reverse=kind != "forget")  # worst first
-        counts[kind] = (sum(card["verdict"] in ("suppressed", "kept") for card in made), len(made))
+        good = "suppressed" if kind == "forget" else "kept"
+        counts[kind] = (sum(card["verdict"] == good for card in made), len(made))
         built.append({"title": title, "kind": kind, "note": note, "cards": made})
     return cards_value(built, _finding(task.concept, counts), EMPTY, forget_label=task.concept)
 
@@ -119,7 +120,7 @@ def _card(e: Example, axis: Axis, before: Tensor, after: Tensor, task: Task | No
     if truth in names and names.index(truth) not in order:
         order = [names.index(truth), *order[:3]]
     was, now = names[before.argmax()], names[after.argmax()]
-    if task and axis.name == task.axis and truth == task.concept:
+    if task and axis.name == task.axis and truth == task.concept and truth in (was, now):
         verdict = "still recognised" if now == truth else "suppressed"
     else:
         verdict = "kept" if now == was else "changed"

@@ -161,11 +161,12 @@ def map_finding(scores: Sequence[UnitScore], growth: Growth) -> str:
     best = ranked(scores)[0]
     middle = sorted(s.phi for s in scores)[len(scores) // 2]
     times = f"{best.phi / middle:.0f} times" if middle > 0 else "far more than"
-    above = sum(s.phi > threshold(scores, growth.config.tau) for s in scores)
+    candidates = growth.candidates(scores)
+    above = sum(s.phi > threshold(candidates, growth.config.tau) for s in candidates)
     when = "" if growth.scored or not growth.rounds else f"Before round {len(growth.rounds)}, "
     return (
         f"{when}{best.unit.name} presses hardest on forgetting {growth.task.concept}: {times} the median unit. "
-        f"{above} of {len(scores)} units stand above tau."
+        f"{above} of the {len(candidates)} units open to growth stand above tau."
     )
 
 
@@ -234,7 +235,7 @@ def tiles_of(growth: Growth, tested: tuple[Evaluation, Evaluation] | None) -> st
     split = "test pictures" if tested else "search pictures"
     tiles = [
         _tile("Forget accuracy", before.forget_accuracy, after.forget_accuracy, "forget", split),
-        _tile("Retain accuracy", before.retain_accuracy, after.retain_accuracy, "retain", split),
+        _tile("Retain accuracy", before.retain_accuracy, after.retain_accuracy, "retain", f"answers about {split}"),
     ]
     if before.neighbor_accuracy and after.neighbor_accuracy:
         tiles.append(_tile("Nearest neighbours", before.neighbor_accuracy, after.neighbor_accuracy, "neighbour", split))
@@ -247,6 +248,8 @@ def tiles_of(growth: Growth, tested: tuple[Evaluation, Evaluation] | None) -> st
 
 
 def _tile(label: str, before: Measure | None, after: Measure, kind: str, split: str) -> str:
+    if after.n == 0:
+        return tile_html(label, "not measured", "", f"none of the {split} can be counted", kind)
     was = f"{before.value:.1%}" if before else ""
     interval = f"95 % interval {after.low:.1%} to {after.high:.1%}, n = {after.n} {split}"
     return tile_html(label, f"{after.value:.1%}", was, interval, kind)

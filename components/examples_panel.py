@@ -177,14 +177,21 @@ def read_files(paths: Sequence[str] | None) -> Loaded:
 
 
 def caption_rows(forget: Sequence[Example], retain: Sequence[Example]) -> list[list[str]]:
-    """Rows of the caption table; set and file name together tell which picture a row belongs to."""
-    return [[side, e.source, e.caption] for side, es in (("forget", forget), ("retain", retain)) for e in es]
+    """Rows of the caption table; set, number and file name together tell which picture a row belongs to."""
+    sets = (("forget", forget), ("retain", retain))
+    return [[side, name, e.caption] for side, es in sets for name, e in zip(_numbered(es), es, strict=True)]
 
 
 def with_captions(examples: Sequence[Example], rows: Sequence[Sequence[str]], side: str) -> tuple[Example, ...]:
     """The examples with the captions a person typed; rows may come in any order."""
     typed = {str(row[1]): str(row[2] or "").strip() for row in rows if len(row) >= 3 and row[0] == side}
-    return tuple(Example(e.image, typed.get(e.source) or e.caption, e.labels, e.source) for e in examples)
+    named = zip(_numbered(examples), examples, strict=True)
+    return tuple(Example(e.image, typed.get(name) or e.caption, e.labels, e.source) for name, e in named)
+
+
+def _numbered(examples: Sequence[Example]) -> list[str]:
+    """File names made distinct by a number, since two folders may hold the same name."""
+    return [f"{i}  {e.source}" for i, e in enumerate(examples, 1)]
 
 
 def data_warnings(forget: Sequence[Example], retain: Sequence[Example]) -> list[str]:

@@ -70,5 +70,5 @@ def describe(adapter) -> dict[str, str]:
         "Size": f"{size / 1e6:.1f} M parameters, {precision}",
         "Towers": "; ".join(towers),
         "Device": str(adapter.device),
-        "Memory": f"{size * 4 / 1e9:.2f} GB of weights; about three times that while scoring",
+        "Memory": f"{size * 4 / 1e9:.2f} GB of weights, more while scoring",
     }

@@ -25,6 +25,7 @@ class Session:
     forget: tuple[Example, ...] = ()  # the visitor's own pictures, when used
     retain: tuple[Example, ...] = ()
     task: Task | None = None
+    epoch: int = 0  # goes up whenever model or task change; work begun before that is not kept
     growth: Growth | None = None
     tested: tuple[Evaluation, Evaluation] | None = None  # before and after on the test split
     domain: dict | None = None  # colour ranges of the first scoring, kept so that rounds stay comparable
@@ -44,6 +45,7 @@ class Session:
     def start_over(self) -> None:
         """Drop everything that followed from the task, and end work on it."""
         self.stop.set()
+        self.epoch += 1
         self.task, self.growth, self.tested, self.domain = None, None, None, None
 
     def need_growth(self) -> Growth:
@@ -53,13 +55,8 @@ class Session:
         return self.growth
 
     def settle(self, config: RazorConfig) -> None:
-        """Take over settings; those a growth cannot change on the way start a new one."""
-        if self.growth is None:
-            return
-        old = self.growth.config
-        if ("layer" in old.granularity) != ("layer" in config.granularity) or old.batch != config.batch:
-            self.growth, self.tested, self.domain = None, None, None
-        else:
+        """Take over settings; rounds already grown stay."""
+        if self.growth is not None:
             self.growth.configure(config)
 
 
@@ -73,7 +70,7 @@ class Sessions:
     def get(self, key: str) -> Session:
         """The session of this page, made on first use."""
         with self._lock:
-            self._sweep()
+            self._sweep(keep=key)
             session = self._all.setdefault(key, Session())
             session.touched, session.closed_at = time.monotonic(), None
             return session
@@ -96,14 +93,18 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._all)
 
-    def _sweep(self) -> None:
+    def _sweep(self, keep: str | None = None) -> None:
         now = time.monotonic()
         gone = [
             key
             for key, s in self._all.items()
-            if now - s.touched > IDLE or (s.closed_at is not None and now - s.closed_at > GRACE)
+            if key != keep
+            and not s.running
+            and (now - s.touched > IDLE or (s.closed_at is not None and now - s.closed_at > GRACE))
         ]
-        free = [key for key in sorted(self._all, key=lambda k: self._all[k].touched) if not self._all[key].running]
-        too_many = max(0, len(self._all) - len(gone) - MAX_SESSIONS)
+        left = [key for key in self._all if key not in gone]
+        free = sorted((k for k in left if k != keep and not self._all[k].running), key=lambda k: self._all[k].touched)
+        coming = keep is not None and keep not in self._all
+        too_many = max(0, len(left) + coming - MAX_SESSIONS)
         for key in {*gone, *free[:too_many]}:
             self._all.pop(key).forget_files()

@@ -39,7 +39,7 @@ def grow_story(growth: Growth, stop) -> Iterator[Told]:
 def nothing_to_forget(growth: Growth) -> str:
     """Why there is nothing to do, or "" when there is: a model that only guesses has nothing to lose."""
     base = growth.base.forget_accuracy
-    if base.value > growth.goal.target:
+    if growth.known:
         return ""
     return (
         f"There is nothing to forget: the unedited model recognises {growth.task.concept} in {base.value:.0%} of "
@@ -55,7 +55,7 @@ def ending(growth: Growth, before: Evaluation, after: Evaluation) -> str:
         f"recognised in {forget.value:.1%} of {forget.n} new pictures (95 % interval {forget.low:.1%} to "
         f"{forget.high:.1%}; guessing gives {growth.task.chance:.1%}), before {before.forget_accuracy.value:.1%}."
     )
-    if forget.value > growth.goal.target + 0.02:
+    if forget.value > max(growth.goal.target, growth.task.chance) + 0.02:
         advice = "Allow more rounds or a larger retain budget, then grow again."
         return f"{concept} is not suppressed yet: {seen} {advice}"
     lost = 100 * (before.retain_accuracy.value - retain.value)

@@ -7,6 +7,7 @@ inside Patch.applied, so stopping, closing the page or an error leaves nothing b
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from html import escape
 
 import gradio as gr
 
@@ -18,10 +19,11 @@ from components.theme import header_html, status_html
 from components.timeline import round_picked, timeline_value
 from razor import models
 from razor.adapters.clip import ClipAdapter
-from razor.edit_set import check_names
+from razor.edit_set import EditSet, check_names
 from razor.errors import InputError, RazorError
 from razor.examples import Task
 from razor.growth import Growth
+from razor.metrics import Evaluation
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
 from razor.patches import Patch
@@ -54,7 +56,7 @@ def handler(status: Callable[[Page], gr.HTML]):
             try:
                 yield from work(self, session, *args)
             except RazorError as error:
-                gr.Warning(str(error))
+                gr.Warning(escape(str(error)))  # a toast renders HTML, and the sentence may quote a file name
                 yield {status(self.page): status_html(str(error), "problem")}
             finally:
                 session.running -= 1
@@ -100,7 +102,9 @@ class Studio:
         """Load a model and show its card; the examples stay, scores and edits of the old model go."""
         yield {self.page.examples.status: status_html(f"Loading {name}", "busy")}
         adapter = self.load(name)
-        session.model, session.growth, session.tested, session.domain = name, None, None, None
+        task = session.task
+        session.start_over()
+        session.model, session.task = name, task
         yield {
             self.page.model.card: model_panel.loaded_card(name, model_panel.describe(adapter)),
             self.page.header: header_html(NAME, PURPOSE, f"{name} on {adapter.device}"),
@@ -168,7 +172,7 @@ class Studio:
         """The guided run, from pictures to a compared result, ending on the compare screen."""
         page = self.page
         session.stop.clear()
-        session.growth, session.tested, session.domain = None, None, None
+        session.growth = None  # from the start
         yield {page.examples.status: story.told_html(story.Told(0, "getting model and pictures ready"))}
         growth = self._start(session, settings)
         if reason := story.nothing_to_forget(growth):
@@ -177,7 +181,7 @@ class Studio:
         for told in story.grow_story(growth, session.stop.is_set):
             if session.growth is not growth:
                 return  # another target was chosen meanwhile
-            drawn = self._drawn(session) if told.redraw else {}
+            drawn = self._drawn(session, growth) if told.redraw else {}
             yield {page.examples.status: story.told_html(told), **drawn}
         if session.growth is not growth:
             return
@@ -185,13 +189,15 @@ class Studio:
             yield {page.examples.status: status_html("Stopped. What was done so far is kept; the model is unchanged.")}
             return
         yield {page.examples.status: story.told_html(story.Told(3, "measuring on pictures nothing has seen"))}
-        self._test(session)
-        shown = self._compared(session)
-        end = story.ending(growth, *session.tested)
+        tested = self._test(session, growth)
+        shown = self._compared(growth)
+        if session.growth is not growth:
+            return
+        end = story.ending(growth, *tested)
         yield {
-            **self._drawn(session),
+            **self._drawn(session, growth),
             page.compare.cards: shown,
-            page.compare.tiles: edit_panel.tiles_of(growth, session.tested),
+            page.compare.tiles: edit_panel.tiles_of(growth, tested),
             page.compare.status: status_html(end),
             page.edit.status: status_html(end),
             page.examples.status: status_html(end),
@@ -211,7 +217,7 @@ class Studio:
         if session.growth is not growth:
             return
         yield {
-            **self._drawn(session),
+            **self._drawn(session, growth),
             **self._note("Scored. Click heads to pick or right-click to ban them, then grow."),
         }
 
@@ -228,25 +234,28 @@ class Studio:
     @handler(lambda page: page.edit.status)
     def undo(self, session: Session) -> Iterator[dict]:
         """Take the last round back."""
-        session.need_growth().undo()
+        growth = session.need_growth()
+        growth.undo()
         session.tested = None
-        yield {**self._drawn(session), **self._note("The last round is undone.")}
+        yield {**self._drawn(session, growth), **self._note("The last round is undone.")}
 
     @handler(lambda page: page.edit.status)
     def reset(self, session: Session) -> Iterator[dict]:
         """Take every round, pick and ban back."""
-        session.need_growth().reset()
+        growth = session.need_growth()
+        growth.reset()
         session.tested = None
-        yield {**self._drawn(session), **self._note("Back at the unedited model.")}
+        yield {**self._drawn(session, growth), **self._note("Back at the unedited model.")}
 
     @handler(lambda page: page.edit.status)
     def rescale(self, session: Session, *settings) -> Iterator[dict]:
         """alpha or tau moved: redraw from the stats at hand, without running the model."""
         config = edit_panel.config_from(*settings)
-        if session.growth is None or not session.growth.scored:
+        growth = session.growth
+        if growth is None or not (growth.scored or growth.rounds):
             return
-        session.growth.configure(replace(session.growth.config, alpha=config.alpha, tau=config.tau))
-        yield self._drawn(session)
+        growth.configure(replace(growth.config, alpha=config.alpha, tau=config.tau))
+        yield self._drawn(session, growth)
 
     def change_units(self, event: gr.EventData, request: gr.Request) -> dict:
         """A click on the map: pick, ban or clear units. Always answers, so that a refused click is undrawn."""
@@ -256,12 +265,13 @@ class Studio:
             session.ack = max(session.ack, seq)
             growth = session.need_growth()
             names = check_names(names, (unit.name for unit in growth.units))
-            act = {"picked": growth.edit_set.want, "banned": growth.edit_set.ban, "none": growth.edit_set.clear}
-            growth.edit_set = act[state](name for name in names if name not in growth.edit_set.members)
+            act = {"picked": EditSet.want, "banned": EditSet.ban, "none": EditSet.clear}
+            free = [name for name in names if name not in growth.edit_set.members]
+            growth.change(lambda edit_set: act[state](edit_set, free))
             if state == "none" and any(name in growth.edit_set.members for name in names):
                 gr.Info("An edited unit leaves the set when its round is undone.")
         except (RazorError, ValueError) as error:
-            gr.Warning(str(error))
+            gr.Warning(escape(str(error)))
         states = edit_panel.states_of(session.growth) if session.growth else {}
         return gr.update(picked=picked_value(states, session.ack))
 
@@ -289,13 +299,15 @@ class Studio:
     @handler(lambda page: page.compare.status)
     def compare(self, session: Session) -> Iterator[dict]:
         """The suggested pictures before and after."""
-        session.need_growth()
+        growth = session.need_growth()
         yield {self.page.compare.status: status_html("Asking both models", "busy")}
-        if session.tested is None:
-            self._test(session)
+        tested = session.tested or self._test(session, growth)
+        shown = self._compared(growth)
+        if session.growth is not growth:
+            return
         yield {
-            self.page.compare.cards: self._compared(session),
-            self.page.compare.tiles: edit_panel.tiles_of(session.growth, session.tested),
+            self.page.compare.cards: shown,
+            self.page.compare.tiles: edit_panel.tiles_of(growth, tested),
             self.page.compare.status: "",
         }
 
@@ -306,8 +318,9 @@ class Studio:
             raise InputError("Add at least one picture to compare.")
         session.uploads.update(files)
         yield {self.page.compare.status: status_html("Asking both models", "busy")}
-        patch = session.growth.patch if session.growth else Patch()
-        task = session.growth.task if session.growth else self._task(session)
+        growth = session.growth
+        patch = growth.patch if growth else Patch()
+        task = growth.task if growth else self._task(session)
         shown = compare_panel.own_pictures(self.load(session.model), patch, files, labels, task)
         note = "" if patch.deltas else "Nothing is edited yet, so both answers are the same."
         yield {
@@ -324,46 +337,54 @@ class Studio:
         """The session's growth under these settings, made when there is none."""
         config = edit_panel.config_from(*settings)
         session.settle(config)
-        if session.growth is None:
-            session.growth = Growth(self.load(session.model), self._task(session), config)
-        return session.growth
+        if (growth := session.growth) is None:
+            epoch = session.epoch
+            growth = Growth(self.load(session.model), self._task(session), config)
+            if session.epoch != epoch:
+                raise InputError("Another target or model was chosen meanwhile; press the button again.")
+            session.growth, session.tested, session.domain = growth, None, None
+        return growth
 
     def _grow(self, session: Session, settings, rounds: int | None) -> Iterator[dict]:
         session.stop.clear()
         yield self._note("Getting model and pictures ready", "busy")
         growth = self._start(session, settings)
-        if rounds is None and growth.reached:
+        if rounds is None and (growth.reached or not growth.known):
             met = "The target is met already; grow one more round if you want to go on."
             yield self._note(story.nothing_to_forget(growth) or met)
             return
         limit = rounds or growth.config.rounds
         for _ in range(limit):
-            if session.stop.is_set():
+            if session.stop.is_set() or (growth.rounds and not growth.proposal()):
                 break
             yield self._note(f"Round {len(growth.rounds) + 1}: scoring, then small steps", "busy")
             done = growth.next_round(session.stop.is_set)
             if session.growth is not growth:
                 return  # another target was chosen meanwhile
             session.tested = None
-            yield {**self._drawn(session), **self._note(f"Round {done.index}. {done.reason}", "busy")}
+            yield {**self._drawn(session, growth), **self._note(f"Round {done.index}. {done.reason}", "busy")}
             if growth.reached:
                 break
-        self._test(session)
+        self._test(session, growth)
+        if session.growth is not growth:
+            return
         last = growth.rounds[-1].reason if growth.rounds else "Stopped before the first round."
-        yield {**self._drawn(session), **self._note(last)}
+        yield {**self._drawn(session, growth), **self._note(last)}
 
-    def _test(self, session: Session) -> None:
-        growth = session.growth
+    def _test(self, session: Session, growth: Growth) -> tuple[Evaluation, Evaluation]:
+        """Before and after on the test split; kept by the session while this is still its growth."""
         before = evaluate(growth.adapter, growth.bench, Patch(), "test")
-        session.tested = before, evaluate(growth.adapter, growth.bench, growth.patch, "test")
+        tested = before, evaluate(growth.adapter, growth.bench, growth.patch, "test")
+        if session.growth is growth:
+            session.tested = tested
+        return tested
 
-    def _compared(self, session: Session) -> dict:
-        growth = session.growth
+    def _compared(self, growth: Growth) -> dict:
         return compare_panel.suggested(growth.adapter, growth.task, growth.patch, growth.bench.neighbours)
 
-    def _drawn(self, session: Session) -> dict:
+    def _drawn(self, session: Session, growth: Growth) -> dict:
         """Map, outlines, timeline, tiles and table of the growth as it stands."""
-        growth, panel = session.growth, self.page.edit
+        panel = self.page.edit
         if not growth.scored and not growth.rounds:
             return {}
         picked = picked_value(edit_panel.states_of(growth), session.ack)

@@ -52,11 +52,12 @@ def _score(args: argparse.Namespace) -> None:
 def _unlearn(args: argparse.Namespace) -> None:
     from razor.run import unlearn
 
+    args.out.mkdir(parents=True, exist_ok=True)
     adapter, task, config = _prepare(args)
     _note(f"Forgetting {task.concept!r} in {adapter.name}.")
     warnings.filterwarnings("ignore", "The unedited model", UserWarning)  # said in our own words below
     run = unlearn(adapter, task, config, on_round=lambda growth, done: _note(f"Round {done.index}: {done.reason}"))
-    if not run.rounds:
+    if not run.known:
         _note(f"The unedited model does not know {task.concept!r}: there was nothing to forget.")
     elif not run.reached:
         _note("The target was not met within the retain budget; allow more rounds or a larger budget.")
@@ -202,7 +203,8 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
     settings.add_argument("--rounds", type=int, help="growth rounds at most")
     settings.add_argument("--inner-steps", type=int, help="steps per round; 1 is the paper's single step")
     settings.add_argument("--step-size", type=float, help="length of a step relative to the weights")
-    settings.add_argument("--forget-target", type=float, help="forget accuracy to reach (default: chance)")
+    settings.add_argument("--forget-target", type=float, help="forget accuracy to reach (default: half of chance)")
     settings.add_argument("--retain-budget", type=float, help="retain accuracy that may be lost (default 0.01)")
+    settings.add_argument("--batch", type=int, help="retain pictures per step (default 96; less needs less memory)")
     settings.add_argument("--towers", help="image, text or image,text")
     settings.add_argument("--granularity", metavar="KINDS", help="any of head, mlp, layer, comma-separated")

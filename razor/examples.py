@@ -9,6 +9,8 @@ import hashlib
 import io
 import json
 import random
+import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +31,20 @@ MAX_BYTES = 50_000_000  # one picture
 MAX_ZIP_BYTES = 1_000_000_000  # all of an archive, unpacked
 MIN_SIDE = 8  # pixels; anything smaller carries nothing a model could read
 KEEP_SIDE = 512  # pictures are kept no larger than this
+
+
+# What Pillow raises on damaged files of one format or another.
+_UNREADABLE = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +91,6 @@ class Task:
     """What to forget, what to keep, and how both are measured."""
 
     concept: str  # how the page names it: "cat"
-    prompts: tuple[str, ...]  # sentences that name it
     axis: str  # the axis it is a class of
     axes: tuple[Axis, ...]
     neighbours: tuple[str, ...]  # classes on that axis most likely to suffer
@@ -120,7 +135,7 @@ def open_image(data: bytes | Path, name: str) -> Image.Image:
             if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
             image = upright.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise ExampleError(f"{name} is not a readable picture ({type(error).__name__}).") from error
     image.thumbnail((KEEP_SIDE, KEEP_SIDE), Image.Resampling.LANCZOS)
     image.info = {"animated": True} if animated else {}
@@ -286,16 +301,40 @@ def user_task(
         raise InputError("One label leaves nothing to confuse the concept with; give at least two labels.")
     target = match[concept.lower()]
     axis = Axis("label", {name: (f"a picture of {name}", name, f"a photo of {name}") for name in match.values()})
-    forget = [Example(e.image, e.caption, {"label": target}, e.source) for e in forget]
-    retain = [Example(e.image, e.caption, _labels_in(e.caption, match, target), e.source) for e in retain]
-    splits = split_examples(forget, seed), split_examples(retain, seed)
-    return Task(concept, tuple(axis.prompts[target]), "label", (axis,), (), *splits, origin or {})
+    forget = [Example(e.image, e.caption, {"label": target}, e.source) for e in _distinct(forget)]
+    retain = [Example(e.image, e.caption, _labels_in(e.caption, match, target), e.source) for e in _distinct(retain)]
+    splits = split_examples(forget, seed), _split_labelled(retain, seed)
+    return Task(target, "label", (axis,), (), *splits, origin or {})
+
+
+def _distinct(examples: Sequence[Example]) -> list[Example]:
+    """Each picture once, so that no two splits can share one."""
+    return list({example.digest: example for example in examples}.values())
+
+
+def _split_labelled(retain: Sequence[Example], seed: int) -> Split:
+    """Cut so that every part has pictures whose class is known; the others add to the parts evenly.
+
+    Raises:
+        ExampleError: fewer than three have a known class.
+    """
+    known, other = [e for e in retain if e.labels], [e for e in retain if not e.labels]
+    if len(known) < 3:
+        raise ExampleError(
+            f"{len(known)} of {len(retain)} retain pictures have one of the labels in their caption; at least 3 are "
+            "needed to measure what is kept. Add pictures, or put the labels into the captions."
+        )
+    parts = split_examples(known, seed)
+    if len(other) < 3:
+        return Split((*parts.gradient, *other), parts.search, parts.test)
+    more = split_examples(other, seed)
+    return Split(*(getattr(parts, name) + getattr(more, name) for name in ("gradient", "search", "test")))
 
 
 def _labels_in(caption: str, match: Mapping[str, str], target: str) -> dict[str, str]:
     """The longest label the caption contains, as {"label": name}; the forgotten one does not count."""
-    text = f" {caption.lower()} "
-    found = [low for low in match if f" {low} " in text and match[low] != target]
+    words = caption.lower()
+    found = [low for low in match if match[low] != target and re.search(rf"(?<!\w){re.escape(low)}(?!\w)", words)]
     return {"label": match[max(found, key=len)]} if found else {}
 
 

@@ -72,28 +72,31 @@ def collect(model: nn.Module, units: Sequence[Unit], terms: Terms) -> list[UnitS
         for part in unit.slices:
             by_parameter.setdefault(part.parameter, []).append((i, part.view))
     forget: dict[str, Tensor] = {}
-    sums = torch.zeros(len(units), 4, dtype=torch.float64)  # |g_f|^2, |g_r|^2, |theta|^2, <g_f, g_r>
+    device = next(model.parameters()).device
+    # |g_f|^2, |g_r|^2, |theta|^2, <g_f, g_r>; on the model's device, so that nothing waits for it before the end
+    sums = torch.zeros(len(units), 4, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
 
     def reduce_forget(name: str, grad: Tensor) -> None:
         forget[name] = grad
         for i, view in by_parameter[name]:
-            sums[i, 0] += view(grad).float().square().sum().item()
+            sums[i, 0] += view(grad).float().square().sum()
 
     def reduce_retain(name: str, grad: Tensor) -> None:
         g_f = forget.pop(name, None)
         for i, view in by_parameter[name]:
             part = view(grad).float()
-            sums[i, 1] += part.square().sum().item()
+            sums[i, 1] += part.square().sum()
             if g_f is not None:
-                sums[i, 3] += (view(g_f).float() * part).sum().item()
+                sums[i, 3] += (view(g_f).float() * part).sum()
 
     with model_lock(model), trainable(model, parameters_of(units)) as parameters:
         _backward(parameters, terms["forget"], reduce_forget, "forget")
         _backward(parameters, terms["retain"], reduce_retain, "retain")
         for name, places in by_parameter.items():
             for i, view in places:
-                sums[i, 2] += view(parameters[name].detach()).float().square().sum().item()
+                sums[i, 2] += view(parameters[name].detach()).float().square().sum()
         sizes = [unit.size(parameters) for unit in units]
+    sums = sums.cpu()
     for i, unit in enumerate(units):
         for column, side in ((0, "forget"), (1, "retain")):
             if not math.isfinite(sums[i, column]):
@@ -116,7 +119,7 @@ def gradient_of(
     kept: dict[str, Tensor] = {}
     with trainable(model, parameters_of(units)) as parameters:
         value = _backward(parameters, loss, kept.__setitem__, side)
-        grads = {name: kept.get(name, torch.zeros_like(p)) for name, p in parameters.items()}
+        grads = {name: kept[name] if name in kept else torch.zeros_like(p) for name, p in parameters.items()}
     if not all(grad.isfinite().all() for grad in grads.values()):
         raise UnusableGradientError(f"The {side} gradient has NaN or infinite values; use a smaller step.")
     return value, [unit.views(grads) for unit in units]

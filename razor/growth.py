@@ -4,9 +4,10 @@ Each round scores the patched model afresh, takes in the best new units, moves t
 brings the goal nearer on the search split. A round can be undone; stopping between rounds leaves nothing half done.
 """
 
+import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from razor.adapters.base import Adapter
 from razor.config import RazorConfig
@@ -47,15 +48,14 @@ class Growth:
         started = time.monotonic()
         self.bench = adapter.bench(task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed)
         self.base = evaluate(adapter, self.bench, Patch(), "search")
-        self.configure(config)
-        # Heads and MLPs are always scored, so that the map is whole; layers, which overlap them, only when asked for.
-        kinds = ("head", "mlp", *(["layer"] if "layer" in config.granularity else []))
-        self.units: list[Unit] = adapter.units(kinds, tuple(adapter.towers))
-        self.seconds["encode"] = time.monotonic() - started
+        self.units: list[Unit] = []
+        self._lock = threading.Lock()  # a click on the map may come while a round ends
         self.edit_set = EditSet()
         self.rounds: list[GrowthRound] = []
         self._undo: list[tuple[EditSet, list[UnitStats]]] = []  # edit set and stats before each round
         self._stats: list[UnitStats] | None = None  # of the patched model; None when the patch has moved since
+        self.configure(config)
+        self.seconds["encode"] = time.monotonic() - started
 
     @property
     def patch(self) -> Patch:
@@ -69,14 +69,24 @@ class Growth:
         return accepted[-1] if accepted else self.base
 
     @property
+    def known(self) -> bool:
+        """The unedited model does better than guessing, so that there is something to forget."""
+        return self.base.forget_accuracy.value > self.task.chance
+
+    @property
     def reached(self) -> bool:
-        """The target is met within the retain budget."""
+        """The goal is met: see Goal.reached."""
         return self.goal.reached(self.now)
 
     def configure(self, config: RazorConfig) -> None:
-        """Use other settings from now on; units and examples stay as they are."""
+        """Use other settings from now on; rounds and examples stay as they are."""
         self.config = config
-        target = self.task.chance if config.forget_target is None else config.forget_target
+        # Heads and MLPs are always scored, so that the map is whole; layers, which overlap them, only when asked for.
+        kinds = ("head", "mlp", *(["layer"] if "layer" in config.granularity else []))
+        units = self.adapter.units(kinds, tuple(self.adapter.towers))
+        if units != self.units:
+            self.units, self._stats = units, None
+        target = self.task.chance / 2 if config.forget_target is None else config.forget_target
         self.goal = Goal(target, config.retain_budget, self.base)
 
     @property
@@ -110,14 +120,18 @@ class Growth:
 
     def proposal(self) -> list[UnitScore]:
         """The units the next round would take in; empty when none is left."""
-        open_to_growth = [
-            s
-            for s in self.scores()
-            if s.unit.name in self.edit_set.wanted
-            or (s.unit.kind in self.config.granularity and s.unit.tower in self.config.towers)
-        ]
         count = self.config.start_units if not self.edit_set.members else 1
-        return self.edit_set.propose(open_to_growth, tau=self.config.tau, count=count)
+        return self.edit_set.propose(self.candidates(self.scores()), tau=self.config.tau, count=count)
+
+    def candidates(self, scores: Sequence[UnitScore]) -> list[UnitScore]:
+        """Those of a kind and tower growth may take in, and those a person picked; tau is a quantile of these."""
+        kinds, towers, wanted = self.config.granularity, self.config.towers, self.edit_set.wanted
+        return [s for s in scores if s.unit.name in wanted or (s.unit.kind in kinds and s.unit.tower in towers)]
+
+    def change(self, act: Callable[[EditSet], EditSet]) -> None:
+        """Pick, ban or clear units; safe while a round is under way."""
+        with self._lock:
+            self.edit_set = act(self.edit_set)
 
     def next_round(self, stop: Callable[[], bool] = lambda: False) -> GrowthRound:
         """Take in the best new units, move the set, keep the result if it helps.
@@ -161,9 +175,10 @@ class Growth:
             seconds=time.monotonic() - started,
         )
         self.seconds["rounds"] += done.seconds
-        self._undo.append((self.edit_set, self.stats()))
-        if found.trials:
-            self.edit_set = self.edit_set.joined(names) if accepted else self.edit_set.turned_down(names)
+        with self._lock:
+            self._undo.append((self.edit_set, self.stats()))
+            if found.trials:
+                self.edit_set = self.edit_set.joined(names) if accepted else self.edit_set.turned_down(names)
         self.rounds.append(done)
         if accepted and self.config.rescore:
             self._stats = None
@@ -177,7 +192,7 @@ class Growth:
             yield self.next_round(stop)
 
     def undo(self) -> None:
-        """Take the last round back.
+        """Take the last round back; picks and bans made since stay.
 
         Raises:
             InputError: there is none.
@@ -185,7 +200,10 @@ class Growth:
         if not self.rounds:
             raise InputError("There is no round to undo.")
         self.rounds.pop()
-        self.edit_set, self._stats = self._undo.pop()
+        with self._lock:
+            old, self._stats = self._undo.pop()
+            now = self.edit_set
+            self.edit_set = replace(old, wanted=(old.wanted | now.wanted) - now.banned, banned=now.banned)
 
     def reset(self) -> None:
         """Take every round back and forget picks and bans."""

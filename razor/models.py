@@ -32,11 +32,12 @@ def load(name: str, *, device: str | None = None) -> ClipAdapter:
     """
     import torch
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    key = name.strip(), device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if key in _loaded:
+        return _loaded[key]  # not waiting for somebody else's download
     with _loading:
-        key = (name, device)
         if key not in _loaded:
-            _loaded[key] = _load(name.strip(), device)
+            _loaded[key] = _load(*key)
         return _loaded[key]
 
 

@@ -79,9 +79,10 @@ class Patch:
 
     def check(self, model: nn.Module) -> None:
         """Raise PatchError unless the model has exactly the weights this patch was made for."""
-        self._check_shapes(dict(model.named_parameters()))
-        found = _digests(model, self.base)
-        if wrong := [name for name, digest in self.base.items() if found[name] != digest]:
+        parameters = dict(model.named_parameters())
+        self._check_shapes(parameters)
+        found = _digests(model, set(self.base) & set(parameters))
+        if wrong := [name for name, digest in self.base.items() if found.get(name) != digest]:
             raise PatchError(
                 f"This patch was made for another model: the weights of {wrong[0]!r} differ from those it was "
                 "computed on. Load the model named in its recipe."
@@ -136,8 +137,9 @@ def _inside(where: Slice, tensor: Tensor) -> bool:
 
 
 def _digests(model: nn.Module, names) -> dict[str, str]:
-    parameters = dict(model.named_parameters())
-    return {name: digest(parameters[name]) for name in sorted(names)}
+    with model_lock(model):
+        parameters = dict(model.named_parameters())
+        return {name: digest(parameters[name]) for name in sorted(names)}
 
 
 def digest(tensor: Tensor) -> str:

@@ -27,6 +27,7 @@ class Run:
     before: Evaluation
     after: Evaluation
     rounds: tuple[GrowthRound, ...]
+    known: bool  # the unedited model did better than guessing
     reached: bool  # the goal was met on the search split
     seconds: dict[str, float]  # by phase
 
@@ -62,7 +63,7 @@ def unlearn(
 ) -> Run:
     """Score, grow to the target, and measure on the test split. Leaves the model as found.
 
-    Warns when the unedited model is no better than the target already; the patch is then empty.
+    Warns when the unedited model only guesses; the patch is then empty.
 
     Args:
         on_round: called after every round.
@@ -71,10 +72,11 @@ def unlearn(
         RazorError: see the functions this calls.
     """
     growth = Growth(adapter, task, config or RazorConfig())
-    if growth.reached:
+    if not growth.known:
         warnings.warn(f"The unedited model does not know {task.concept!r}: there is nothing to forget.", stacklevel=2)
-    for done in growth.run():
-        on_round(growth, done)
+    else:
+        for done in growth.run():
+            on_round(growth, done)
     return finish(growth)
 
 
@@ -87,7 +89,7 @@ def finish(growth: Growth) -> Run:
     patch = growth.patch.bound_to(growth.adapter.model).with_recipe(made)
     seconds = {**growth.seconds, "report": time.monotonic() - started}
     seconds["total"] = sum(seconds.values())
-    return Run(patch, made, before, after, tuple(growth.rounds), growth.reached, seconds)
+    return Run(patch, made, before, after, tuple(growth.rounds), growth.known, growth.reached, seconds)
 
 
 def _round_json(done: GrowthRound) -> dict:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from razor.errors import InputError
-from razor.examples import Example, Task, load_examples, split_examples, user_task
+from razor.errors import ExampleError, InputError
+from razor.examples import Example, Split, Task, load_examples, user_task
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import AXES, parse_target
 
@@ -32,8 +32,9 @@ def resolve(
         InputError, ExampleError: see examples.py.
     """
     whole_world = retain in (None, "", WORLD)
-    if is_target(forget) and whole_world and not labels:
-        return tasks.task(parse_target(forget)), ()
+    if is_target(forget) and not labels and (whole_world or is_target(retain)):
+        task = tasks.task(parse_target(forget))
+        return (task if whole_world else _keeping(task, retain)), ()
     warnings: tuple[str, ...] = ()
     if is_target(forget):
         target = parse_target(forget)
@@ -73,9 +74,19 @@ def own_task(
     if not labels and name not in (c.lower() for c in classes):
         classes = [concept.strip(), *classes]
     kept = [_relabelled(e) for e in _world() if name not in {v.lower() for v in e.labels.values()}]
-    task = user_task(forget, kept, concept=concept, labels=classes, seed=seed)
-    # The world keeps its own splits; only the person's pictures need cutting.
-    return replace(task, retain=split_examples(task.retain.all(), seed), origin=origin)
+    return replace(user_task(forget, kept, concept=concept, labels=classes, seed=seed), origin=origin)
+
+
+def _keeping(task: Task, retain: str) -> Task:
+    """A bundled task that keeps one bundled class only, measured on the same axes."""
+    keep = parse_target(retain)
+    parts = {
+        name: tuple(e for e in examples if e.labels.get(keep.axis) == keep.name)
+        for name, examples in vars(task.retain).items()
+    }
+    if not all(parts.values()):
+        raise ExampleError("The same pictures stand in both the forget and the retain set; name another retain set.")
+    return replace(task, retain=Split(**parts), origin={**task.origin, "retain": retain})
 
 
 def _world() -> tuple[Example, ...]:

@@ -13,6 +13,7 @@ the two gradients unit by unit and eta given as a share s of the unit's weight n
 Where to stop is decided on the search split, which gradients never see.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.units import Slice, Unit
 
+SURE = 0.05  # mean probability of the forgotten class that counts as forgotten
 ONE_STEP_RETAIN_WEIGHT = 0.3  # a single long step with the full retain gradient does more harm than good
 BRACKET = 8  # doublings of the first length in one-step mode
 BISECTIONS = 6
@@ -43,6 +45,7 @@ class Goal:
     def damage(self, now: Evaluation) -> float:
         """Loss beyond the budget, >= 0. Neighbours and other answers about the forget pictures have three times it."""
         excess = self.base.retain_accuracy.value - now.retain_accuracy.value - self.budget
+        assert not math.isnan(excess), "every search split has retain answers to count"
         total = 5 * max(0.0, excess)
         for name in ("neighbor_accuracy", "cross_accuracy"):
             before, after = getattr(self.base, name), getattr(now, name)
@@ -55,12 +58,16 @@ class Goal:
         return max(0.0, now.forget_accuracy.value - self.target) + self.damage(now)
 
     def reached(self, now: Evaluation) -> bool:
-        """The forget target is met within the budgets."""
-        return self.cost(now) == 0
+        """The forget target is met within the budgets, and not by a hair: with few pictures, a near miss is luck."""
+        return self.cost(now) == 0 and now.forget_probability.value <= max(self.target, SURE)
 
-    def key(self, now: Evaluation) -> tuple[float, float]:
-        """For min(): the cost, eased by how sure the model still is of the concept; then whatever keeps most."""
-        return self.cost(now) + 0.1 * now.forget_probability.value, -now.retain_accuracy.value
+    def key(self, now: Evaluation) -> tuple[float, float, float]:
+        """For min(): damage first; then forgetting, with how sure the model still is as a tie-breaker; then retention.
+
+        A point that breaks a budget is never better than one that does not.
+        """
+        excess = max(0.0, now.forget_accuracy.value - self.target)
+        return self.damage(now), excess + 0.1 * now.forget_probability.value, -now.retain_accuracy.value
 
 
 @dataclass(frozen=True)

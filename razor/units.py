@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 from torch import Tensor, cat, nn
 
-KINDS = ("head", "mlp", "layer")
-
 
 @dataclass(frozen=True)
 class Slice:

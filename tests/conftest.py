@@ -74,7 +74,7 @@ def make_task(concept="red", each=5):
     retain = Split(*(tuple(e for e in p if e.labels["colour"] != concept) for p in pools))
     colour = Axis("colour", {name: (f"a {name}", name) for name in COLOURS})
     side = Axis("side", {name: (f"on the {name}",) for name in SIDES})
-    return Task(concept, colour.prompts[concept], "colour", (colour, side), (), forget, retain)
+    return Task(concept, "colour", (colour, side), (), forget, retain)
 
 
 FORMS = {("colour",): "a {colour}", ("side",): "on the {side}", ("colour", "side"): "a {colour} on the {side}"}

@@ -249,6 +249,6 @@ def test_heads_and_mlps_of_both_towers_are_always_scored_and_layers_when_asked_f
     assert len({unit.name for unit in units}) == count
 
 
-def test_the_target_is_chance_unless_given(grow):
-    assert grow().goal.target == pytest.approx(1 / 6)
+def test_the_target_is_half_of_chance_unless_given(grow):
+    assert grow().goal.target == pytest.approx(1 / 12)
     assert grow(forget_target=0.4).goal.target == 0.4

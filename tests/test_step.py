@@ -16,8 +16,9 @@ from razor.units import Slice, Unit
 UNIT = Unit("image.0.head.0", "head", "image", 0, 0, (Slice("weight"),))
 
 
-def found(forget, retain=1.0, neighbour=None, *, cross=None, sure=0.5):
-    """An evaluation with these values; `sure` is the probability still given to the forgotten class."""
+def found(forget, retain=1.0, neighbour=None, *, cross=None, sure=None):
+    """An evaluation with these values; `sure`, the probability of the forgotten class, defaults to its accuracy."""
+    sure = forget if sure is None else sure
     one = lambda value: None if value is None else Measure(value, 100, 0.0, 1.0)  # noqa: E731
     return Evaluation(
         forget_accuracy=one(forget),

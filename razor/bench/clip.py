@@ -3,9 +3,11 @@
 Results are written as they come, so that an interrupted run goes on where it stopped.
 """
 
+import hashlib
 import json
 import multiprocessing
 import platform
+import re
 import resource
 import statistics
 import time
@@ -56,9 +58,9 @@ def run_targets(results: dict, names: str, save: Callable[[], None]) -> None:
 
     adapter, config = models.load("mini-clip"), RazorConfig()
     rows = results.setdefault("targets", {})
-    stamp = {"model": adapter.fingerprint(), "config": config.to_json()}
+    stamp = {"model": adapter.fingerprint(), "config": config.to_json(), "code": _code()}
     if results.get("settings") != stamp:
-        rows.clear()  # made by other weights or settings
+        rows.clear()  # made by other weights, settings or code
         results["settings"] = stamp
     wanted = [parse_target(name) for name in names.split(",") if name] or targets()
     for target in wanted:
@@ -77,6 +79,13 @@ def run_targets(results: dict, names: str, save: Callable[[], None]) -> None:
         }
         save()
         print(_row_line(target, rows[str(target)]), flush=True)
+
+
+def _code() -> str:
+    """A hash of the method's own source, so that rows of two versions are never mixed in one table."""
+    package = Path(__file__).parent.parent
+    files = sorted([*package.glob("*.py"), *package.glob("adapters/*.py"), *package.glob("minicanvas/*.py")])
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
 
 
 def summary(rows: dict[str, dict]) -> dict[str, dict[str, float]]:
@@ -105,7 +114,8 @@ def scoring(repeats: int = 5) -> dict:
     """Seconds of scoring over the floor, and peak memory over the lean bound, on mini-clip.
 
     The floor is the two forwards and two backwards of the same batches with weight gradients for the same
-    parameters, each gradient dropped as soon as it exists. The lean bound adds one gradient of those parameters.
+    parameters, each gradient dropped as soon as it exists. The lean bound is what that adds to the process, plus one
+    gradient of those parameters.
     """
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         timed = pool.apply(_timed_scoring, (repeats,))
@@ -154,7 +164,7 @@ def _floor(model, units, terms) -> None:
 
 
 def _peak(name: str) -> dict[str, float]:
-    """Peak resident memory of one pass in a fresh process, MiB; and the size of one gradient of the candidates."""
+    """Memory one pass adds at its peak in a fresh process, MiB; and the size of one gradient of the candidates."""
     from razor.gradients import collect
     from razor.growth import Growth
     from razor.units import parameters_of
@@ -163,8 +173,25 @@ def _peak(name: str) -> dict[str, float]:
     model, terms = growth.adapter.model, growth.bench.scoring_terms()
     parameters = dict(model.named_parameters())
     gradient = sum(parameters[p].numel() * 4 for p in parameters_of(growth.units)) / 2**20
+    before = _reset_peak()
     _floor(model, growth.units, terms) if name == "floor" else collect(model, growth.units, terms)
-    return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "gradient": gradient}
+    return {"peak": _peak_mib() - before, "gradient": gradient}
+
+
+def _reset_peak() -> float:
+    """Start counting the peak anew (Linux); returns the resident memory now, MiB."""
+    clear = Path("/proc/self/clear_refs")
+    if not clear.exists():
+        return 0.0
+    clear.write_text("5")
+    return _peak_mib()
+
+
+def _peak_mib() -> float:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) / 1024
 
 
 def real_size() -> dict:
@@ -187,6 +214,7 @@ def _real_size() -> dict:
     cat = task(parse_target("object:cat"))
     small = user_task(cat.forget.gradient[:30], cat.retain.gradient[:60], concept="cat")
     started = time.perf_counter()
+    _reset_peak()
     growth = Growth(adapter, small, RazorConfig(batch=16, inner_steps=4, rounds=1))
     encoded = time.perf_counter()
     growth.scores()
@@ -203,7 +231,7 @@ def _real_size() -> dict:
         "encode_seconds": encoded - started,
         "score_seconds": scored - encoded,
         "round_seconds": done - scored,
-        "peak_mib": peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_mib": peak or _peak_mib(),
     }
 
 
@@ -238,7 +266,7 @@ def report(results: dict) -> str:
         lines += [
             "",
             f"Scoring takes {s['score_seconds']:.2f} s, {s['ratio']:.2f} x its floor of {s['floor_seconds']:.2f} s "
-            f"(goal <= 1.15); peak memory {s['peak_mib']:.0f} MiB, {s['memory_ratio']:.2f} x the lean bound.",
+            f"(goal <= 1.15); it adds {s['peak_mib']:.0f} MiB at its peak, {s['memory_ratio']:.2f} x the lean bound.",
         ]
     if s := results.get("size"):
         lines += [

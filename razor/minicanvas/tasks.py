@@ -49,7 +49,6 @@ def task(target: Target) -> Task:
     forget, retain = (Split(*(sets[side, split] for split in SIZES)) for side in ("forget", "retain"))
     return Task(
         concept=target.name,
-        prompts=captions.prompts(target.axis, target.name),
         axis=target.axis,
         axes=axes(),
         neighbours=neighbours(target),

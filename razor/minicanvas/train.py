@@ -59,7 +59,7 @@ def train_clip(*, steps: int, batch: int, seed: int, work: Path, out: Path, lr: 
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(out)
     config = json.loads(json.dumps(CLIP_CONFIG))
-    config["model_cfg"]["text_cfg"]["vocab_size"] = len(tokenizer)
+    config["model_cfg"]["text_cfg"]["vocab_size"] = len(tokenizer.tokenizer)
     (out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
     vision = config["model_cfg"]["vision_cfg"] | {"patch_dropout": PATCH_DROPOUT}
     model = open_clip.CLIP(**config["model_cfg"] | {"vision_cfg": vision}).to(device)
@@ -212,9 +212,7 @@ def build_tokenizer(out: Path):
     )
     names = dict(zip(("pad_token", "bos_token", "eos_token"), special, strict=True))
     PreTrainedTokenizerFast(tokenizer_object=bpe, **names).save_pretrained(out)
-    tokenizer = HFTokenizer(str(out), context_length=CLIP_CONFIG["model_cfg"]["text_cfg"]["context_length"])
-    tokenizer.__class__.__len__ = lambda self: len(self.tokenizer)
-    return tokenizer
+    return HFTokenizer(str(out), context_length=CLIP_CONFIG["model_cfg"]["text_cfg"]["context_length"])
 
 
 def _pixels(job: tuple[Mapping[str, str], int], split: str) -> np.ndarray:

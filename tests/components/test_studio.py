@@ -1,5 +1,6 @@
 """What the buttons do, without a browser: handlers called as Gradio calls them, on a tiny CLIP."""
 
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -168,8 +169,13 @@ def test_a_stopped_growth_keeps_what_was_done_and_says_so(studio, visitor):
 
 def test_captions_typed_in_any_row_order_reach_their_pictures(picture):
     examples = tuple(Example(picture(i), f"old {i}", source=f"{i}.png") for i in range(3))
-    rows = [["forget", "2.png", "two"], ["retain", "0.png", "not mine"], ["forget", "0.png", "zero"]]
-    assert [e.caption for e in examples_panel.with_captions(examples, rows, "forget")] == ["zero", "old 1", "two"]
+    rows = [[*row[:2], f"new {row[1]}"] for row in examples_panel.caption_rows(examples, examples[:1])]
+    rows = [rows[2], ["retain", rows[0][1], "not mine"], rows[0]]
+    assert [e.caption for e in examples_panel.with_captions(examples, rows, "forget")] == [
+        "new 1  0.png",
+        "old 1",
+        "new 3  2.png",
+    ]
 
 
 def test_map_rows_have_a_blank_where_a_tower_has_no_such_head(trained, task):
@@ -179,3 +185,43 @@ def test_map_rows_have_a_blank_where_a_tower_has_no_such_head(trained, task):
     scores = [s for s in growth.scores() if s.unit.name != "image.1.head.1"]
     image = edit_panel.towers_of(scores, growth)[0]
     assert image["units"][1][1] is None and image["phi"][1][1] is None and image["columns"][-1] == "MLP"
+
+
+def test_a_target_chosen_while_growing_ends_that_work_and_starts_clean(studio, visitor):
+    request = visitor("a")
+    work = studio.grow(request, *SETTINGS)
+    next(work)
+    next(work)
+    last(studio.choose_target(request, "object:dog"))
+    last(work)
+    session = studio.sessions.get("a")
+    assert session.growth is None and session.tested is None and session.target == "object:dog"
+
+
+def test_two_visitors_growing_at_once_get_what_each_gets_alone(studio, visitor, task):
+    alone = visitor("alone")
+    last(studio.grow_one(alone, *SETTINGS))
+    expected = studio.sessions.get("alone").growth.patch.deltas
+    requests = [visitor(name) for name in ("a", "b")]
+    threads = [threading.Thread(target=lambda r=r: last(studio.grow_one(r, *SETTINGS))) for r in requests]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for name in ("a", "b"):
+        found = studio.sessions.get(name).growth.patch.deltas
+        assert found.keys() == expected.keys() and all(torch.equal(found[k], expected[k]) for k in found)
+
+
+def test_alpha_still_redraws_after_a_round(studio, visitor):
+    request = visitor("a")
+    last(studio.grow_one(request, *SETTINGS))
+    assert studio.page.edit.map in last(studio.rescale(request, 0.0, *SETTINGS[1:]))
+
+
+def test_a_ban_made_after_a_round_survives_undoing_it(studio, visitor):
+    request = visitor("a")
+    last(studio.grow_one(request, *SETTINGS))
+    click(studio, request, ["image.0.mlp"], "banned", 1)
+    last(studio.undo(request))
+    assert "image.0.mlp" in studio.sessions.get("a").growth.edit_set.banned
