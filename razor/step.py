@@ -43,10 +43,14 @@ class Goal:
     base: Evaluation  # the unedited model
 
     def damage(self, now: Evaluation) -> float:
-        """Loss beyond the budget, >= 0. Neighbours and other answers about the forget pictures have three times it."""
+        """Loss beyond the budgets, >= 0.
+
+        Retain accuracy and retrieval have the budget; neighbours and other answers about the forget pictures, counted
+        on fewer pictures, have three times it.
+        """
         excess = self.base.retain_accuracy.value - now.retain_accuracy.value - self.budget
         assert not math.isnan(excess), "every search split has retain answers to count"
-        total = 5 * max(0.0, excess)
+        total = 5 * max(0.0, excess) + max(0.0, 1 - now.retrieval_stability.value - self.budget)
         for name in ("neighbor_accuracy", "cross_accuracy"):
             before, after = getattr(self.base, name), getattr(now, name)
             if before and after:
