@@ -71,18 +71,18 @@ def wire(demo: gr.Blocks, studio: Studio) -> None:
     own = [examples.concept, examples.labels, examples.captions]
     examples.use_own.click(studio.use_own, own, first + drawn + shown, **heavy)
     examples.story.click(studio.tell, edit.settings(), [*first, *drawn, *shown, page.tabs], **heavy)
-    edit.score.click(studio.score, edit.settings(), drawn, **heavy)
-    edit.grow_one.click(studio.grow_one, edit.settings(), drawn, **heavy)
-    edit.grow.click(studio.grow, edit.settings(), drawn, **heavy)
-    edit.undo.click(studio.undo, None, drawn, **heavy)
-    edit.reset.click(studio.reset, None, drawn, **heavy)
+    edit.score.click(studio.score, edit.settings(), drawn + shown, **heavy)
+    edit.grow_one.click(studio.grow_one, edit.settings(), drawn + shown, **heavy)
+    edit.grow.click(studio.grow, edit.settings(), drawn + shown, **heavy)
+    edit.undo.click(studio.undo, None, drawn + shown, **heavy)
+    edit.reset.click(studio.reset, None, drawn + shown, **heavy)
     for stop, status in ((edit.stop, edit.status), (examples.stop, examples.status)):
         stop.click(studio.stop, None, status, queue=False, **private)
     for slider in (edit.alpha, edit.tau):
         slider.change(studio.rescale, edit.settings(), drawn, trigger_mode="always_last", **private)
     edit.map.units_change(studio.change_units, None, edit.map, trigger_mode="multiple", **private)
     edit.timeline.round_pick(studio.show_round, None, edit.status, **private)
-    compare.refresh.click(studio.compare, None, shown, **heavy)
+    compare.refresh.click(studio.compare, None, drawn + shown, **heavy)
     compare.ask.click(studio.ask, [compare.files, compare.labels], shown, **heavy)
 
 

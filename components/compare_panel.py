@@ -37,7 +37,7 @@ def build() -> ComparePanel:
         refresh = gr.Button("Compare suggested pictures", elem_id="compare", min_width=240)
     status = gr.HTML(apply_default_css=False, elem_id="compare-status")
     tiles = gr.HTML(apply_default_css=False, elem_id="compare-tiles")
-    shown = cards("compare-cards")
+    shown = cards("compare-cards", cards_value([], empty=EMPTY))
     with gr.Accordion("Ask about your own pictures", open=True, elem_id="ask-own"), gr.Row():
         with gr.Column(scale=2, min_width=280):
             files = gr.File(file_count="multiple", file_types=["image"], label="Pictures", elem_id="ask-files")

@@ -7,6 +7,7 @@ from components.theme import capital, status_html
 from razor.growth import Growth
 from razor.metrics import Evaluation
 
+FEW = 20  # test pictures below which a result is called a first look
 STEPS = ("Pictures", "Score", "Grow", "Check")
 
 
@@ -60,4 +61,6 @@ def ending(growth: Growth, before: Evaluation, after: Evaluation) -> str:
         return f"{concept} is not suppressed yet: {seen} {advice}"
     lost = 100 * (before.retain_accuracy.value - retain.value)
     kept = "none were lost" if lost < 0.05 else f"{lost:.1f} in a hundred were lost"
+    if forget.n < FEW:
+        return f"{concept} looks suppressed, on only {forget.n} pictures: {seen} Add pictures for a firmer answer."
     return f"{concept} is suppressed under this test: {seen} Of {retain.n} answers about other pictures, {kept}."

@@ -180,10 +180,12 @@ class Studio:
             return
         for told in story.grow_story(growth, session.stop.is_set):
             if session.growth is not growth:
-                return  # another target was chosen meanwhile
+                yield self._current(session)
+                return
             drawn = self._drawn(session, growth) if told.redraw else {}
             yield {page.examples.status: story.told_html(told), **drawn}
         if session.growth is not growth:
+            yield self._current(session)
             return
         if session.stop.is_set():
             yield {page.examples.status: status_html("Stopped. What was done so far is kept; the model is unchanged.")}
@@ -192,6 +194,7 @@ class Studio:
         tested = self._test(session, growth)
         shown = self._compared(growth)
         if session.growth is not growth:
+            yield self._current(session)
             return
         end = story.ending(growth, *tested)
         yield {
@@ -215,6 +218,7 @@ class Studio:
         yield self._note(f"Scoring {len(growth.units)} units", "busy")
         growth.scores()
         if session.growth is not growth:
+            yield self._current(session)
             return
         yield {
             **self._drawn(session, growth),
@@ -237,7 +241,7 @@ class Studio:
         growth = session.need_growth()
         growth.undo()
         session.tested = None
-        yield {**self._drawn(session, growth), **self._note("The last round is undone.")}
+        yield {**self._drawn(session, growth), **self._uncompared(), **self._note("The last round is undone.")}
 
     @handler(lambda page: page.edit.status)
     def reset(self, session: Session) -> Iterator[dict]:
@@ -245,7 +249,7 @@ class Studio:
         growth = session.need_growth()
         growth.reset()
         session.tested = None
-        yield {**self._drawn(session, growth), **self._note("Back at the unedited model.")}
+        yield {**self._drawn(session, growth), **self._uncompared(), **self._note("Back at the unedited model.")}
 
     @handler(lambda page: page.edit.status)
     def rescale(self, session: Session, *settings) -> Iterator[dict]:
@@ -304,6 +308,7 @@ class Studio:
         tested = session.tested or self._test(session, growth)
         shown = self._compared(growth)
         if session.growth is not growth:
+            yield self._current(session)
             return
         yield {
             self.page.compare.cards: shown,
@@ -360,13 +365,16 @@ class Studio:
             yield self._note(f"Round {len(growth.rounds) + 1}: scoring, then small steps", "busy")
             done = growth.next_round(session.stop.is_set)
             if session.growth is not growth:
-                return  # another target was chosen meanwhile
+                yield self._current(session)
+                return
             session.tested = None
-            yield {**self._drawn(session, growth), **self._note(f"Round {done.index}. {done.reason}", "busy")}
+            note = self._note(f"Round {done.index}. {done.reason}", "busy")
+            yield {**self._drawn(session, growth), **self._uncompared(), **note}
             if growth.reached:
                 break
         self._test(session, growth)
         if session.growth is not growth:
+            yield self._current(session)
             return
         last = growth.rounds[-1].reason if growth.rounds else "Stopped before the first round."
         yield {**self._drawn(session, growth), **self._note(last)}
@@ -397,6 +405,23 @@ class Studio:
             panel.table: edit_panel.rows_of(growth),
         }
 
+    def _current(self, session: Session) -> dict:
+        """What the page should show now. Gradio sends a handler's last update again when it ends, so work that was
+        overtaken by another target must end on this rather than on what it drew before."""
+        if session.growth is not None and (session.growth.scored or session.growth.rounds):
+            return self._drawn(session, session.growth)
+        return self._blank(session)
+
+    def _uncompared(self) -> dict:
+        """The compare screen without results, which would be those of an earlier edit."""
+        panel = self.page.compare
+        return {
+            panel.cards: cards_value([], empty=compare_panel.EMPTY),
+            panel.own: gr.update(visible=False),
+            panel.tiles: "",
+            panel.status: "",
+        }
+
     def _blank(self, session: Session) -> dict:
         """The same widgets with nothing scored."""
         panel = self.page.edit
@@ -407,10 +432,7 @@ class Studio:
             panel.tiles: "",
             panel.table: [],
             panel.status: status_html("Press Score to see which heads matter."),
-            self.page.compare.cards: cards_value([], empty=compare_panel.EMPTY),
-            self.page.compare.own: gr.update(visible=False),
-            self.page.compare.tiles: "",
-            self.page.compare.status: "",
+            **self._uncompared(),
         }
 
     def _note(self, sentence: str, tone: str = "ready") -> dict:
