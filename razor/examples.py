@@ -283,7 +283,7 @@ def user_task(
     """
     concept = concept.strip()
     if not concept:
-        raise InputError("Say what to forget: give the concept in words, such as --concept 'red bicycle'.")
+        raise InputError("Say what to forget: give the concept in words, such as 'red bicycle'.")
     for name, examples in (("forget", forget), ("retain", retain)):
         if not examples:
             raise ExampleError(f"The {name} set is empty; add pictures to it.")

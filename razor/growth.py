@@ -147,7 +147,8 @@ class Growth:
             )
         names = tuple(s.unit.name for s in added)
         members = self.edit_set.members + names
-        by_name = {unit.name: unit for unit in self.units}
+        # K may hold kinds that growth no longer takes in, so its units are looked up among all of them.
+        by_name = {u.name: u for u in self.adapter.units(("head", "mlp", "layer"), tuple(self.adapter.towers))}
         before = self.now
         found = take_steps(
             self.adapter,
@@ -201,15 +202,20 @@ class Growth:
             raise InputError("There is no round to undo.")
         self.rounds.pop()
         with self._lock:
-            old, self._stats = self._undo.pop()
+            old, stats = self._undo.pop()
+            self._stats = self._usable(stats)
             now = self.edit_set
             self.edit_set = replace(old, wanted=(old.wanted | now.wanted) - now.banned, banned=now.banned)
 
     def reset(self) -> None:
         """Take every round back and forget picks and bans."""
         if self._undo:
-            self._stats = self._undo[0][1]
+            self._stats = self._usable(self._undo[0][1])
         self.rounds, self._undo, self.edit_set = [], [], EditSet()
+
+    def _usable(self, stats: list[UnitStats]) -> list[UnitStats] | None:
+        """Earlier stats, unless the kinds of units scored have changed since."""
+        return stats if [s.unit for s in stats] == self.units else None
 
 
 def _reason(accepted: bool, tried: bool, before: Evaluation, after: Evaluation, goal: Goal) -> str:

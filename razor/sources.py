@@ -69,7 +69,7 @@ def own_task(
         return replace(user_task(forget, retain, concept=concept, labels=labels, seed=seed), origin=origin)
     name = concept.strip().lower()
     if not name:
-        raise InputError("Say what to forget: give the concept in words, such as --concept 'red bicycle'.")
+        raise InputError("Say what to forget: give the concept in words, such as 'red bicycle'.")
     classes = list(labels) or [*AXES["object"], *AXES["identity"]]
     if not labels and name not in (c.lower() for c in classes):
         classes = [concept.strip(), *classes]

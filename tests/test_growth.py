@@ -252,3 +252,15 @@ def test_heads_and_mlps_of_both_towers_are_always_scored_and_layers_when_asked_f
 def test_the_target_is_half_of_chance_unless_given(grow):
     assert grow().goal.target == pytest.approx(1 / 12)
     assert grow(forget_target=0.4).goal.target == 0.4
+
+
+def test_a_layer_taken_in_can_still_be_moved_after_layers_are_switched_off(grow):
+    growth = grow(**SHORT, granularity=("layer",), tau=0.0)
+    growth.next_round()
+    layers = set(growth.edit_set.members) | set(growth.edit_set.rejected)
+    assert layers and all(name.endswith(".layer") for name in layers)
+    growth.configure(replace(growth.config, granularity=("head",)))
+    growth.next_round()
+    growth.undo()
+    growth.undo()
+    assert not growth.rounds and {s.unit.kind for s in growth.scores()} == {"head", "mlp"}

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from razor.losses import contrastive
 from razor.minicanvas import captions
 from razor.minicanvas.dataset import AXES, combinations, draw, pool
 
@@ -88,7 +89,8 @@ def train_clip(*, steps: int, batch: int, seed: int, work: Path, out: Path, lr: 
         with sdpa_kernel(SDPBackend.MATH), torch.autocast(device, torch.bfloat16):
             v = model.encode_image(images.to(device))
             t = model.encode_text(texts.to(device))
-        loss = multi_positive_loss(v.float(), t.float(), positive.to(device), model.logit_scale)
+        v, t = (F.normalize(features.float(), dim=-1) for features in (v, t))
+        loss = contrastive(v, t, positive.to(device), model.logit_scale.exp())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -124,21 +126,6 @@ def train_clip(*, steps: int, batch: int, seed: int, work: Path, out: Path, lr: 
     }
     (out / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     return card
-
-
-def multi_positive_loss(v: Tensor, t: Tensor, positive: Tensor, logit_scale: Tensor) -> Tensor:
-    """Symmetric cross-entropy against the uniform distribution over each row's positives.
-
-    Args:
-        v, t: (B, D) image and text embeddings, any length.
-        positive: (B, B) bool; [i, j] says caption j is true of picture i. Every row and column has one.
-        logit_scale: log of the inverse temperature.
-    """
-    logits = logit_scale.exp() * F.normalize(v, dim=-1) @ F.normalize(t, dim=-1).T
-    target = positive.float()
-    by_image = target / target.sum(1, keepdim=True)
-    by_text = target / target.sum(0, keepdim=True)
-    return -0.5 * ((by_image * logits.log_softmax(1)).sum(1).mean() + (by_text * logits.log_softmax(0)).sum(0).mean())
 
 
 class Pictures:
