@@ -255,7 +255,7 @@ def test_the_target_is_half_of_chance_unless_given(grow):
 
 
 def test_a_layer_taken_in_can_still_be_moved_after_layers_are_switched_off(grow):
-    growth = grow(**SHORT, granularity=("layer",), tau=0.0)
+    growth = grow(**SHORT | {"granularity": ("layer",), "tau": 0.0})
     growth.next_round()
     layers = set(growth.edit_set.members) | set(growth.edit_set.rejected)
     assert layers and all(name.endswith(".layer") for name in layers)
