@@ -129,7 +129,7 @@ def _config(args: argparse.Namespace):
 def _print_metrics(before: dict, after: dict) -> None:
     print(f"{'':22}{'before':>8}{'after':>8}   95 % interval     n")
     for name, now in after.items():
-        if now and now["n"] and before[name]:
+        if isinstance(now, dict) and now.get("n") and before[name]:
             low, high = now["low"], now["high"]
             print(
                 f"{name.replace('_', ' '):22}{before[name]['value']:8.1%}{now['value']:8.1%}"

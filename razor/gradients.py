@@ -55,11 +55,14 @@ def trainable(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, nn.P
             p.grad = grad
 
 
-def collect(model: nn.Module, units: Sequence[Unit], terms: Terms) -> list[UnitStats]:
+def collect(
+    model: nn.Module, units: Sequence[Unit], terms: Terms, *, kept: dict[str, tuple[Tensor, Tensor]] | None = None
+) -> list[UnitStats]:
     """One backward over the forget loss, one over the retain loss; leaves the model as found.
 
     Args:
         terms: "forget" gives A_f, "retain" gives R (see losses.py for the signs).
+        kept: filled with (g_f, g_r) by parameter where given; a pass that keeps them needs one more gradient of memory.
 
     Returns:
         The stats of each unit, in the order given. Units the losses do not reach have zero gradients.
@@ -83,6 +86,8 @@ def collect(model: nn.Module, units: Sequence[Unit], terms: Terms) -> list[UnitS
 
     def reduce_retain(name: str, grad: Tensor) -> None:
         g_f = forget.pop(name, None)
+        if kept is not None:
+            kept[name] = (torch.zeros_like(grad) if g_f is None else g_f, grad)
         for i, view in by_parameter[name]:
             part = view(grad).float()
             sums[i, 1] += part.square().sum()
@@ -92,6 +97,8 @@ def collect(model: nn.Module, units: Sequence[Unit], terms: Terms) -> list[UnitS
     with model_lock(model), trainable(model, parameters_of(units)) as parameters:
         _backward(parameters, terms["forget"], reduce_forget, "forget")
         _backward(parameters, terms["retain"], reduce_retain, "retain")
+        if kept is not None:
+            kept |= {name: (grad, torch.zeros_like(grad)) for name, grad in forget.items()}
         for name, places in by_parameter.items():
             for i, view in places:
                 sums[i, 2] += view(parameters[name].detach()).float().square().sum()

@@ -1,13 +1,18 @@
-"""Grow the edit set round by round until the forgetting target is met.
+"""Grow the edit set round by round until the forgetting target is met, around what a person wants in or out.
 
 Each round scores the patched model afresh, takes in the best new units, moves the whole set, and is kept only if it
-brings the goal nearer on the search split. A round can be undone; stopping between rounds leaves nothing half done.
+brings the goal nearer on the search split. Between rounds a person may put units in, take them out, lock, ban, dial
+their strength, go back and branch; what each unit adds to the weights is kept by itself, so none of that runs a round
+again. Stopping between rounds leaves nothing half done.
 """
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
 
 from razor.adapters.base import Adapter
 from razor.config import RazorConfig
@@ -15,58 +20,116 @@ from razor.edit_set import EditSet
 from razor.errors import InputError
 from razor.examples import Task
 from razor.gradients import UnitStats, collect
+from razor.history import GrowthRound, History, State
 from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.scoring import UnitScore, score
-from razor.step import Goal, Trial, evaluate, take_steps
-from razor.units import Unit
+from razor.step import Goal, StepResult, edited, evaluate, take_steps, trial_step, trial_steps
+from razor.units import Unit, overlap
 
-
-@dataclass(frozen=True)
-class GrowthRound:
-    """What one round did and why. Metrics are on the search split."""
-
-    index: int  # from 1
-    added: tuple[UnitScore, ...]  # units taken in, with the scores that chose them
-    members: tuple[str, ...]  # the edit set the round moved
-    trials: tuple[Trial, ...]
-    chosen: int  # step of the chosen trial
-    before: Evaluation
-    after: Evaluation
-    accepted: bool
-    reason: str  # one sentence
-    patch: Patch  # after the round; the one before it when the round was rejected
-    seconds: float
+KINDS = ("head", "mlp", "layer")
+TRIALS_KEPT = 64_000_000  # numbers; a model with more to edit gets the step of a unit only when it is asked for
+EVALUATIONS_KEPT = 256  # search results of edit sets tried by hand
+GUARD_STEP = 0.05  # strengths the overshoot guard looks at
 
 
 class Growth:
-    """One run on one task: scores, edit set, rounds and the patch so far. Holds no weights of its own."""
+    """One run on one task: scores, the history of rounds, and what a person made of it. Holds no weights of its own.
 
-    def __init__(self, adapter: Adapter, task: Task, config: RazorConfig):
+    Args:
+        beneath: edits the model carries already, such as the patches of concepts forgotten before.
+    """
+
+    def __init__(self, adapter: Adapter, task: Task, config: RazorConfig, *, beneath: Patch = Patch()):
         self.adapter, self.task, self.config = adapter, task, config
         self.seconds: dict[str, float] = {"encode": 0.0, "score": 0.0, "rounds": 0.0}
         started = time.monotonic()
-        self.bench = adapter.bench(task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed)
+        self.bench = adapter.bench(
+            task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed, beneath=beneath
+        )
         self.base = evaluate(adapter, self.bench, Patch(), "search")
+        self.history = History(State(0, None, None, EditSet(), {}, self.base))
+        # K may hold kinds that growth no longer takes in, so units are looked up among all of them.
+        self.every = {u.name: u for u in adapter.units(KINDS, tuple(adapter.towers))}
         self.units: list[Unit] = []
+        self.rounding = False  # a round is under way
         self._lock = threading.Lock()  # a click on the map may come while a round ends
-        self.edit_set = EditSet()
-        self.rounds: list[GrowthRound] = []
-        self._undo: list[tuple[EditSet, list[UnitStats]]] = []  # edit set and stats before each round
-        self._stats: list[UnitStats] | None = None  # of the patched model; None when the patch has moved since
+        self._meanwhile: list[tuple[str, tuple[str, ...]]] = []  # actions since the round under way began
+        self._stats: dict[int, list[UnitStats]] = {}  # of the patched model, by state
+        self._trials: dict[str, Patch] = {}  # unit -> its trial step, from the last scoring
+        self._by_hand: dict[tuple[int, str], Patch] = {}  # (state, unit) -> what putting it in there added
+        self._measured: OrderedDict[tuple, Evaluation] = OrderedDict()
         self.configure(config)
         self.seconds["encode"] = time.monotonic() - started
 
+    # What is shown now
+
+    @property
+    def edit_set(self) -> EditSet:
+        return self.history.position.edit_set
+
+    @property
+    def rounds(self) -> list[GrowthRound]:
+        """The rounds that led here, rejected ones included."""
+        return [s.round for s in self.history.path(self.history.position.state) if s.round]
+
+    @property
+    def by_hand(self) -> str:
+        """What a person changed since the last round, in words; "" for nothing."""
+        return describe_changes(self.history.state.edit_set, self.edit_set)
+
     @property
     def patch(self) -> Patch:
-        """The edit so far."""
-        return self.rounds[-1].patch if self.rounds else Patch()
+        """The edit as it stands: every active unit's change at its strength."""
+        return self.patch_of(self.edit_set)
+
+    def patch_of(self, edit_set: EditSet, state: State | None = None) -> Patch:
+        """The edit a set stands for on a state, the present one unless named."""
+        state = state or self.history.state
+        patch = Patch()
+        for name in edit_set.active:
+            strength = edit_set.strength * edit_set.strength_of(name)
+            change = self.change_of(name, state)
+            patch = patch + (change if strength == 1 else change.scaled(strength))
+        return patch
+
+    def change_of(self, name: str, state: State | None = None) -> Patch:
+        """What one unit's edit adds to the weights at full strength: as the rounds left it, else its trial step."""
+        state = state or self.history.state
+        if name in state.changes:
+            return state.changes[name]
+        if (state.number, name) not in self._by_hand:
+            if name in self._trials:
+                found = self._trials[name]
+            else:
+                found = trial_step(self.adapter, self.bench, self.every[name], self._grown(state), self.config)
+            self._by_hand[state.number, name] = found
+        return self._by_hand[state.number, name]
 
     @property
     def now(self) -> Evaluation:
-        """The patched model on the search split."""
-        accepted = [r.after for r in self.rounds if r.accepted]
-        return accepted[-1] if accepted else self.base
+        """The edit as it stands on the search split; runs the model only for an edit never measured before."""
+        return self.evaluation(self.edit_set)
+
+    def evaluation(self, edit_set: EditSet, state: State | None = None) -> Evaluation:
+        """Search metrics of an edit set on a state; the last few hundred are remembered."""
+        state = state or self.history.state
+        if (known := self.known_evaluation(edit_set, state)) is not None:
+            return known
+        found = evaluate(self.adapter, self.bench, self.patch_of(edit_set, state), "search")
+        self._measured[_key(edit_set, state)] = found
+        while len(self._measured) > EVALUATIONS_KEPT:
+            self._measured.popitem(last=False)
+        return found
+
+    def known_evaluation(self, edit_set: EditSet, state: State | None = None) -> Evaluation | None:
+        """The same where it needs no model run, else None."""
+        state = state or self.history.state
+        if not edit_set.active:
+            return self.base
+        if _key(edit_set, state) == _key(state.edit_set, state):
+            return state.evaluation
+        return self._measured.get(_key(edit_set, state))
 
     @property
     def known(self) -> bool:
@@ -83,139 +146,306 @@ class Growth:
         self.config = config
         # Heads and MLPs are always scored, so that the map is whole; layers, which overlap them, only when asked for.
         kinds = ("head", "mlp", *(["layer"] if "layer" in config.granularity else []))
-        units = self.adapter.units(kinds, tuple(self.adapter.towers))
+        units = [u for u in self.every.values() if u.kind in kinds]
         if units != self.units:
-            self.units, self._stats = units, None
+            self.units, self._stats = units, {}
         target = self.task.chance / 2 if config.forget_target is None else config.forget_target
         self.goal = Goal(target, config.retain_budget, self.base)
 
+    # Scores
+
     @property
     def scored(self) -> bool:
-        """Scores are at hand, so that asking for them runs no model."""
-        return self._stats is not None
+        """Scores of the state shown are at hand, so that asking for them runs no model."""
+        return self._stats_at(self.history.state) is not None
 
     def stats(self) -> list[UnitStats]:
-        """Gradient statistics of every unit at the patched weights; computed once per patch."""
-        if self._stats is None:
-            started = time.monotonic()
-            with self.patch.applied(self.adapter.model):
-                self._stats = collect(self.adapter.model, self.units, self.bench.scoring_terms())
-            self.seconds["score"] += time.monotonic() - started
-        return self._stats
+        """Gradient statistics of every unit at the weights the last round left; computed once per state."""
+        state = self.history.state
+        if (found := self._stats_at(state)) is None:
+            found = self._collect(state)
+        return found
+
+    def _stats_at(self, state: State) -> list[UnitStats] | None:
+        """Stats that hold for a state: its own, or its parent's where the round changed nothing or scores are kept."""
+        while state.number not in self._stats:
+            if state.parent is None or (state.round.accepted and self.config.rescore):
+                return None
+            state = self.history.states[state.parent]
+        return self._stats[state.number]
+
+    def _collect(self, state: State) -> list[UnitStats]:
+        started = time.monotonic()
+        parameters = dict(self.adapter.model.named_parameters())
+        small = sum(unit.size(parameters) for unit in self.units) <= TRIALS_KEPT
+        kept: dict[str, tuple[Tensor, Tensor]] | None = {} if small else None
+        with edited(self.adapter, self.bench, self._grown(state)):
+            found = collect(self.adapter.model, self.units, self.bench.scoring_terms(), kept=kept)
+            self._trials = trial_steps(self.adapter.model, self.units, kept, self.config) if kept else {}
+        self._stats[state.number] = found
+        self.seconds["score"] += time.monotonic() - started
+        return found
+
+    def _grown(self, state: State) -> Patch:
+        """The edit as the state's round left it, without what a person did since."""
+        return self.patch_of(state.edit_set, state)
 
     def scores(self) -> list[UnitScore]:
         """phi of every unit; moving alpha costs no model run."""
         return score(self.stats(), alpha=self.config.alpha)
 
-    def shown_scores(self) -> list[UnitScore]:
-        """The scores at hand, running no model: the present ones, else those the last round was chosen by.
+    def shown_stats(self) -> list[UnitStats]:
+        """The stats at hand, running no model: of the state shown, else those its round was chosen by.
 
         Raises:
             InputError: nothing was scored yet.
         """
-        stats = self._stats or (self._undo[-1][1] if self._undo else None)
-        if stats is None:
-            raise InputError("Nothing is scored yet; score first.")
-        return score(stats, alpha=self.config.alpha)
+        for state in reversed(self.history.path(self.history.position.state)):
+            if (found := self._stats_at(state)) is not None:
+                return found
+        raise InputError("Nothing is scored yet; press Score first.")
 
-    def proposal(self) -> list[UnitScore]:
-        """The units the next round would take in; empty when none is left."""
-        count = self.config.start_units if not self.edit_set.members else 1
-        return self.edit_set.propose(self.candidates(self.scores()), tau=self.config.tau, count=count)
+    def shown_scores(self) -> list[UnitScore]:
+        """phi from `shown_stats`."""
+        return score(self.shown_stats(), alpha=self.config.alpha)
 
     def candidates(self, scores: Sequence[UnitScore]) -> list[UnitScore]:
-        """Those of a kind and tower growth may take in, and those a person picked; tau is a quantile of these."""
-        kinds, towers, wanted = self.config.granularity, self.config.towers, self.edit_set.wanted
-        return [s for s in scores if s.unit.name in wanted or (s.unit.kind in kinds and s.unit.tower in towers)]
+        """Those of a kind and tower growth may take in by itself; tau is a quantile of these."""
+        kinds, towers = self.config.granularity, self.config.towers
+        return [s for s in scores if s.unit.kind in kinds and s.unit.tower in towers]
 
-    def change(self, act: Callable[[EditSet], EditSet]) -> None:
-        """Pick, ban or clear units; safe while a round is under way."""
+    def proposal(self) -> list[UnitScore]:
+        """The units the next round would take in by itself; empty when none is left, or when a person put some in."""
+        return self._proposed(self.scores(), self.edit_set)
+
+    def _proposed(self, scores: Sequence[UnitScore], edit_set: EditSet) -> list[UnitScore]:
+        fresh = self._fresh(edit_set)
+        first = not any(r.accepted for r in self.rounds)
+        count = self.config.start_units - len(edit_set.members) if first else 1 - len(fresh)
+        inside = [self.every[name] for name in edit_set.members]
+        free = [s for s in self.candidates(scores) if not any(overlap(s.unit, u) for u in inside)]
+        return edit_set.propose(free, tau=self.config.tau, count=count)
+
+    def _fresh(self, edit_set: EditSet) -> list[str]:
+        """Members a person put in that no round has moved or tried yet."""
+        tried = self.history.state.changes.keys() | edit_set.rejected
+        return [name for name in edit_set.members if name not in tried]
+
+    def own_stats(self, number: int) -> list[UnitStats] | None:
+        """The stats collected at this state itself, where there are any."""
+        return self._stats.get(number)
+
+    def adopt(self, history: History, by_hand: Mapping[str, Patch], stats: Mapping[int, list[UnitStats]]) -> None:
+        """Take over a history read from disk, the changes put in by hand at its position, and stats by state."""
+        self.history = history
+        self._by_hand = {(history.position.state, name): patch for name, patch in by_hand.items()}
+        self._stats = {n: found for n, found in stats.items() if [s.unit for s in found] == self.units}
+        self._measured.clear()
+
+    # What a person does
+
+    def act(self, action: str, names: Iterable[str]) -> str:
+        """Put in, take out, lock, ban and so on (edit_set.ACTIONS); safe while a round is under way.
+
+        Returns:
+            Why some units stayed as they are, in one sentence; "" when none did.
+        """
+        names = tuple(names)
         with self._lock:
-            self.edit_set = act(self.edit_set)
+            before = self.edit_set
+            said = before.refusal(action, names)
+            if action in ("in", "lock") and (barred := self._barred(before, names)):
+                said, names = barred, ()
+            self.history.change(before.act(action, names))
+            if self.rounding:
+                self._meanwhile.append((action, names))
+        return said
+
+    def _barred(self, edit_set: EditSet, names: Sequence[str]) -> str:
+        """Why these cannot be in together: a whole layer overlaps the heads and the MLP inside it."""
+        units = [self.every[name] for name in {*edit_set.members, *names}]
+        for name in names:
+            for other in units:
+                if overlap(self.every[name], other):
+                    return f"{name} overlaps {other.name}, and a weight can belong to one edited unit; choose one."
+        return ""
+
+    def set_strength(self, value: float, name: str | None = None) -> None:
+        """Dial all units together, or one; 1 is the edit as it was found."""
+        self._still()
+        self.history.change(self.edit_set.at_strength(value, name))
+
+    def guarded(self, value: float, name: str | None = None) -> float:
+        """The largest strength up to `value` that costs no more than the budgets allow, found by bisection.
+
+        Strengths up to 1 are let through: weakening an edit is no overshoot.
+        """
+        held = self.goal.damage(self.evaluation(self.edit_set.at_strength(1.0, name)))
+        fits = lambda s: self.goal.damage(self.evaluation(self.edit_set.at_strength(s, name))) <= held  # noqa: E731
+        if value <= 1 or fits(value):
+            return value
+        low, high = 0, round((value - 1) / GUARD_STEP)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(round(1 + middle * GUARD_STEP, 2)) else (low, middle)
+        return round(1 + low * GUARD_STEP, 2)
+
+    def undo(self) -> None:
+        """Take back the last change, round or move."""
+        self._still()
+        self.history.undo()
+
+    def redo(self) -> None:
+        """Do it again."""
+        self._still()
+        self.history.redo()
+
+    def go(self, number: int) -> None:
+        """Show a state as its round left it."""
+        self._still()
+        self.history.go(number)
+
+    def reset(self) -> None:
+        """Back at the unedited model without locks and bans; the rounds stay in the history."""
+        self._still()
+        self.history.go(0)
+
+    def replan(self, name: str) -> None:
+        """Start a branch at the unedited model that keeps the present locks and bans."""
+        self._still()
+        free = EditSet(banned=self.edit_set.banned).act("lock", sorted(self.edit_set.locked))
+        self.history.branch_from(name, 0, free)
+
+    def _still(self) -> None:
+        if self.rounding:
+            raise InputError("A round is under way; stop it or wait for its end.")
+
+    # Rounds
 
     def next_round(self, stop: Callable[[], bool] = lambda: False) -> GrowthRound:
         """Take in the best new units, move the set, keep the result if it helps.
 
         Raises:
-            InputError: nothing is left to take in.
+            InputError: nothing is left to take in, or a round is under way already.
         """
-        added = self.proposal()
+        self._still()
+        state, start = self.history.state, replace(self.edit_set, isolated=None)
+        scores = self.scores()
+        added = self._proposed(scores, start)
+        if not added and not self._fresh(start):
+            raise InputError(self._nothing_left(scores, start))
         started = time.monotonic()
-        if not added:
-            raise InputError(
-                "No unit is left to take in: lower tau, lift a ban or allow another tower or kind of unit."
+        names = [*start.members, *(s.unit.name for s in added)]
+        before, patch = self.evaluation(start), self.patch_of(start)
+        with self._lock:
+            self._meanwhile, self.rounding = [], True
+        try:
+            found = take_steps(
+                self.adapter,
+                self.bench,
+                [self.every[name] for name in names],
+                patch,
+                self.goal,
+                self.config,
+                before=before,
+                first_batch=1000 * len(self.rounds),
+                stop=stop,
             )
-        names = tuple(s.unit.name for s in added)
-        members = self.edit_set.members + names
-        # K may hold kinds that growth no longer takes in, so its units are looked up among all of them.
-        by_name = {u.name: u for u in self.adapter.units(("head", "mlp", "layer"), tuple(self.adapter.towers))}
-        before = self.now
-        found = take_steps(
-            self.adapter,
-            self.bench,
-            [by_name[name] for name in members],
-            self.patch,
-            self.goal,
-            self.config,
-            before=before,
-            first_batch=1000 * len(self.rounds),
-            stop=stop,
-        )
+            done = self._round(state, start, added, before, found, time.monotonic() - started)
+            self._keep(state, start, done, found.patch)
+        finally:
+            self.rounding = False
+        return done
+
+    def _round(self, state, start: EditSet, added, before, found: StepResult, seconds: float) -> GrowthRound:
         accepted = found.chosen > 0
-        done = GrowthRound(
+        self.seconds["rounds"] += seconds
+        return GrowthRound(
             index=len(self.rounds) + 1,
             added=tuple(added),
-            members=members if accepted else self.edit_set.members,
+            by_hand=describe_changes(state.edit_set, start),
+            members=(*start.members, *(s.unit.name for s in added)) if accepted else start.members,
             trials=found.trials,
             chosen=found.chosen,
             before=before,
             after=found.evaluation,
             accepted=accepted,
             reason=_reason(accepted, bool(found.trials), before, found.evaluation, self.goal),
-            patch=found.patch,
-            seconds=time.monotonic() - started,
+            seconds=seconds,
         )
-        self.seconds["rounds"] += done.seconds
+
+    def _keep(self, state: State, start: EditSet, done: GrowthRound, patch: Patch) -> None:
+        """Put the round into the history, then do again what a person did while it ran."""
+        names = [s.unit.name for s in done.added]
+        edit_set = start.joined(names)
+        if not done.accepted:
+            edit_set = start.joined(()).turned_down(names if done.trials else ())
+        changes = {name: patch.only(self.every[name].slices) for name in edit_set.members}
+        parked = {name: self.change_of(name, state) for name in edit_set.off if name not in changes}
+        new = State(max(self.history.states) + 1, state.number, done, edit_set, changes | parked, done.after)
         with self._lock:
-            self._undo.append((self.edit_set, self.stats()))
-            if found.trials:
-                self.edit_set = self.edit_set.joined(names) if accepted else self.edit_set.turned_down(names)
-        self.rounds.append(done)
-        if accepted and self.config.rescore:
-            self._stats = None
-        return done
+            self.history.add(new)
+            for action, units in self._meanwhile:
+                self.history.change(self.edit_set.act(action, units))
+            self.rounding = False
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[GrowthRound]:
         """Rounds until the target is met, the rounds are used up, or `stop` says so. May be run again to go on."""
         for _ in range(self.config.rounds):
-            if self.reached or stop() or (self.rounds and not self.proposal()):
+            if self.reached or stop() or (self.rounds and not self.proposal() and not self._fresh(self.edit_set)):
                 return
             yield self.next_round(stop)
 
-    def undo(self) -> None:
-        """Take the last round back; picks and bans made since stay.
+    def _nothing_left(self, scores: Sequence[UnitScore], edit_set: EditSet) -> str:
+        open_units = [s.unit.name for s in self.candidates(scores)]
+        if open_units and edit_set.banned.issuperset(open_units):
+            return f"All {len(open_units)} units open to growth are banned; lift a ban, or allow another tower or kind."
+        return "No unit is left to take in: lower tau, lift a ban or allow another tower or kind of unit."
 
-        Raises:
-            InputError: there is none.
-        """
-        if not self.rounds:
-            raise InputError("There is no round to undo.")
-        self.rounds.pop()
-        with self._lock:
-            old, stats = self._undo.pop()
-            self._stats = self._usable(stats)
-            now = self.edit_set
-            self.edit_set = replace(old, wanted=(old.wanted | now.wanted) - now.banned, banned=now.banned)
+    # The price of locks and bans
 
-    def reset(self) -> None:
-        """Take every round back and forget picks and bans."""
-        if self._undo:
-            self._stats = self._usable(self._undo[0][1])
-        self.rounds, self._undo, self.edit_set = [], [], EditSet()
+    def passed_over(self) -> list[UnitScore]:
+        """Units the next round would take if nothing were banned, and now does not."""
+        scores = self.scores()
+        taken = {s.unit.name for s in self._proposed(scores, self.edit_set)}
+        free = self._proposed(scores, replace(self.edit_set, banned=frozenset()))
+        return [s for s in free if s.unit.name not in taken]
 
-    def _usable(self, stats: list[UnitStats]) -> list[UnitStats] | None:
-        """Earlier stats, unless the kinds of units scored have changed since."""
-        return stats if [s.unit for s in stats] == self.units else None
+    def lock_price(self) -> str:
+        """What the locked units cost where the target is not met, in one sentence; "" where they cost nothing."""
+        locked = tuple(n for n in self.edit_set.members if n in self.edit_set.locked)
+        if not locked or self.reached:
+            return ""
+        without = replace(self.edit_set, locked=frozenset()).act("out", locked)
+        damage, free = self.goal.damage(self.now), self.goal.damage(self.evaluation(without))
+        if damage <= free:
+            return ""
+        names = ", ".join(locked[:2]) + (f" and {len(locked) - 2} more" if len(locked) > 2 else "")
+        return (
+            f"{names} locked in: that alone breaks the budgets by {100 * (damage - free):.1f} points, so the target "
+            "cannot be met; unlock it, weaken it, or raise the retain budget."
+        )
+
+
+def describe_changes(before: EditSet, after: EditSet) -> str:
+    """What turned one edit set into another, in words: "without a; b at 80 %"."""
+    put_in = [n for n in after.members if n not in before.members]
+    out = [n for n in before.members if n not in after.members]
+    dialled = [
+        f"{n} at {after.strength_of(n):.0%}" for n in after.members if after.strength_of(n) != before.strength_of(n)
+    ]
+    said = [f"with {', '.join(put_in)}"] if put_in else []
+    said += [f"without {', '.join(out)}"] if out else []
+    said += dialled
+    said += [f"all at {after.strength:.0%}"] if after.strength != before.strength else []
+    said += [f"only {after.isolated}"] if after.isolated else []
+    return "; ".join(said)
+
+
+def _key(edit_set: EditSet, state: State) -> tuple:
+    """What a set's evaluation depends on."""
+    active = sorted((name, edit_set.strength_of(name)) for name in edit_set.active)
+    return state.number, edit_set.strength, tuple(active)
 
 
 def _reason(accepted: bool, tried: bool, before: Evaluation, after: Evaluation, goal: Goal) -> str:

@@ -1,8 +1,8 @@
 """One function per reported number, each with how many cases it rests on and a 95 % interval."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,6 +22,10 @@ class Measure:
     def to_json(self) -> dict[str, float]:
         return {key: round(value, 5) for key, value in asdict(self).items()}
 
+    @classmethod
+    def from_json(cls, values: Mapping) -> "Measure":
+        return cls(**{key: math.nan if value is None else value for key, value in values.items()})
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -33,6 +37,10 @@ class Evaluation:
     neighbor_accuracy: the same for the target's known neighbours, on the target's axis.
     cross_accuracy: right answers about the forget pictures on the other axes (the style of a forgotten object).
     retrieval_stability: caption-from-picture recall at 1 on retain pictures, over that of the unedited model.
+    retain_probability: mean probability given to the right answer, over the answers retain_accuracy counts.
+    association: how close the concept and its pictures still are: 1 as in the unedited model, 0 as the concept and
+        other pictures are there. Far below 0 the edit pushes further than forgetting needs.
+    by_neighbor: neighbor_accuracy, class by class.
     """
 
     forget_accuracy: Measure
@@ -41,9 +49,22 @@ class Evaluation:
     neighbor_accuracy: Measure | None
     cross_accuracy: Measure | None
     retrieval_stability: Measure
+    retain_probability: Measure | None = None
+    association: float | None = None
+    by_neighbor: Mapping[str, Measure] = field(default_factory=dict)
 
     def to_json(self) -> dict:
-        return {name: measure.to_json() if measure else None for name, measure in vars(self).items()}
+        """Plain values; `from_json` gives the evaluation back."""
+        plain = {name: m.to_json() if isinstance(m, Measure) else m for name, m in vars(self).items()}
+        return plain | {"by_neighbor": {name: m.to_json() for name, m in self.by_neighbor.items()}}
+
+    @classmethod
+    def from_json(cls, values: Mapping) -> "Evaluation":
+        """The evaluation behind `to_json`, to its five decimals."""
+        near = {name: Measure.from_json(m) for name, m in values["by_neighbor"].items()}
+        rest = {name: m for name, m in values.items() if name != "by_neighbor"}
+        read = {name: Measure.from_json(m) if isinstance(m, Mapping) else m for name, m in rest.items()}
+        return cls(**read, by_neighbor=near)
 
 
 def share(hits: Sequence[bool] | Tensor) -> Measure:

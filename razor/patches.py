@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +68,10 @@ class Patch:
     def scaled(self, strength: float) -> "Patch":
         """The same edit at another strength; 0 undoes it, 1 is the edit itself."""
         return Patch({where: delta * strength for where, delta in self.deltas.items()}, self.recipe, self.base)
+
+    def only(self, slices: Iterable[Slice]) -> "Patch":
+        """The part of the edit on these slices."""
+        return Patch({where: self.deltas[where] for where in slices if where in self.deltas}, self.recipe, self.base)
 
     def with_recipe(self, recipe: Mapping) -> "Patch":
         """The same edit carrying this recipe."""

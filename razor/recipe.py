@@ -19,13 +19,10 @@ def recipe(growth: Growth) -> dict:
         "model": model_entry(growth.adapter),
         "task": task_entry(growth.task),
         "config": growth.config.to_json(),
-        "edit_set": {
-            "members": list(growth.edit_set.members),
-            "wanted": sorted(growth.edit_set.wanted),
-            "banned": sorted(growth.edit_set.banned),
-        },
+        "edit_set": growth.edit_set.to_json(),
         "rounds": [
             {
+                "by_hand": r.by_hand,
                 "added": [s.unit.name for s in r.added],
                 "accepted": r.accepted,
                 "steps": r.chosen,

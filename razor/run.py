@@ -11,7 +11,8 @@ from razor import jsonio
 from razor.adapters.base import Adapter
 from razor.config import RazorConfig
 from razor.examples import Task
-from razor.growth import Growth, GrowthRound
+from razor.growth import Growth
+from razor.history import GrowthRound
 from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.recipe import recipe
@@ -95,6 +96,7 @@ def finish(growth: Growth) -> Run:
 def _round_json(done: GrowthRound) -> dict:
     return {
         "index": done.index,
+        "by_hand": done.by_hand,
         "added": [
             {"unit": s.unit.name, "phi": s.phi, "pressure": s.pressure, "separation": s.separation, "rank": s.rank}
             for s in done.added

@@ -14,11 +14,12 @@ Where to stop is decided on the search split, which gradients never see.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from razor.adapters.base import Adapter, Bench
 from razor.config import RazorConfig
@@ -32,6 +33,7 @@ ONE_STEP_RETAIN_WEIGHT = 0.3  # a single long step with the full retain gradient
 BRACKET = 8  # doublings of the first length in one-step mode
 BISECTIONS = 6
 LONGEST = 3  # a step may grow to this many times its first length while nothing breaks
+TRIAL = 0.1  # length of the step a unit gets when it is put in by hand, as a share of its weights' norm
 
 
 @dataclass(frozen=True)
@@ -100,9 +102,16 @@ def edited_towers(adapter: Adapter, patch: Patch) -> tuple[str, ...]:
     return tuple(dict.fromkeys(adapter.tower_of(where.parameter) for where in patch.deltas))
 
 
+@contextmanager
+def edited(adapter: Adapter, bench: Bench, patch: Patch) -> Iterator[None]:
+    """The model as it is with what the bench starts from and the patch on top, for the length of the block."""
+    with bench.beneath.applied(adapter.model), patch.applied(adapter.model):
+        yield
+
+
 def evaluate(adapter: Adapter, bench: Bench, patch: Patch, split: str) -> Evaluation:
     """Metrics of the patched model on a split."""
-    with patch.applied(adapter.model):
+    with edited(adapter, bench, patch):
         return bench.evaluate(split, edited_towers(adapter, patch))
 
 
@@ -140,7 +149,7 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
         if stop():
             break
         terms = bench.step_terms(first_batch + step, towers)
-        direction = _direction(adapter, terms, units, patch, config.retain_weight, config)
+        direction = _direction(adapter, bench, terms, units, patch, config.retain_weight, config)
         candidate = _moved(patch, direction, s)
         now = evaluate(adapter, bench, candidate, "search")
         trials.append(_trial(step, length + s, now, goal))
@@ -160,7 +169,7 @@ def _one_step(adapter, bench, units, best, goal, config, first_batch, stop) -> S
     """One direction from the start; its length doubled until the target is met, then bisected."""
     start = best.patch
     terms = bench.step_terms(first_batch + 1, _towers(adapter, start, units))
-    direction = _direction(adapter, terms, units, start, ONE_STEP_RETAIN_WEIGHT * config.retain_weight, config)
+    direction = _direction(adapter, bench, terms, units, start, ONE_STEP_RETAIN_WEIGHT * config.retain_weight, config)
     trials: list[Trial] = []
 
     def attempt(s: float) -> Evaluation:
@@ -202,20 +211,50 @@ def _trial(step: int, length: float, now: Evaluation, goal: Goal) -> Trial:
     return Trial(step, length, now.forget_accuracy.value, now.retain_accuracy.value, goal.cost(now))
 
 
-def _direction(adapter, terms, units, patch, retain_weight: float, config) -> Mapping[Slice, Tensor]:
+def _direction(adapter, bench, terms, units, patch, retain_weight: float, config) -> Mapping[Slice, Tensor]:
     """||theta_u|| * d_u / ||d_u|| per unit, on the CPU, at the patched weights."""
     steps: dict[Slice, Tensor] = {}
-    with patch.applied(adapter.model):
+    with edited(adapter, bench, patch):
         _, forget = gradient_of(adapter.model, units, terms["forget"], "forget")
         _, keep = gradient_of(adapter.model, units, terms["keep"], "retain")
         parameters = dict(adapter.model.named_parameters())
         weights = [unit.read(parameters).norm() for unit in units]
     for unit, g_f, g_k, size in zip(units, forget, keep, weights, strict=True):
-        d = _fused([g.float() for g in g_f], [g.float() for g in g_k], config.rho, retain_weight)
-        length = torch.stack([part.square().sum() for part in d]).sum().sqrt()
-        if length > 0:
-            steps |= {where: (part * (size / length)).cpu() for where, part in zip(unit.slices, d, strict=True)}
+        steps |= _unit_step(unit, g_f, g_k, size, config.rho, retain_weight)
     return steps
+
+
+def _unit_step(unit, g_f, g_k, size: Tensor, rho: float, retain_weight: float) -> dict[Slice, Tensor]:
+    """One unit's part of the direction; nothing where both gradients are zero."""
+    d = _fused([g.float() for g in g_f], [g.float() for g in g_k], rho, retain_weight)
+    length = torch.stack([part.square().sum() for part in d]).sum().sqrt()
+    return {where: (p * (size / length)).cpu() for where, p in zip(unit.slices, d, strict=True)} if length > 0 else {}
+
+
+def trial_steps(
+    model: nn.Module, units: Sequence[Unit], gradients: Mapping[str, tuple[Tensor, Tensor]], config: RazorConfig
+) -> dict[str, Patch]:
+    """Unit name -> one fused step of length TRIAL for that unit alone: what putting it in by hand adds at once.
+
+    Args:
+        gradients: (g_f, g_r) by parameter at the present weights, as `gradients.collect` keeps them.
+    """
+    parameters = dict(model.named_parameters())
+    forget, keep = ({name: pair[i] for name, pair in gradients.items()} for i in range(2))
+    weight = ONE_STEP_RETAIN_WEIGHT * config.retain_weight
+    steps = {}
+    for unit in units:
+        size = unit.read(parameters).norm()
+        step = _unit_step(unit, unit.views(forget), unit.views(keep), size, config.rho, weight)
+        steps[unit.name] = _moved(Patch(), step, TRIAL)
+    return steps
+
+
+def trial_step(adapter: Adapter, bench: Bench, unit: Unit, patch: Patch, config: RazorConfig) -> Patch:
+    """The same for one unit, from gradients of its own; for models too large to keep every unit's step."""
+    terms = bench.step_terms(0, _towers(adapter, patch, [unit]))
+    weight = ONE_STEP_RETAIN_WEIGHT * config.retain_weight
+    return _moved(Patch(), _direction(adapter, bench, terms, [unit], patch, weight, config), TRIAL)
 
 
 def _fused(g_f: Sequence[Tensor], g_k: Sequence[Tensor], rho: float, retain_weight: float) -> list[Tensor]:

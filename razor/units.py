@@ -51,6 +51,11 @@ class Unit:
         return sum(view.numel() for view in self.views(tensors))
 
 
+def overlap(a: Unit, b: Unit) -> bool:
+    """Whether two different units share weights: a whole layer holds the heads and the MLP inside it."""
+    return a != b and (a.tower, a.layer) == (b.tower, b.layer) and "layer" in (a.kind, b.kind)
+
+
 def parameters_of(units: Iterable[Unit]) -> tuple[str, ...]:
     """Names of all parameters the units touch, each once, in order."""
     return tuple(dict.fromkeys(s.parameter for unit in units for s in unit.slices))

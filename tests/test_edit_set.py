@@ -1,4 +1,6 @@
-"""K: picks come first, bans hold, and every change is a new set."""
+"""K: what a person wants holds, growth proposes the rest, and every change is a new set."""
+
+import json
 
 import pytest
 
@@ -16,6 +18,9 @@ def proposed(edit_set, tau=0.0, count=2):
     return [s.unit.name for s in edit_set.propose(SCORES, tau=tau, count=count)]
 
 
+# ---------------------------------------------------------------- what growth proposes
+
+
 def test_highest_phi_joins_first():
     assert proposed(EditSet()) == ["u0", "u1"]
 
@@ -24,37 +29,82 @@ def test_members_are_not_proposed_again():
     assert proposed(EditSet(members=("u0", "u2"))) == ["u1", "u3"]
 
 
-def test_wanted_units_come_first_and_count_towards_the_number():
-    assert proposed(EditSet().want(["u4"])) == ["u4", "u0"]
-
-
-def test_wanted_units_are_all_taken_even_below_tau_and_beyond_the_count():
-    assert proposed(EditSet().want(["u5", "u4", "u3"]), tau=0.9) == ["u3", "u4", "u5"]
-
-
-def test_banned_and_rejected_units_are_never_proposed():
-    assert proposed(EditSet().ban(["u0"]).turned_down(["u1"]), count=9) == ["u2", "u3", "u4", "u5"]
+def test_banned_rejected_and_switched_off_units_are_never_proposed():
+    edit_set = EditSet(members=("u2",)).act("ban", ["u0"]).turned_down(["u1"]).act("out", ["u2"])
+    assert proposed(edit_set, count=9) == ["u3", "u4", "u5"]
 
 
 def test_tau_keeps_units_at_or_below_the_quantile_out():
     assert proposed(EditSet(), tau=0.5, count=9) == ["u0", "u1"]
 
 
-def test_wanting_lifts_a_ban_and_a_rejection_and_a_ban_lifts_a_want():
-    assert EditSet().ban(["a"]).turned_down(["a"]).want(["a"]) == EditSet(wanted=frozenset("a"))
-    assert EditSet().want(["a"]).ban(["a"]) == EditSet(banned=frozenset("a"))
-    assert EditSet().want(["a"]).ban(["b"]).clear(["a", "b"]) == EditSet()
+# ---------------------------------------------------------------- what a person does
 
 
-def test_joining_keeps_the_order_and_uses_up_the_want():
-    joined = EditSet(members=("a",)).want(["b"]).joined(["b", "a", "c"])
-    assert joined == EditSet(members=("a", "b", "c"))
+def test_out_and_in_again_remembers_nothing_but_the_order():
+    start = EditSet(members=("a", "b"))
+    out = start.act("out", ["a"])
+    assert out.members == ("b",) and out.off == {"a"}
+    assert out.act("in", ["a"]) == EditSet(members=("b", "a"))
+
+
+def test_a_lock_puts_a_unit_in_and_holds_it_there():
+    locked = EditSet().act("lock", ["a"])
+    assert locked.members == ("a",) and locked.act("out", ["a"]) == locked
+    assert locked.refusal("out", ["a"]) == "a is locked, so nothing changed there; unlock it (L) first."
+    assert locked.act("unlock", ["a"]).act("out", ["a"]).members == ()
+
+
+def test_a_ban_switches_a_unit_off_and_holds_it_out():
+    banned = EditSet(members=("a", "b")).act("ban", ["a"])
+    assert banned.members == ("b",) and banned.off == {"a"} and banned.act("in", ["a"]) == banned
+    assert banned.refusal("in", ["a", "c"]) == "a is banned, so nothing changed there; lift the ban (B) first."
+    assert banned.act("unban", ["a"]).act("in", ["a"]).members == ("b", "a")
+
+
+@pytest.mark.parametrize("first, then", [("lock", "ban"), ("ban", "lock")])
+def test_a_unit_cannot_be_locked_and_banned(first, then):
+    held = EditSet().act(first, ["a"])
+    assert held.act(then, ["a"]) == held
+    assert "nothing changed there" in held.refusal(then, ["a"])
+
+
+def test_many_units_at_once_change_where_nothing_protects_them():
+    mixed = EditSet(members=("a",)).act("lock", ["a"]).act("ban", ["a", "b", "c"])
+    assert mixed.locked == {"a"} and mixed.banned == {"b", "c"}
+    assert mixed.refusal("in", ["b", "c"]).startswith("b and 1 more are banned")
+
+
+def test_isolating_leaves_one_unit_active_and_restoring_brings_the_rest_back():
+    start = EditSet(members=("a", "b"))
+    alone = start.act("isolate", ["b"])
+    assert alone.active == ("b",) and alone.members == ("a", "b")
+    assert alone.act("restore", ["b"]) == start
+    assert alone.act("out", ["b"]).isolated is None
+
+
+def test_strengths_are_one_unless_set_and_a_round_makes_them_part_of_the_change():
+    dialled = EditSet(members=("a", "b")).at_strength(0.5, "a").at_strength(1.25)
+    assert (dialled.strength_of("a"), dialled.strength_of("b"), dialled.strength) == (0.5, 1.0, 1.25)
+    assert dialled.at_strength(1.0, "a").strengths == ()
+    assert dialled.joined(["c"]) == EditSet(members=("a", "b", "c"))
+
+
+@pytest.mark.parametrize("value", [-0.1, 2.1, True, "1", float("nan")])
+def test_a_strength_out_of_range_is_named(value):
+    with pytest.raises(InputError, match=r"choose one from 0 to 2\.$"):
+        EditSet().at_strength(value)
 
 
 def test_a_change_gives_a_new_set_and_leaves_the_old_one():
     first = EditSet(members=("a",))
-    first.want(["b"]), first.ban(["c"]), first.joined(["d"]), first.turned_down(["e"])
+    first.act("in", ["b"]), first.act("ban", ["c"]), first.joined(["d"]), first.turned_down(["e"])
     assert first == EditSet(members=("a",))
+
+
+def test_a_set_comes_back_from_json():
+    full = EditSet(("a", "b"), frozenset("c"), frozenset("a"), frozenset("d"), frozenset("e"), (("b", 0.5),), 1.5, "b")
+    assert EditSet.from_json(json.loads(json.dumps(full.to_json()))) == full
 
 
 def test_check_names_returns_known_names_and_refuses_others():

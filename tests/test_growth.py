@@ -19,6 +19,11 @@ from razor.step import evaluate
 SHORT = {"inner_steps": 2, "step_size": 0.02, "start_units": 2, "granularity": ("head", "mlp")}
 
 
+def same(a, b):
+    """Two patches are bit for bit the same."""
+    return a.deltas.keys() == b.deltas.keys() and all(torch.equal(d, b.deltas[w]) for w, d in a.deltas.items())
+
+
 @pytest.fixture
 def grow(trained, task):
     """settings -> a fresh growth on the shared model."""
@@ -32,7 +37,7 @@ def improving(grow):
     def start(**settings):
         growth, calls = grow(**SHORT | settings), count()
         better = lambda: Measure(0.9 - 0.001 * next(calls), 10, 0.0, 1.0)  # noqa: E731
-        growth.bench.evaluate = lambda split, edited: replace(growth.base, forget_accuracy=better())
+        growth.bench.evaluate = lambda *_, **__: replace(growth.base, forget_accuracy=better())
         return growth
 
     return start
@@ -44,7 +49,7 @@ def stuck(grow):
 
     def start(**settings):
         growth = grow(**SHORT | settings)
-        growth.bench.evaluate = lambda split, edited: growth.base
+        growth.bench.evaluate = lambda *_, **__: growth.base
         return growth
 
     return start
@@ -75,7 +80,7 @@ def test_growing_forgets_the_concept_and_keeps_the_rest_on_unseen_pictures(grow,
 def test_a_round_reports_what_its_patch_does(grow):
     growth = grow()
     done = growth.next_round()
-    assert evaluate(growth.adapter, growth.bench, done.patch, "search") == done.after == growth.now
+    assert evaluate(growth.adapter, growth.bench, growth.patch, "search") == done.after == growth.now
     assert done.after.forget_accuracy.value < done.before.forget_accuracy.value == 1.0
 
 
@@ -83,13 +88,14 @@ def test_a_round_edits_only_its_members(grow):
     growth = grow()
     done = growth.next_round()
     slices = {where for unit in growth.units if unit.name in done.members for where in unit.slices}
-    assert set(done.patch.deltas) <= slices
+    assert set(growth.patch.deltas) <= slices
 
 
 def test_the_same_seed_gives_the_same_patch(grow):
-    first, second = (grow(**SHORT).next_round().patch for _ in range(2))
-    assert first.deltas.keys() == second.deltas.keys()
-    assert all(torch.equal(delta, second.deltas[where]) for where, delta in first.deltas.items())
+    first, second = grow(**SHORT), grow(**SHORT)
+    for growth in (first, second):
+        growth.next_round()
+    assert same(first.patch, second.patch)
 
 
 # ---------------------------------------------------------------- it leaves the model alone
@@ -123,14 +129,30 @@ def test_the_edit_set_never_shrinks_over_accepted_rounds(improving):
     assert all(later.members[: len(r.members)] == r.members for r, later in pairwise(rounds))
 
 
-def test_wanted_units_join_first_and_banned_ones_never(improving):
+def test_locked_units_are_in_from_the_first_round_and_banned_ones_never(improving):
     growth = improving(rounds=9, tau=0.0)
     ranking = sorted(growth.scores(), key=lambda s: s.rank)
     best, last = ranking[0].unit.name, ranking[-1].unit.name
-    growth.edit_set = growth.edit_set.want([last]).ban([best])
-    added = [s.unit.name for r in growth.run() for s in r.added]
-    assert added[0] == last and best not in added
-    assert len(added) == 10 and growth.edit_set.wanted == frozenset()
+    growth.act("lock", [last])
+    growth.act("ban", [best])
+    rounds = list(growth.run())
+    assert rounds[0].members[0] == last and rounds[0].by_hand == f"with {last}"
+    assert best not in rounds[-1].members and len(rounds[-1].members) == 10
+
+
+def test_banning_every_unit_is_one_sentence(improving):
+    growth = improving()
+    growth.act("ban", [u.name for u in growth.units])
+    with pytest.raises(InputError, match=r"^All 12 units open to growth are banned; lift a ban"):
+        growth.next_round()
+
+
+def test_the_price_of_a_ban_names_the_units_passed_over(improving):
+    growth = improving(tau=0.0)
+    best = next(s.unit.name for s in growth.scores() if s.rank == 1)
+    assert growth.passed_over() == []
+    growth.act("ban", [best])
+    assert [s.unit.name for s in growth.passed_over()] == [best]
 
 
 def test_a_rejected_round_changes_nothing_and_says_so(stuck):
@@ -138,7 +160,7 @@ def test_a_rejected_round_changes_nothing_and_says_so(stuck):
     done = growth.next_round()
     assert not done.accepted and done.chosen == 0
     assert done.reason == "Rejected: no step brought the goal nearer, so nothing was changed."
-    assert done.patch.deltas == growth.patch.deltas == {} and done.members == growth.edit_set.members == ()
+    assert growth.patch.deltas == {} and done.members == growth.edit_set.members == ()
     assert growth.edit_set.rejected == {s.unit.name for s in done.added}
     assert growth.now == growth.base
 
@@ -158,15 +180,15 @@ def test_undo_takes_back_patch_edit_set_and_scores(improving):
     growth = improving()
     scores = growth.scores()
     first = growth.next_round()
-    kept = growth.edit_set
+    kept, patch = growth.edit_set, growth.patch
     growth.next_round()
     growth.undo()
     assert growth.scores() != scores
-    assert growth.patch is first.patch and growth.edit_set == kept and growth.now == first.after
+    assert same(growth.patch, patch) and growth.edit_set == kept and growth.now == first.after
     growth.undo()
     assert growth.patch == Patch() and growth.edit_set == EditSet() and growth.now == growth.base
     assert growth.scores() == scores
-    with pytest.raises(InputError, match=r"^There is no round to undo.$"):
+    with pytest.raises(InputError, match=r"^There is nothing to undo.$"):
         growth.undo()
 
 
@@ -178,12 +200,17 @@ def test_undoing_a_rejected_round_lets_its_units_be_tried_again(stuck):
     assert [s.unit for s in growth.next_round().added] == [s.unit for s in first.added]
 
 
-def test_reset_forgets_rounds_picks_and_bans(improving):
+def test_reset_goes_back_to_the_unedited_model_and_can_itself_be_undone(improving):
     growth = improving()
-    growth.edit_set = growth.edit_set.want(["image.0.mlp"]).ban(["text.0.mlp"])
+    growth.scores()
+    growth.act("lock", ["image.0.mlp"])
+    growth.act("ban", ["text.0.mlp"])
     growth.next_round()
+    patch = growth.patch
     growth.reset()
     assert growth.rounds == [] and growth.edit_set == EditSet() and growth.patch == Patch()
+    growth.undo()
+    assert same(growth.patch, patch) and growth.edit_set.banned == {"text.0.mlp"}
 
 
 def test_stopping_between_inner_steps_keeps_the_best_so_far(grow):
@@ -194,7 +221,7 @@ def test_stopping_between_inner_steps_keeps_the_best_so_far(grow):
     cut = growth.next_round(stop=lambda: next(asked))
     assert len(cut.trials) == 3 < len(whole.trials) and cut.trials == whole.trials[:3]
     assert cut.chosen > 0
-    measured = evaluate(growth.adapter, growth.bench, cut.patch, "search")
+    measured = evaluate(growth.adapter, growth.bench, growth.patch, "search")
     assert measured == cut.after
     assert growth.goal.key(cut.after) < growth.goal.key(cut.before)
 
@@ -222,7 +249,7 @@ def test_a_run_that_is_told_to_stop_runs_no_round(grow):
 def test_moving_alpha_scores_again_without_running_the_model(grow, monkeypatch):
     growth = grow()
     before = growth.scores()
-    monkeypatch.setattr("razor.growth.collect", lambda *_: pytest.fail("the model ran"))
+    monkeypatch.setattr("razor.growth.collect", lambda *_, **__: pytest.fail("the model ran"))
     growth.configure(RazorConfig(alpha=0.0))
     assert growth.scored
     assert [s.phi for s in growth.scores()] == pytest.approx([s.pressure for s in before])
@@ -238,9 +265,10 @@ def test_scores_are_computed_afresh_on_the_edited_model_unless_told_not_to(impro
 
 def test_only_the_chosen_towers_and_kinds_are_taken_in_unless_a_person_wants_another(improving):
     growth = improving(towers=("text",), granularity=("mlp",), tau=0.0)
-    growth.edit_set = growth.edit_set.want(["image.0.head.1"])
-    added = [s.unit.name for _ in range(2) for s in growth.next_round().added]
-    assert added[0] == "image.0.head.1" and set(added[1:]) == {"text.0.mlp", "text.1.mlp"}
+    growth.act("in", ["image.0.head.1"])
+    growth.next_round()
+    members = growth.next_round().members
+    assert members[0] == "image.0.head.1" and set(members[1:]) == {"text.0.mlp", "text.1.mlp"}
 
 
 @pytest.mark.parametrize("granularity, count", [(("head",), 12), (("mlp",), 12), (("head", "layer"), 16)])
@@ -264,3 +292,178 @@ def test_a_layer_taken_in_can_still_be_moved_after_layers_are_switched_off(grow)
     growth.undo()
     growth.undo()
     assert not growth.rounds and {s.unit.kind for s in growth.scores()} == {"head", "mlp"}
+
+
+# ---------------------------------------------------------------- by hand
+
+
+def test_a_unit_taken_out_and_put_back_gives_bit_equal_weights(grow, trained, weights_of):
+    growth = grow(**SHORT | {"start_units": 3})
+    growth.next_round()
+    with growth.patch.applied(trained.model):
+        before = weights_of(trained.model)
+    middle = growth.edit_set.members[1]
+    growth.act("out", [middle])
+    assert middle not in growth.edit_set.members
+    assert not {s for s in growth.every[middle].slices} & set(growth.patch.deltas)
+    growth.act("in", [middle])
+    with growth.patch.applied(trained.model):
+        after = weights_of(trained.model)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_taking_every_unit_out_is_the_unedited_model(grow):
+    growth = grow(**SHORT)
+    growth.next_round()
+    growth.act("out", growth.edit_set.members)
+    assert growth.patch == Patch() and growth.now == growth.base
+
+
+def test_a_toggle_is_measured_without_scoring_again(grow, monkeypatch):
+    growth = grow(**SHORT)
+    growth.next_round()
+    growth.scores()
+    monkeypatch.setattr("razor.growth.collect", lambda *_, **__: pytest.fail("scored again"))
+    monkeypatch.setattr("razor.growth.trial_step", lambda *_: pytest.fail("gradients again"))
+    growth.act("out", growth.edit_set.members[:1])
+    growth.act("in", [next(u.name for u in growth.units if u.name not in growth.edit_set.members)])
+    assert growth.known_evaluation(growth.edit_set) is None
+    assert growth.now == evaluate(growth.adapter, growth.bench, growth.patch, "search")
+    assert growth.known_evaluation(growth.edit_set) == growth.now
+
+
+def test_putting_a_unit_in_gives_it_one_trial_step_of_a_tenth_of_its_weights(grow, trained):
+    growth = grow(**SHORT)
+    unit = growth.units[0]
+    growth.scores()
+    growth.act("in", [unit.name])
+    step = torch.cat([growth.patch.deltas[where].flatten() for where in unit.slices])
+    assert step.norm().item() == pytest.approx(0.1 * unit.read(dict(trained.model.named_parameters())).norm().item())
+
+
+def test_a_trial_step_from_its_own_gradients_points_where_the_kept_one_does(grow):
+    growth = grow(**SHORT)
+    growth.scores()
+    kept = growth.change_of("text.0.head.0")
+    growth._by_hand.clear(), growth._trials.clear()
+    own = growth.change_of("text.0.head.0")
+    a, b = (torch.cat([p.deltas[s].flatten() for s in growth.every["text.0.head.0"].slices]) for p in (kept, own))
+    assert torch.cosine_similarity(a, b, dim=0) > 0.5  # other batches, and M beside R
+
+
+def test_strength_scales_the_change_and_full_strength_is_the_change_itself(grow):
+    growth = grow(**SHORT)
+    growth.next_round()
+    full, name = growth.patch, growth.edit_set.members[0]
+    growth.set_strength(0.5, name)
+    growth.set_strength(0.5)
+    where = growth.every[name].slices[0]
+    assert torch.equal(growth.patch.deltas[where], full.deltas[where] * 0.25)
+    growth.set_strength(1.0, name)
+    growth.set_strength(1.0)
+    assert same(growth.patch, full)
+
+
+def test_the_overshoot_guard_stops_at_the_last_strength_within_the_budgets(grow, monkeypatch):
+    growth = grow(**SHORT)
+    growth.next_round()
+    lossy = lambda s: replace(growth.base, retain_accuracy=Measure(0.95 if s.strength > 1.3 else 1.0, 9, 0.0, 1.0))  # noqa: E731
+    monkeypatch.setattr(growth, "evaluation", lossy)
+    assert growth.guarded(1.8) == 1.3
+    assert growth.guarded(1.2) == 1.2
+    assert growth.guarded(0.4) == 0.4
+
+
+def test_growth_goes_on_from_what_a_person_made_of_the_edit(improving):
+    growth = improving(start_units=2)
+    growth.next_round()
+    first, second = growth.edit_set.members
+    growth.act("out", [first])
+    growth.set_strength(0.8, second)
+    done = growth.next_round()
+    assert done.by_hand == f"without {first}; {second} at 80%"
+    assert first not in done.members and second in done.members
+    assert growth.edit_set.off == {first} and growth.edit_set.strengths == ()
+    growth.act("in", [first])
+    assert {s for s in growth.every[first].slices} <= set(growth.patch.deltas)
+
+
+def test_a_layer_and_a_head_inside_it_cannot_both_be_in(grow):
+    growth = grow(**SHORT)
+    growth.scores()
+    growth.act("in", ["image.0.head.0"])
+    said = growth.act("in", ["image.0.layer"])
+    assert "overlaps" in said and growth.edit_set.members == ("image.0.head.0",)
+
+
+def test_a_click_during_a_round_holds_after_it(improving):
+    growth = improving()
+    growth.scores()
+    outside = growth.units[-1].name
+
+    def click():
+        growth.act("ban", [outside])
+        with pytest.raises(InputError, match=r"^A round is under way"):
+            growth.undo()
+        return False
+
+    growth.next_round(stop=click)
+    assert growth.edit_set.banned == {outside}
+    growth.undo()
+    assert growth.edit_set.banned == frozenset()
+
+
+# ---------------------------------------------------------------- going back and branching
+
+
+def test_scrubbing_to_round_k_equals_a_fresh_run_stopped_at_k(improving):
+    long, short = improving(rounds=3), improving(rounds=2)
+    list(long.run()), list(short.run())
+    long.go(2)
+    assert same(long.patch, short.patch)
+    assert long.edit_set == short.edit_set and [r.members for r in long.rounds] == [r.members for r in short.rounds]
+    assert long.now == long.rounds[-1].after
+
+
+def test_growing_from_an_earlier_round_starts_a_branch_and_keeps_the_other(improving):
+    growth = improving()
+    for _ in range(2):
+        growth.next_round()
+    end = growth.patch
+    growth.go(1)
+    growth.act("ban", [growth.proposal()[0].unit.name])
+    growth.next_round()
+    assert growth.history.branches == {"Main": 2, "Branch 2": 3}
+    growth.history.switch("Main")
+    assert same(growth.patch, end)
+
+
+def test_replanning_starts_over_around_the_locks_and_bans(improving):
+    growth = improving()
+    growth.next_round()
+    locked, banned = growth.units[-1].name, growth.edit_set.members[0]
+    growth.act("lock", [locked])
+    growth.act("ban", [banned])
+    growth.replan("Around")
+    done = growth.next_round()
+    assert growth.history.position.branch == "Around" and len(growth.rounds) == 1
+    assert locked in done.members and banned not in done.members
+
+
+def test_a_lock_that_breaks_the_budgets_is_named(grow, monkeypatch):
+    growth = grow(**SHORT)
+    growth.scores()
+    growth.act("lock", ["image.0.mlp"])
+    harm = replace(growth.base, retain_accuracy=Measure(0.9, 9, 0.0, 1.0))
+    monkeypatch.setattr(growth, "evaluation", lambda s, *_: harm if "image.0.mlp" in s.members else growth.base)
+    assert growth.lock_price().startswith("image.0.mlp locked in: that alone breaks the budgets by 45.0 points")
+
+
+def test_edits_beneath_are_where_the_run_starts(grow, trained, task):
+    first = grow(**SHORT)
+    first.next_round()
+    second = Growth(trained, task, RazorConfig(**SHORT), beneath=first.patch)
+    assert second.base == evaluate(trained, first.bench, first.patch, "search") or (
+        second.base.forget_accuracy == first.now.forget_accuracy
+    )
+    assert second.patch == Patch()

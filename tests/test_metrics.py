@@ -76,13 +76,18 @@ def test_stability_is_the_same_every_time():
 
 def test_evaluation_as_json_rounds_and_keeps_none():
     half = Measure(0.5, 2, 0.0945312, 0.9054688)
-    found = Evaluation(
+    evaluation = Evaluation(
         forget_accuracy=half,
         forget_probability=half,
         retain_accuracy=half,
         neighbor_accuracy=None,
         cross_accuracy=None,
         retrieval_stability=half,
-    ).to_json()
+        association=-0.25,
+        by_neighbor={"dog": half},
+    )
+    found = evaluation.to_json()
+    assert Evaluation.from_json(found).association == -0.25
+    assert Evaluation.from_json(found).to_json() == found
     assert found["forget_accuracy"] == {"value": 0.5, "n": 2, "low": 0.09453, "high": 0.90547}
     assert found["neighbor_accuracy"] is None and found["cross_accuracy"] is None

@@ -35,13 +35,13 @@ class Bench:
 
     def __init__(self, model, g_f=(0.0, 7.0), g_k=(0.5, 0.0), metrics=lambda w: found(1 - w[1])):
         self.model, self.g_f, self.g_k, self.metrics = model, torch.tensor(g_f), torch.tensor(g_k), metrics
-        self.batches = []
+        self.batches, self.beneath = [], Patch()
 
     def step_terms(self, step, edited):
         self.batches.append(step)
         return {"forget": lambda: self.model.weight[0] @ self.g_f, "keep": lambda: self.model.weight[0] @ self.g_k}
 
-    def evaluate(self, split, edited):
+    def evaluate(self, split, edited, **_):
         assert split == "search"
         return self.metrics(self.model.weight[0].tolist())
 

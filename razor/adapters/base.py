@@ -3,10 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from PIL import Image
 from torch import Tensor, nn
 
 from razor.examples import Task
 from razor.metrics import Evaluation
+from razor.patches import Patch
 from razor.units import Unit
 
 # The three losses of one step, in the sign convention of losses.py; each call runs the model.
@@ -17,15 +19,38 @@ class Bench(Protocol):
     """One task on one model: pictures and texts already encoded for it, and the frozen model's answers."""
 
     task: Task
+    neighbours: Sequence[str]  # classes on the target's axis most likely to suffer
+    beneath: Patch  # edits the model already carries when this task starts, such as earlier concepts' patches
 
-    def scoring_terms(self) -> Terms:
-        """A_f over all forget gradient examples and R over the retain ones: what phi is computed from."""
+    def scoring_terms(self, draw: int = 0) -> Terms:
+        """A_f over all forget gradient examples and R over the retain ones: what phi is computed from.
+
+        Any `draw` but 0 takes as many examples with replacement instead, the same ones for the same number.
+        """
 
     def step_terms(self, step: int, edited: Sequence[str]) -> Terms:
         """The losses of one inner step, on a batch drawn from the gradient split by the step's number."""
 
-    def evaluate(self, split: str, edited: Sequence[str]) -> Evaluation:
-        """Metrics of the model as it is now; towers not named in `edited` are known to be as they were."""
+    def evaluate(self, split: str, edited: Sequence[str], first: Mapping[str, int] | None = None) -> Evaluation:
+        """Metrics of the model as it is now; towers not named in `edited` are known to be as they were.
+
+        Args:
+            first: tower -> number of its first edited block, where known; the blocks before it need not run again.
+        """
+
+    def similarity(self, pixels: Tensor) -> Tensor:
+        """How close the model now finds the concept to each picture, (n,) with a graph; pixels as it reads them."""
+
+    def concept_score(self, rows: Sequence[int]) -> Tensor:
+        """Mean similarity of the concept and these forget pictures of the search split, a scalar with a graph."""
+
+    def picture_embeddings(
+        self, side: str, split: str, edited: Sequence[str], first: Mapping[str, int] | None = None
+    ) -> Tensor:
+        """Unit vectors (n, d) of the "forget" or "retain" pictures of a split, arguments as in `evaluate`."""
+
+    def class_embeddings(self, edited: Sequence[str], first: Mapping[str, int] | None = None) -> list[Tensor]:
+        """Unit vectors (c, d) of the classes of each axis of the task, arguments as in `evaluate`."""
 
 
 class Adapter(Protocol):
@@ -45,5 +70,11 @@ class Adapter(Protocol):
     def fingerprint(self) -> str:
         """A hash of all weights: equal for equal models."""
 
-    def bench(self, task: Task, *, batch: int, mismatch_weight: float, seed: int) -> Bench:
-        """The task, made ready to run on this model."""
+    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """Pictures as the model reads them, (n, 3, height, width)."""
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (n, d)."""
+
+    def bench(self, task: Task, *, batch: int, mismatch_weight: float, seed: int, beneath: Patch = Patch()) -> Bench:
+        """The task, made ready to run on this model as it is with `beneath` applied."""

@@ -1,8 +1,10 @@
 """CLIP through open_clip: any model with a vision and a text tower of transformer blocks."""
 
 import hashlib
+import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +16,19 @@ from razor.adapters.base import Terms
 from razor.errors import ModelError
 from razor.examples import Axis, Example, Task
 from razor.metrics import Evaluation
-from razor.patches import digest, model_lock
+from razor.patches import Patch, digest, model_lock
+from razor.replay import PrefixCache
 from razor.units import Unit, find_units
 
 MARGIN = 4.0  # nats by which another class must lead before a forget picture is left alone: under 2 % is then left
 EVAL_BATCH = 256  # pictures or texts per forward when no gradient is needed
+
+# Runs one forward, given a name for its input: in full, or from a late block on (PrefixCache.run).
+Runner = Callable[[Hashable, Callable[[], Tensor]], Tensor]
+
+
+def _in_full(_batch: Hashable, forward: Callable[[], Tensor]) -> Tensor:
+    return forward()
 
 
 class ClipAdapter:
@@ -82,23 +92,24 @@ class ClipAdapter:
         """Pictures as the model reads them, (n, 3, side, side), on the CPU."""
         return torch.stack([self.preprocess(image) for image in images])
 
-    @torch.no_grad()
-    def embed_images(self, pixels: Tensor) -> Tensor:
+    def embed_images(self, pixels: Tensor, run: Runner = _in_full) -> Tensor:
         """Unit vectors (n, d) on the CPU."""
-        parts = [self.model.encode_image(part.to(self.device), normalize=True) for part in pixels.split(EVAL_BATCH)]
-        return torch.cat(parts).float().cpu()
+        return self._embed(self.model.encode_image, pixels, run)
+
+    def embed_texts(self, texts: Sequence[str], run: Runner = _in_full) -> Tensor:
+        """Unit vectors (n, d) on the CPU."""
+        return self._embed(self.model.encode_text, self.tokenizer(list(texts)), run)
 
     @torch.no_grad()
-    def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Unit vectors (n, d) on the CPU."""
-        tokens = self.tokenizer(list(texts))
-        parts = [self.model.encode_text(part.to(self.device), normalize=True) for part in tokens.split(EVAL_BATCH)]
-        return torch.cat(parts).float().cpu()
+    def _embed(self, encode: Callable[..., Tensor], inputs: Tensor, run: Runner) -> Tensor:
+        parts = enumerate(inputs.split(EVAL_BATCH))
+        done = [run((i, len(part)), partial(encode, part.to(self.device), normalize=True)) for i, part in parts]
+        return torch.cat(done).float().cpu()
 
-    def class_embeddings(self, axis: Axis) -> Tensor:
+    def class_embeddings(self, axis: Axis, run: Runner = _in_full) -> Tensor:
         """One unit vector per class (c, d): the mean over its prompts."""
         flat = [text for prompts in axis.prompts.values() for text in prompts]
-        groups = self.embed_texts(flat).split([len(prompts) for prompts in axis.prompts.values()])
+        groups = self.embed_texts(flat, run).split([len(prompts) for prompts in axis.prompts.values()])
         return F.normalize(torch.stack([group.mean(0) for group in groups]), dim=-1)
 
     def classify(self, images: Sequence[Image.Image], axis: Axis) -> Tensor:
@@ -107,10 +118,12 @@ class ClipAdapter:
             v, t = self.embed_images(self.pixels(images)), self.class_embeddings(axis)
         return (self.scale * v @ t.T).softmax(-1)
 
-    def bench(self, task: Task, *, batch: int = 192, mismatch_weight: float = 1.0, seed: int = 0) -> "ClipBench":
-        """The task, made ready to run on this model."""
-        with model_lock(self.model):
-            return ClipBench(self, task, batch=batch, mismatch_weight=mismatch_weight, seed=seed)
+    def bench(
+        self, task: Task, *, batch: int = 192, mismatch_weight: float = 1.0, seed: int = 0, beneath: Patch = Patch()
+    ) -> "ClipBench":
+        """The task, made ready to run on this model as it is with `beneath` applied."""
+        with beneath.applied(self.model):
+            return ClipBench(self, task, batch=batch, mismatch_weight=mismatch_weight, seed=seed, beneath=beneath)
 
 
 class _Side:
@@ -134,8 +147,10 @@ class ClipBench:
     Evaluate a split unedited (`edited=()`) before evaluating it edited: that is when the frozen answers are recorded.
     """
 
-    def __init__(self, adapter: ClipAdapter, task: Task, *, batch: int, mismatch_weight: float, seed: int):
-        self.adapter, self.task, self.batch, self.seed = adapter, task, batch, seed
+    def __init__(
+        self, adapter: ClipAdapter, task: Task, *, batch: int, mismatch_weight: float, seed: int, beneath: Patch
+    ):
+        self.adapter, self.task, self.batch, self.seed, self.beneath = adapter, task, batch, seed, beneath
         self.mismatch_weight = mismatch_weight
         self.axis = [axis.name for axis in task.axes].index(task.axis)
         self.target = task.axes[self.axis].classes.index(task.concept)
@@ -143,6 +158,8 @@ class ClipBench:
         self._frozen_images: dict[tuple[str, str], Tensor] = {}
         self._frozen_captions: dict[str, Tensor] = {}
         self._frozen_recall: dict[str, Tensor] = {}
+        self._frozen_association: dict[str, tuple[float, float]] = {}
+        self._prefixes = PrefixCache(adapter)
         self._frozen_classes = [adapter.class_embeddings(axis) for axis in task.axes]
         for side in ("forget", "retain"):
             self._frozen_images[side, "gradient"] = adapter.embed_images(self._side(side, "gradient").pixels)
@@ -150,10 +167,15 @@ class ClipBench:
 
     # What the method asks for
 
-    def scoring_terms(self) -> Terms:
-        """A_f over the forget gradient pictures (two batches of them at most) and R over one fixed retain batch."""
-        forget_rows = self._draw(len(self._side("forget", "gradient").captions), 2 * self.batch, "score/forget")
-        rows = self._draw(len(self._side("retain", "gradient").captions), self.batch, "score")
+    def scoring_terms(self, draw: int = 0) -> Terms:
+        """A_f over the forget gradient pictures (two batches of them at most) and R over one fixed retain batch.
+
+        Args:
+            draw: 0 the fixed pictures; any other number as many, drawn with replacement from the whole split.
+        """
+        choose = partial(self._redraw, draw) if draw else self._draw
+        forget_rows = choose(len(self._side("forget", "gradient").captions), 2 * self.batch, "score/forget")
+        rows = choose(len(self._side("retain", "gradient").captions), self.batch, "score")
         return {
             "forget": lambda: self._alignment(forget_rows),
             "retain": lambda: self._retain(rows),
@@ -174,13 +196,18 @@ class ClipBench:
             "keep": lambda: self._retain(rows, beside=beside, mismatch_weight=self.mismatch_weight, edited=edited),
         }
 
-    def evaluate(self, split: str, edited: Sequence[str] = ("image", "text")) -> Evaluation:
-        """Metrics on "search" or "test". Call under the model's lock when the model is edited."""
+    def evaluate(
+        self, split: str, edited: Sequence[str] = ("image", "text"), first: Mapping[str, int] | None = None
+    ) -> Evaluation:
+        """Metrics on "search" or "test". Call under the model's lock when the model is edited.
+
+        Args:
+            first: tower -> number of the first edited block, where known: the blocks before it are not run again.
+        """
+        first = first or {}
         forget, retain = self._side("forget", split), self._side("retain", split)
-        v_forget, v_retain = (self._image_features(side, split, edited) for side in ("forget", "retain"))
-        classes = self._frozen_classes
-        if "text" in edited:
-            classes = [self.adapter.class_embeddings(axis) for axis in self.task.axes]
+        v_forget, v_retain = (self._image_features(side, split, edited, first) for side in ("forget", "retain"))
+        classes = self._classes(edited, first)
         forget_guess = torch.stack([(v_forget @ t.T).argmax(1) for t in classes], 1)  # (n, axes)
         retain_guess = torch.stack([(v_retain @ t.T).argmax(1) for t in classes], 1)
         names = self.task.axes[self.axis].classes
@@ -189,9 +216,15 @@ class ClipBench:
         right = retain_guess == retain.classes
         asked = forget.classes >= 0
         asked[:, self.axis] = False
-        recall = self._recall(retain, v_retain, split, edited)
+        recall = self._recall(retain, v_retain, split, edited, first)
         probability = (self.adapter.scale * v_forget @ classes[self.axis].T).softmax(1)[:, self.target]
+        near_right = {
+            name: right[retain.classes[:, self.axis] == names.index(name), self.axis] for name in self.neighbours
+        }
         return Evaluation(
+            retain_probability=metrics.mean(self._right_probability(v_retain, retain, classes)),
+            association=self._association(v_forget, v_retain, classes[self.axis][self.target], split, edited),
+            by_neighbor={name: metrics.share(hits) for name, hits in near_right.items() if len(hits)},
             forget_probability=metrics.mean(probability),
             forget_accuracy=metrics.share(forget_guess[:, self.axis] == self.target),
             retain_accuracy=metrics.share(right[retain.classes >= 0]),
@@ -199,6 +232,44 @@ class ClipBench:
             cross_accuracy=metrics.share((forget_guess == forget.classes)[asked]) if asked.any() else None,
             retrieval_stability=metrics.stability(self._frozen_recall[split], recall),
         )
+
+    def _right_probability(self, v: Tensor, side: _Side, classes: Sequence[Tensor]) -> Tensor:
+        """Probability of the right class, for every axis a picture has a class on, in one row."""
+        parts = []
+        for number, t in enumerate(classes):
+            asked = side.classes[:, number] >= 0
+            p = (self.adapter.scale * v[asked] @ t.T).softmax(1)
+            parts.append(p.gather(1, side.classes[asked, number, None])[:, 0])
+        return torch.cat(parts)
+
+    def _association(self, v_forget: Tensor, v_retain: Tensor, t: Tensor, split: str, edited: Sequence[str]) -> float:
+        """Evaluation.association; NaN where the unedited model sees no difference."""
+        now = (v_forget @ t).mean().item()
+        if not edited:
+            self._frozen_association[split] = now, (v_retain @ t).mean().item()
+        full, none = self._frozen_association[split]
+        return (now - none) / (full - none) if full > none else math.nan
+
+    # What explanations ask for
+
+    def similarity(self, pixels: Tensor) -> Tensor:
+        """Cosine of each picture (n, 3, side, side) with the concept, (n,), by the model as it is now; with a graph."""
+        v = self.adapter.model.encode_image(pixels.to(self.adapter.device), normalize=True)
+        return v @ self._class_features(self.axis, ("text",), only=self.target)[0]
+
+    def concept_score(self, rows: Sequence[int]) -> Tensor:
+        """Mean similarity of these forget pictures of the search split, a scalar with a graph."""
+        return self.similarity(self._side("forget", "search").pixels[list(rows)]).mean()
+
+    def picture_embeddings(
+        self, side: str, split: str, edited: Sequence[str], first: Mapping[str, int] | None = None
+    ) -> Tensor:
+        """Unit vectors (n, d) of one set's pictures, on the CPU."""
+        return self._image_features(side, split, edited, first or {})
+
+    def class_embeddings(self, edited: Sequence[str], first: Mapping[str, int] | None = None) -> list[Tensor]:
+        """Unit vectors (c, d) of each axis's classes, on the CPU."""
+        return self._classes(edited, first or {})
 
     # Losses
 
@@ -286,18 +357,36 @@ class ClipBench:
     def _draw(self, n: int, size: int, key: str) -> Tensor:
         return torch.tensor(random.Random(f"{self.seed}/{key}").sample(range(n), min(n, size)))
 
-    def _image_features(self, side: str, split: str, edited: Sequence[str]) -> Tensor:
+    def _redraw(self, draw: int, n: int, size: int, key: str) -> Tensor:
+        """As many rows as `_draw`, with replacement."""
+        return torch.tensor(random.Random(f"{self.seed}/{key}/{draw}").choices(range(n), k=min(n, size)))
+
+    def _from(self, tower: str, first: Mapping[str, int], *batch: Hashable) -> Runner:
+        """Forwards of a named batch, from the first edited block on."""
+        return lambda part, forward: self._prefixes.run(tower, first.get(tower, 0), (*batch, part), forward)
+
+    def _classes(self, edited: Sequence[str], first: Mapping[str, int]) -> list[Tensor]:
+        """Class embeddings of every axis."""
+        if "text" not in edited:
+            return self._frozen_classes
+        runs = [self._from("text", first, "classes", axis.name) for axis in self.task.axes]
+        return [self.adapter.class_embeddings(axis, run) for axis, run in zip(self.task.axes, runs, strict=True)]
+
+    def _image_features(self, side: str, split: str, edited: Sequence[str], first: Mapping[str, int]) -> Tensor:
         if not edited and (side, split) not in self._frozen_images:
             self._frozen_images[side, split] = self.adapter.embed_images(self._side(side, split).pixels)
         if "image" in edited:
-            return self.adapter.embed_images(self._side(side, split).pixels)
+            pixels = self._side(side, split).pixels
+            return self.adapter.embed_images(pixels, self._from("image", first, side, split))
         return self._frozen_images[side, split]
 
-    def _recall(self, retain: _Side, v: Tensor, split: str, edited: Sequence[str]) -> Tensor:
+    def _recall(self, retain: _Side, v: Tensor, split: str, edited: Sequence[str], first: Mapping[str, int]) -> Tensor:
         texts = list(dict.fromkeys(retain.captions))
         if not edited and split not in self._frozen_captions:
             self._frozen_captions[split] = self.adapter.embed_texts(texts)
-        t = self.adapter.embed_texts(texts) if "text" in edited else self._frozen_captions[split]
+        t = self._frozen_captions[split]
+        if "text" in edited:
+            t = self.adapter.embed_texts(texts, self._from("text", first, "captions", split))
         place = {text: i for i, text in enumerate(texts)}
         own = torch.tensor([place[caption] for caption in retain.captions])
         recall = (v @ t.T).argmax(1) == own

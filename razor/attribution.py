@@ -1,0 +1,372 @@
+"""Why this head? What the concept's similarity owes to every head, to every pixel, and what one head alone does.
+
+A head's gate g multiplies what the head adds, which is the same as scaling its columns of the output projection:
+exact in every family, and it reaches nn.MultiheadAttention, which never calls its output projection as a module.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from razor.adapters.base import Adapter, Bench
+from razor.errors import InputError
+from razor.metrics import Evaluation
+from razor.patches import Patch
+from razor.replay import earliest_blocks
+from razor.step import edited, edited_towers, evaluate
+from razor.units import Slice, Unit
+
+Progress = Callable[[int, int], None]  # model runs done, and in all
+
+FOR, AGAINST = (230, 97, 1), (94, 60, 153)  # the ends of ColorBrewer's PuOr: safe for colour-blind readers
+COVER = 0.85  # opacity of the strongest pixels of an overlay
+
+
+# ---------------------------------------------------------------- every head
+
+
+@dataclass(frozen=True)
+class GateAttribution:
+    """How much of the concept's similarity each head is answerable for."""
+
+    method: str  # integrated_gradients | ablation
+    values: Mapping[str, float]  # unit name -> its share; under ablation, what closing its gate alone takes away
+    full: float  # the score with every gate open: the model as it is
+    closed: float  # the score with every gate shut
+    error: float | None  # sum of the values - (full - closed); integrated gradients make it small, ablation has none
+    seconds: float
+
+
+class _Stopped(Exception):
+    """Raised inside captum, which has no other way out."""
+
+
+class _Score(nn.Module):
+    """The concept's score as a module, so that functional_call can lend the model other weights."""
+
+    def __init__(self, model: nn.Module, score: Callable[[], Tensor]):
+        super().__init__()
+        self.model, self.score = model, score
+
+    def forward(self) -> Tensor:
+        return self.score()
+
+
+class _Gates:
+    """The score as a function of the gates, (1, L, H): a row per layer of either tower, a column per head."""
+
+    def __init__(self, model: nn.Module, units: Sequence[Unit], score: Callable[[], Tensor]):
+        self.score, self.device = _Score(model, score), next(model.parameters()).device
+        rows = {place: i for i, place in enumerate(dict.fromkeys((u.tower, u.layer) for u in units))}
+        self.places = [(rows[u.tower, u.layer], u.column) for u in units]
+        self.shape = (1, len(rows), 1 + max(u.column for u in units))
+        parameters = dict(model.named_parameters())
+        self.weights = {u.slices[-1].parameter: parameters[u.slices[-1].parameter].detach() for u in units}
+        self.columns = [u.slices[-1] for u in units]
+
+    def __call__(self, gates: Tensor) -> Tensor:
+        """(1, L, H) -> (1,)."""
+        factors = {name: weight.new_ones(weight.shape[1]) for name, weight in self.weights.items()}
+        for where, (row, column) in zip(self.columns, self.places, strict=True):
+            factors[where.parameter][where.start : where.stop] = gates[0, row, column]
+        lent = {f"model.{name}": weight * factors[name] for name, weight in self.weights.items()}
+        return functional_call(self.score, lent, ()).reshape(1)
+
+    def features(self) -> Tensor:
+        """(1, L, H) of head numbers; places without a head join the first one, which they do not change."""
+        numbers = torch.zeros(self.shape, dtype=torch.long, device=self.device)
+        for i, (row, column) in enumerate(self.places):
+            numbers[0, row, column] = i
+        return numbers
+
+
+def head_gates(
+    adapter: Adapter,
+    bench: Bench,
+    units: Sequence[Unit],
+    *,
+    method: str = "integrated_gradients",
+    patch: Patch = Patch(),
+    pictures: int = 16,
+    steps: int = 16,
+    progress: Progress = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> GateAttribution | None:
+    """Share of the concept's mean similarity on the search split's forget pictures by head. Leaves the model as found.
+
+    Args:
+        units: those that are no head are passed over.
+        method: "integrated_gradients" along all gates from shut to open, or "ablation", shutting one at a time.
+        pictures: forget pictures to average over, spread evenly over the split.
+        steps: points on the way of the integral.
+        stop: asked before every model run; True ends it all.
+
+    Returns:
+        None when stopped.
+
+    Raises:
+        InputError: no such method, or no head among the units.
+    """
+    if method not in ("integrated_gradients", "ablation"):
+        raise InputError(f"No attribution method {method!r}; choose integrated_gradients or ablation.")
+    heads = [unit for unit in units if unit.kind == "head"]
+    if not heads:
+        raise InputError("None of these units is an attention head; only heads have gates.")
+    started, runs = time.monotonic(), 0
+    total = 2 + (steps if method == "integrated_gradients" else len(heads) + 1)
+    rows = _spread(len(bench.task.forget.search), pictures)
+
+    def score(gates: Tensor) -> Tensor:
+        nonlocal runs
+        if stop():
+            raise _Stopped
+        value = gated(gates)
+        runs += 1
+        progress(min(runs, total), total)
+        return value
+
+    try:
+        with edited(adapter, bench, patch):
+            gated = _Gates(adapter.model, heads, lambda: bench.concept_score(rows))
+            opened = torch.ones(gated.shape, device=gated.device)
+            with torch.no_grad():
+                full, closed = score(opened).item(), score(torch.zeros_like(opened)).item()
+            found = _attribute(score, opened, gated.features(), method, steps)
+    except _Stopped:
+        return None
+    values = {unit.name: found[0, row, column].item() for unit, (row, column) in zip(heads, gated.places, strict=True)}
+    error = sum(values.values()) - (full - closed) if method == "integrated_gradients" else None
+    return GateAttribution(method, values, full, closed, error, time.monotonic() - started)
+
+
+def _attribute(score: Callable, opened: Tensor, features: Tensor, method: str, steps: int) -> Tensor:
+    from captum.attr import FeatureAblation, IntegratedGradients
+
+    if method == "ablation":
+        return FeatureAblation(score).attribute(opened, baselines=0, feature_mask=features)
+    with torch.enable_grad():
+        return IntegratedGradients(score).attribute(opened, baselines=0, n_steps=steps, internal_batch_size=1).detach()
+
+
+def _spread(n: int, wanted: int) -> list[int]:
+    """Up to `wanted` of n rows, evenly spaced."""
+    count = min(n, wanted)
+    return [i * n // count for i in range(count)]
+
+
+# ---------------------------------------------------------------- every pixel
+
+
+@dataclass(frozen=True)
+class PixelAttribution:
+    """Where in one picture the concept's similarity comes from, before the edit and after it."""
+
+    method: str  # integrated_gradients | occlusion
+    before: Tensor  # (H, W) of the picture as the model reads it; positive speaks for the concept
+    after: Tensor
+    scale: float  # one for both maps: values this far from zero get the full colour
+    similarity_before: float  # cosine of the picture with the concept
+    similarity_after: float
+
+
+def pixel_attribution(
+    adapter: Adapter, bench: Bench, picture: Image.Image, *, patch: Patch, method: str = "integrated_gradients"
+) -> PixelAttribution:
+    """Which pixels carry the similarity between the picture and the concept. Leaves the model as found.
+
+    Args:
+        method: "integrated_gradients" from a picture of zeros (the grey the model's normalisation calls average), or
+            "occlusion", hiding one square at a time behind that grey.
+
+    Raises:
+        InputError: no such method.
+    """
+    if method not in ("integrated_gradients", "occlusion"):
+        raise InputError(f"No attribution method {method!r}; choose integrated_gradients or occlusion.")
+    pixels = adapter.pixels([picture]).to(next(adapter.model.parameters()).device)
+    maps, similarities = [], []
+    for now in (Patch(), patch):
+        with edited(adapter, bench, now):
+            maps.append(_pixel_map(bench.similarity, pixels, method))
+            with torch.no_grad():
+                similarities.append(bench.similarity(pixels).item())
+    scale = torch.cat([m.abs().flatten() for m in maps]).quantile(0.995).item()
+    return PixelAttribution(method, *maps, scale or 1.0, *similarities)
+
+
+def overlay(image: Image.Image, map: Tensor, scale: float) -> Image.Image:
+    """The picture under a pixel map: orange speaks for the concept, purple against it, small values stay clear.
+
+    Args:
+        map: (H, W). A picture of another shape is cut to the centre, as models that read squares do.
+        scale: value that gets the full colour.
+    """
+    height, width = map.shape
+    side = max(1, min(image.width // width, image.height // height))
+    base = ImageOps.fit(image.convert("RGB"), (side * width, side * height))
+    strength = (map.float().cpu() / scale).clamp(-1, 1)
+    colours = torch.where((strength > 0)[..., None], torch.tensor(FOR), torch.tensor(AGAINST)).to(torch.uint8)
+    cover = Image.fromarray((strength.abs() * COVER * 255).to(torch.uint8).numpy()).resize(base.size, Image.BILINEAR)
+    return Image.composite(Image.fromarray(colours.numpy()).resize(base.size, Image.NEAREST), base, cover)
+
+
+def _pixel_map(similarity: Callable[[Tensor], Tensor], pixels: Tensor, method: str) -> Tensor:
+    """(1, 3, H, W) -> (H, W): the sum over the colours; under occlusion they are hidden together and count once."""
+    from captum.attr import IntegratedGradients, Occlusion
+
+    if method == "integrated_gradients":
+        with torch.enable_grad():
+            found = IntegratedGradients(similarity).attribute(pixels, baselines=0, n_steps=32, internal_batch_size=16)
+        return found[0].sum(0).detach().cpu()
+    side = max(1, pixels.shape[-1] // 8)
+    window, strides = (pixels.shape[1], side, side), (pixels.shape[1], max(1, side // 2), max(1, side // 2))
+    found = Occlusion(similarity).attribute(pixels, window, strides=strides, baselines=0, perturbations_per_eval=32)
+    return found[0].mean(0).cpu()
+
+
+# ---------------------------------------------------------------- one head
+
+
+@dataclass(frozen=True)
+class MovedPicture:
+    """A picture whose embedding leans on the unit."""
+
+    side: str  # forget | retain
+    index: int  # of getattr(task, side), in the split looked at
+    norm: float  # ||write||, on unit-length embeddings
+
+
+@dataclass(frozen=True)
+class MovedPrompt:
+    """A prompt whose embedding leans on the unit."""
+
+    axis: str
+    name: str  # the class it stands for
+    prompt: str
+    norm: float
+
+
+@dataclass(frozen=True)
+class Word:
+    """A class word beside the direction a unit writes in."""
+
+    axis: str
+    name: str
+    cosine: float  # with the class embedding, centred within its axis
+
+
+@dataclass(frozen=True)
+class HeadCard:
+    """What one unit does, found by switching it off.
+
+        write(x) = embedding of x - embedding of x with the unit's output at zero
+
+    That is its total effect: later blocks answer to the change as they would.
+    """
+
+    unit: Unit
+    before: Evaluation  # with the unit
+    after: Evaluation  # switched off alone
+    pictures: tuple[MovedPicture, ...]  # those that move most; () for a unit of the text tower
+    prompts: tuple[MovedPrompt, ...]  # the same for a unit of the text tower
+    shift: float  # ||mean write|| over the forget pictures, or over the concept's prompts
+    nearest: tuple[Word, ...]  # class words along the mean write, nearest first
+    farthest: tuple[Word, ...]  # the words it writes against, farthest first
+
+
+def explain_head(
+    adapter: Adapter, bench: Bench, unit: Unit, *, patch: Patch = Patch(), split: str = "search"
+) -> HeadCard:
+    """Switch one unit off and tell what changes. Works for heads, MLPs and layers; leaves the model as found."""
+    base = evaluate(adapter, bench, Patch(), split)
+    with edited(adapter, bench, patch):
+        towers, first = edited_towers(adapter, patch), earliest_blocks(adapter, patch)
+        before = bench.evaluate(split, towers, first) if patch.deltas else base
+        words = bench.class_embeddings(towers, first)
+        embedded = _embeddings(adapter, bench, unit.tower, split, towers, first)
+        with _switched_off(adapter, unit) as off:
+            towers, first = edited_towers(adapter, patch + off), earliest_blocks(adapter, patch + off)
+            after = bench.evaluate(split, towers, first)
+            write = embedded - _embeddings(adapter, bench, unit.tower, split, towers, first)
+    about = _about_concept(bench, unit.tower, split)
+    mean = write[about].mean(0)
+    norms = write.norm(dim=1)
+    ranked = _ranked_words(bench, words, mean)
+    return HeadCard(
+        unit,
+        before,
+        after,
+        pictures=_moved_pictures(bench, split, norms) if unit.tower == "image" else (),
+        prompts=_moved_prompts(bench, norms) if unit.tower == "text" else (),
+        shift=mean.norm().item(),
+        nearest=tuple(ranked[:5]),
+        farthest=tuple(ranked[:-4:-1]),
+    )
+
+
+@contextmanager
+def _switched_off(adapter: Adapter, unit: Unit) -> Iterator[Patch]:
+    """The model with the unit's output at zero: minus the weights, so that every bit comes back."""
+    parameters = dict(adapter.model.named_parameters())
+    off = Patch({s: -s.view(parameters[s.parameter]).detach().float().cpu() for s in _outputs(adapter, unit)})
+    with off.applied(adapter.model):
+        yield off
+
+
+def _outputs(adapter: Adapter, unit: Unit) -> list[Slice]:
+    """The last matrix of a head or an MLP is what it writes with; a layer writes with those of its parts."""
+    if unit.kind != "layer":
+        return [unit.slices[-1]]
+    parts = adapter.units(("head", "mlp"), (unit.tower,))
+    return [part.slices[-1] for part in parts if part.layer == unit.layer]
+
+
+def _embeddings(adapter, bench, tower: str, split: str, towers: Sequence[str], first: Mapping[str, int]) -> Tensor:
+    """Forget then retain pictures, or every prompt of every axis, (n, d)."""
+    if tower == "text":
+        return adapter.embed_texts([prompt for _, _, prompt in _prompts(bench)])
+    return torch.cat([bench.picture_embeddings(side, split, towers, first) for side in ("forget", "retain")])
+
+
+def _prompts(bench: Bench) -> list[tuple[str, str, str]]:
+    """(axis, class, prompt) of every prompt of the task."""
+    return [(a.name, name, prompt) for a in bench.task.axes for name, texts in a.prompts.items() for prompt in texts]
+
+
+def _about_concept(bench: Bench, tower: str, split: str) -> list[int]:
+    """Rows of `_embeddings` that are about the concept."""
+    if tower == "image":
+        return list(range(len(getattr(bench.task.forget, split))))
+    concept = (bench.task.axis, bench.task.concept)
+    return [i for i, (axis, name, _) in enumerate(_prompts(bench)) if (axis, name) == concept]
+
+
+def _moved_pictures(bench: Bench, split: str, norms: Tensor, count: int = 6) -> tuple[MovedPicture, ...]:
+    forget = len(getattr(bench.task.forget, split))
+    order = norms.argsort(descending=True)[:count].tolist()
+    places = [("forget", i) if i < forget else ("retain", i - forget) for i in order]
+    return tuple(MovedPicture(*place, norms[i].item()) for place, i in zip(places, order, strict=True))
+
+
+def _moved_prompts(bench: Bench, norms: Tensor, count: int = 6) -> tuple[MovedPrompt, ...]:
+    prompts = _prompts(bench)
+    return tuple(MovedPrompt(*prompts[i], norms[i].item()) for i in norms.argsort(descending=True)[:count].tolist())
+
+
+def _ranked_words(bench: Bench, classes: Sequence[Tensor], direction: Tensor) -> list[Word]:
+    """Class words by the cosine of their centred embeddings with a direction (d,), highest first.
+
+    Centred axis by axis: what all styles share tells one style from another no better than it does an object.
+    """
+    found = []
+    for axis, t in zip(bench.task.axes, classes, strict=True):
+        cosines = F.normalize(t - t.mean(0), dim=1) @ F.normalize(direction, dim=0)
+        found += [Word(axis.name, name, c) for name, c in zip(axis.classes, cosines.tolist(), strict=True)]
+    return sorted(found, key=lambda word: -word.cosine)
