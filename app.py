@@ -7,8 +7,22 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # no outside request
 
 import gradio as gr
 
-from components import compare_panel, edit_panel, examples_panel, model_panel, theme
-from components.studio import NAME, PURPOSE, Page, Studio
+from components import (
+    compare_panel,
+    drift_panel,
+    edit_panel,
+    examples_panel,
+    glossary,
+    guide,
+    model_panel,
+    stack_panel,
+    theme,
+    trust_panel,
+    why_panel,
+)
+from components.desk import Page
+from components.session import Sessions
+from components.studio import NAME, PURPOSE, Studio
 from razor import models
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError
@@ -17,26 +31,33 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def build_demo(
-    load: Callable[[str], ClipAdapter] = models.load, *, model: str = "mini-clip"
+    load: Callable[[str], ClipAdapter] = models.load,
+    *,
+    model: str = "mini-clip",
+    sessions: Sessions | None = None,
 ) -> tuple[gr.Blocks, Studio]:
-    """The page and its handlers; tests pass a `load` of their own."""
+    """The page and its handlers; tests pass a `load` and sessions of their own."""
     with gr.Blocks(title=NAME, fill_width=True, delete_cache=(3600, 86400)) as demo:
         page = place(model)
-        studio = Studio(page, load)
+        studio = Studio(page, load, sessions)
         wire(demo, studio)
-    demo.queue(api_open=False, max_size=16, default_concurrency_limit=4)
+    demo.queue(api_open=False, max_size=64, default_concurrency_limit=8)
     return demo, studio
 
 
 def place(model: str) -> Page:
     """Lay out all panels."""
-    header = gr.HTML(
-        theme.header_html(NAME, PURPOSE, f"{model}, bundled" if model in models.BUNDLED else model),
-        apply_default_css=False,
-    )
+    with gr.Row(elem_id="top"):
+        header = gr.HTML(
+            theme.header_html(NAME, PURPOSE, f"{model}, bundled" if model in models.BUNDLED else model),
+            apply_default_css=False,
+        )
+        toggle = guide.build_toggle()
+    guided = guide.build(toggle)
     with gr.Tabs(elem_id="screens") as tabs:
         with gr.Tab("1  Model & examples", id="model"), gr.Row():
             with gr.Column(scale=2, min_width=300):
+                offer = examples_panel.build_offer()
                 target, story, stop, status = examples_panel.build_target()
                 model_widgets = model_panel.build(model)
             with gr.Column(scale=5, min_width=520):
@@ -44,46 +65,148 @@ def place(model: str) -> Page:
                 own = examples_panel.build_own()
         with gr.Tab("2  Map & edit", id="edit"):
             edit = edit_panel.build()
+            trust, why = trust_panel.build(), why_panel.build()
+            drift, stack = drift_panel.build(), stack_panel.build()
         with gr.Tab("3  Compare", id="compare"):
             compare = compare_panel.build()
-    examples = examples_panel.ExamplesPanel(target, story, stop, status, gallery, *own)
-    return Page(header, tabs, model_widgets, examples, edit, compare)
+    examples = examples_panel.ExamplesPanel(target, story, stop, status, *offer, gallery, *own)
+    return Page(header, tabs, guided, model_widgets, examples, edit, trust, why, drift, stack, compare)
+
+
+PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
+HEAVY = PRIVATE | {"concurrency_id": "model", "concurrency_limit": 1}  # one queue slot for all that runs a model
 
 
 def wire(demo: gr.Blocks, studio: Studio) -> None:
-    """Connect widgets to handlers. Everything that runs a model shares one queue slot."""
+    """Connect widgets to handlers, screen by screen."""
     page = studio.page
-    examples, edit, compare = page.examples, page.edit, page.compare
-    drawn = [edit.map, edit.timeline, edit.tiles, edit.table, edit.status]
-    shown = [compare.cards, compare.tiles, compare.own, compare.status]
-    private = {"api_visibility": "private", "show_progress": "hidden"}
-    heavy = private | {"concurrency_id": "model", "concurrency_limit": 1}
-    first = [examples.gallery, examples.status, examples.story, page.model.card, page.header]
+    shown = [page.compare.left, page.compare.right, page.compare.cards, page.compare.tiles, page.compare.own,
+             page.compare.status]  # fmt: skip
+    views = [*page.trust.blank(), *page.why.blank(), *page.drift.blank()]
+    drawn = [*page.edit.drawn(), *shown, page.stack.list]
+    _wire_examples(demo, studio, drawn + views)
+    _wire_growth(studio, drawn)
+    _wire_map(studio, drawn)
+    _wire_insight(studio, drawn + views)
+    page.compare.refresh.click(
+        studio.compare, [page.compare.left, page.compare.right], [*shown, page.edit.timeline], **HEAVY
+    )
+    page.compare.ask.click(studio.ask, [page.compare.files, page.compare.labels], shown, **HEAVY)
+    guided = page.guide
+    steps = [
+        guided.box,
+        guided.toggle,
+        guided.steps,
+        guided.text,
+        guided.do,
+        guided.next,
+        page.tabs,
+        page.examples.status,
+    ]
+    guided.toggle.click(studio.toggle_guide, None, steps, **PRIVATE)
+    guided.steps.input(studio.guide_to, guided.steps, steps, **PRIVATE)
+    guided.next.click(studio.guide_on, None, steps, **PRIVATE)
+    guided.do.click(studio.guide_do, page.edit.settings(), [*steps, *drawn, *views], **HEAVY)
 
-    demo.load(studio.open_page, [examples.target, page.model.name], first, **private)
+
+def _wire_examples(demo: gr.Blocks, studio: Studio, drawn: list) -> None:
+    page, examples = studio.page, studio.page.examples
+    first = [examples.gallery, examples.status, examples.story, page.model.card, page.header]
+    offer = [examples.offer, examples.offer_text, examples.token, examples.status]
+    demo.load(studio.open_page, [examples.target, page.model.name, examples.token], offer, **PRIVATE)
     demo.unload(studio.close)
-    page.model.load.click(studio.choose_model, page.model.name, first + drawn + shown, **heavy)
+    examples.take_back.click(studio.take_back, None, [*first, *drawn, examples.offer, page.tabs], **HEAVY)
+    examples.discard.click(studio.discard, None, [examples.offer, examples.status], **PRIVATE)
+    page.model.load.click(studio.choose_model, page.model.name, first + drawn, **HEAVY)
     for event in (examples.target.change, examples.use_bundled.click):
-        event(studio.choose_target, examples.target, first + drawn + shown, **private)
-    for files in (examples.forget_files, examples.retain_files):
-        both = [examples.forget_files, examples.retain_files]
-        files.change(studio.read_own, both, [examples.captions, examples.status], **private)
+        event(studio.choose_target, examples.target, first + drawn, **PRIVATE)
+    both = [examples.forget_files, examples.retain_files]
+    for files in both:
+        files.change(studio.read_own, both, [examples.captions, examples.status], **PRIVATE)
     own = [examples.concept, examples.labels, examples.captions]
-    examples.use_own.click(studio.use_own, own, first + drawn + shown, **heavy)
-    examples.story.click(studio.tell, edit.settings(), [*first, *drawn, *shown, page.tabs], **heavy)
-    edit.score.click(studio.score, edit.settings(), drawn + shown, **heavy)
-    edit.grow_one.click(studio.grow_one, edit.settings(), drawn + shown, **heavy)
-    edit.grow.click(studio.grow, edit.settings(), drawn + shown, **heavy)
-    edit.undo.click(studio.undo, None, drawn + shown, **heavy)
-    edit.reset.click(studio.reset, None, drawn + shown, **heavy)
-    for stop, status in ((edit.stop, edit.status), (examples.stop, examples.status)):
-        stop.click(studio.stop, None, status, queue=False, **private)
+    examples.use_own.click(studio.use_own, own, first + drawn, **HEAVY)
+    told = examples.story.click(studio.tell, page.edit.settings(), [*first, *drawn, page.tabs], **HEAVY)
+    told.then(studio.choices, None, [page.trust.choices, page.why.example, page.trust.status], **PRIVATE)
+
+
+def _wire_growth(studio: Studio, drawn: list) -> None:
+    page, edit, trust, why = studio.page, studio.page.edit, studio.page.trust, studio.page.why
+    for button, work in ((edit.score, studio.score), (edit.grow_one, studio.grow_one), (edit.grow, studio.grow),
+                         (edit.replan, studio.replan)):  # fmt: skip
+        done = button.click(work, edit.settings(), drawn, **HEAVY)
+        done = done.then(studio.estimate, None, drawn, **HEAVY)
+        done = done.then(studio.choices, None, [trust.choices, why.example, trust.status], **PRIVATE)
+        views = [trust.spread, trust.agreement, trust.status]
+        done = done.then(studio.after_score, [trust.resample_auto, trust.alone_auto], drawn + views, **HEAVY)
+        attribution = [why.map, why.attribute_status]
+        done = done.then(studio.after_round, [why.attribute_auto, why.method], attribution, **HEAVY)
+        _then_views(studio, done)
+    for button, work in ((edit.undo, studio.undo), (edit.redo, studio.redo), (edit.reset, studio.reset)):
+        _then_estimate(studio, button.click(work, None, drawn, **PRIVATE), drawn)
+    _then_estimate(studio, edit.timeline.round_pick(studio.show_round, None, drawn, **PRIVATE), drawn)
+    _then_estimate(studio, edit.timeline.branch_change(studio.change_branch, None, drawn, **PRIVATE), drawn)
+    for stop, status in ((edit.stop, edit.status), (page.examples.stop, page.examples.status)):
+        stop.click(studio.stop, None, status, queue=False, **PRIVATE)
+
+
+def _wire_map(studio: Studio, drawn: list) -> None:
+    edit = studio.page.edit
+    clicked = edit.map.units_change(
+        studio.change_units, None, [edit.map, edit.estimate], trigger_mode="multiple", queue=False, **PRIVATE
+    )
+    _then_estimate(studio, clicked, drawn)
+    unit = [edit.unit, edit.unit_strength]
+    looked = edit.map.unit_focus(studio.look_at, None, unit, trigger_mode="always_last", **PRIVATE)
+    looked = [looked, edit.table.select(studio.pick_row, None, [edit.map, *unit, edit.status], **PRIVATE)]
+    looked.append(edit.scatter.point_pick(studio.pick_point, None, [edit.map, *unit, edit.status], **PRIVATE))
+    why = studio.page.why
+    for look in looked:
+        look.then(studio.after_look, why.explain_auto, [why.card, why.explain_status], **HEAVY)
+    brushed = [edit.brushed, edit.put_in, edit.status]
+    edit.scatter.points_select(studio.brush, None, brushed, trigger_mode="always_last", **PRIVATE)
+    _then_estimate(studio, edit.put_in.click(studio.put_in, None, drawn, **PRIVATE), drawn)
+    for slider, work in ((edit.strength, studio.dial), (edit.unit_strength, studio.dial_unit)):
+        _then_estimate(studio, slider.release(work, [slider, edit.guard], drawn, **HEAVY), drawn)
+    edit.map.tau_change(studio.brush_tau, None, edit.tau, trigger_mode="always_last", **PRIVATE)
+    resting = [edit.table, edit.scatter, edit.price, *unit]
     for slider in (edit.alpha, edit.tau):
-        slider.change(studio.rescale, edit.settings(), drawn, trigger_mode="always_last", **private)
-    edit.map.units_change(studio.change_units, None, edit.map, trigger_mode="multiple", **private)
-    edit.timeline.round_pick(studio.show_round, None, edit.status, **private)
-    compare.refresh.click(studio.compare, None, drawn + shown, **heavy)
-    compare.ask.click(studio.ask, [compare.files, compare.labels], shown, **heavy)
+        moved = slider.change(studio.rescale, edit.settings(), edit.map, trigger_mode="always_last", **PRIVATE)
+        moved.then(studio.rescaled, None, resting, trigger_mode="always_last", **PRIVATE)
+
+
+def _wire_insight(studio: Studio, drawn: list) -> None:
+    page, trust, why, drift, stack = (
+        studio.page, studio.page.trust, studio.page.why, studio.page.drift, studio.page.stack
+    )  # fmt: skip
+    trust.resample.click(studio.resample, None, [*drawn, trust.status], **HEAVY)
+    trust.alone.click(
+        studio.alone, None, [trust.agreement, trust.status, page.edit.unit, page.edit.unit_strength], **HEAVY
+    )
+    why.attribute.click(studio.attribute, why.method, [why.map, why.attribute_status], **HEAVY)
+    why.explain.click(studio.explain, None, [why.card, why.explain_status], **HEAVY)
+    why.look.click(studio.look, [why.example, why.pixel_method], [why.pixels, why.look_status], **HEAVY)
+    drift.run.click(studio.move, None, [drift.chart, drift.picked, drift.status], **HEAVY)
+    drift.chart.point_pick(studio.pick_picture, None, [drift.picked, drift.status], **HEAVY)
+    listed = [stack.list, stack.status]
+    stack.push.click(studio.push, None, listed, **PRIVATE)
+    stack.check.click(studio.check, None, listed, **HEAVY)
+    again = [page.examples.gallery, page.examples.story]
+    stack.list.stack_change(studio.change_stack, None, [*listed, *again, *drawn], **PRIVATE)
+
+
+def _then_estimate(studio: Studio, event, drawn: list) -> None:
+    """After a change by hand: measure it, then run the views that are switched on."""
+    _then_views(studio, event.then(studio.estimate, None, drawn, **HEAVY))
+
+
+def _then_views(studio: Studio, event) -> None:
+    why, drift = studio.page.why, studio.page.drift
+    event.then(
+        studio.after_change,
+        [why.look_auto, why.example, why.pixel_method, drift.auto],
+        [why.pixels, why.look_status, drift.chart, drift.picked, drift.status],
+        **HEAVY,
+    )
 
 
 def _only(model: str) -> Callable[[str], ClipAdapter]:
@@ -123,6 +246,7 @@ def launch(
             share=share,
             theme=theme.studio_theme(),
             css=theme.css(),
+            head=glossary.head(),
             footer_links=[],
             run_history=False,
             enable_monitoring=False,

@@ -29,22 +29,28 @@ def cards(elem_id: str, value: dict[str, Any] | None = None, visible: bool = Tru
 
 
 def cards_value(
-    groups: Sequence[Mapping[str, Any]], finding: str = "", empty: str = "", forget_label: str | None = None
+    groups: Sequence[Mapping[str, Any]],
+    finding: str = "",
+    empty: str = "",
+    forget_label: str | None = None,
+    sides: tuple[str, str] = ("original", "edited"),
 ) -> dict[str, Any]:
     """What `value` takes.
 
     Args:
         groups: title, kind (one of KINDS), note, and cards in the order to show them: image (see `image_url`), title,
-            truth, verdict (one of VERDICTS) and bars of label, before and after, as shares of 1.
+            truth, verdict (one of VERDICTS) and bars of label, before and after, as shares of 1. A card without bars
+            is drawn small, a verdict as its mark.
         finding: one sentence that says what the cards show.
         empty: what to do next, shown while there are no cards.
         forget_label: the class to forget; its bars are tagged. None tags the truth of the cards of kind "forget".
+        sides: what before and after are called.
 
     Raises:
         ValueError: a kind or a verdict is none of those named above.
     """
     clean = [_clean_group(group) for group in groups]
-    return {"groups": clean, "finding": finding, "empty": empty, "forget_label": forget_label}
+    return {"groups": clean, "finding": finding, "empty": empty, "forget_label": forget_label, "sides": list(sides)}
 
 
 def _clean_group(group: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The compare panel: the same pictures before and after the edit, in groups, worst first."""
+"""The compare panel: the same pictures on two sides, before and after an edit or two branches, worst first."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import gradio as gr
@@ -12,16 +12,22 @@ from components.theme import capital
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError
 from razor.examples import Axis, Example, Task
+from razor.growth import Growth
 from razor.patches import Patch
 
 PER_GROUP = 5  # one row on a wide page
 EMPTY = "Run the story, or grow the edit, and the same pictures appear here before and after."
+ORIGINAL, NOW = "original", "now"  # what a side can show, besides a branch's end
+SIDES = (ORIGINAL, NOW)
+_BRANCH = "branch:"
 
 
 @dataclass(frozen=True)
 class ComparePanel:
     """The widgets this panel owns."""
 
+    left: gr.Dropdown
+    right: gr.Dropdown
     cards: gr.HTML
     tiles: gr.HTML
     refresh: gr.Button
@@ -34,10 +40,13 @@ class ComparePanel:
 
 def build() -> ComparePanel:
     with gr.Row(elem_classes="actions"):
+        choices = _choices(())
+        left = gr.Dropdown(choices, value=ORIGINAL, label="Before", elem_id="compare-left", min_width=200)
+        right = gr.Dropdown(choices, value=NOW, label="After", elem_id="compare-right", min_width=200)
         refresh = gr.Button("Compare suggested pictures", elem_id="compare", min_width=240)
     status = gr.HTML(apply_default_css=False, elem_id="compare-status")
     tiles = gr.HTML(apply_default_css=False, elem_id="compare-tiles")
-    shown = cards("compare-cards", cards_value([], empty=EMPTY))
+    shown = cards("compare-cards", nothing())
     with gr.Accordion("Ask about your own pictures", open=True, elem_id="ask-own"), gr.Row():
         with gr.Column(scale=2, min_width=280):
             files = gr.File(file_count="multiple", file_types=["image"], label="Pictures", elem_id="ask-files")
@@ -50,37 +59,140 @@ def build() -> ComparePanel:
             )
             ask = gr.Button("Compare these", elem_id="ask")
     own = cards("own-cards", visible=False)
-    return ComparePanel(shown, tiles, refresh, status, files, labels, ask, own)
+    return ComparePanel(left, right, shown, tiles, refresh, status, files, labels, ask, own)
 
 
-def suggested(adapter: ClipAdapter, task: Task, patch: Patch, near: Sequence[str]) -> dict:
-    """Target, neighbours and unrelated test pictures before and after the edit."""
+# Sides ---------------------------------------------------------------------------------------------------------------
+
+
+def branch_of(side: str) -> str | None:
+    """The branch a side shows; None for the original and the edit as it stands."""
+    return side.removeprefix(_BRANCH) if side.startswith(_BRANCH) else None
+
+
+def side_name(side: str) -> str:
+    """What a side is called on the page."""
+    return {ORIGINAL: "original", NOW: "edited"}.get(side) or branch_of(side)
+
+
+def toggled(sides: tuple[str, str] | None, name: str) -> tuple[str, str] | None:
+    """The sides after a branch was chosen for comparison, or let go: one beside the edit, or two beside each other."""
+    chosen = [b for side in sides or () if (b := branch_of(side)) is not None]
+    chosen = [b for b in chosen if b != name] if name in chosen else [*chosen, name][-2:]
+    if not chosen:
+        return None
+    return _BRANCH + chosen[0], _BRANCH + chosen[1] if len(chosen) > 1 else NOW
+
+
+def renamed(sides: tuple[str, str] | None, name: str, to: str) -> tuple[str, str] | None:
+    """The sides after a branch got another name."""
+    return sides and tuple(_BRANCH + to if branch_of(side) == name else side for side in sides)
+
+
+def without(sides: tuple[str, str] | None, name: str) -> tuple[str, str] | None:
+    """The sides after a branch was deleted: the usual ones where it was among them."""
+    return None if any(branch_of(side) == name for side in sides or ()) else sides
+
+
+def side_choices(panel: ComparePanel, branches: Collection[str], sides: tuple[str, str] | None) -> dict:
+    """Both menus for the branches there are."""
+    left, right = sides or SIDES
+    choices = _choices(branches)
+    return {panel.left: gr.update(choices=choices, value=left), panel.right: gr.update(choices=choices, value=right)}
+
+
+def checked(left: str, right: str, branches: Collection[str]) -> tuple[str, str]:
+    """The sides chosen in the menus.
+
+    Raises:
+        InputError: a side is none there is, such as a branch that was deleted meanwhile.
+    """
+    for side in (left, right):
+        if side not in SIDES and branch_of(str(side)) not in branches:
+            raise InputError(
+                f"There is no branch {branch_of(str(side)) or side!r} any more; compare the original with the edit, "
+                "or pick another branch."
+            )
+    return left, right
+
+
+def _choices(branches: Collection[str]) -> list[tuple[str, str]]:
+    named = [(f"Branch: {name}", _BRANCH + name) for name in branches]
+    return [("The original model", ORIGINAL), ("The edit as it stands", NOW), *named]
+
+
+# Cards ---------------------------------------------------------------------------------------------------------------
+
+
+def nothing() -> dict:
+    """The cards before anything is compared."""
+    return cards_value([], empty=EMPTY)
+
+
+def suggested(
+    growth: Growth, patches: Sequence[Patch], sides: tuple[str, str] = SIDES, known: dict | None = None
+) -> dict:
+    """Target, neighbours and unrelated test pictures on both sides.
+
+    Args:
+        patches: the whole edit of the left and of the right side.
+        known: where the unedited model's answers are kept from one call to the next.
+    """
+    task, known = growth.task, {} if known is None else known
+    groups = [(*group, [(_axis_of(e, task), e) for e in examples]) for *group, examples in _groups(growth) if examples]
+    asked = [pair for *_, pairs in groups for pair in pairs]
+    answers = []
+    for patch in patches:
+        if patch.deltas:
+            answers.append(answers_of(growth.adapter, patch, asked))
+        else:
+            answers.append(_unedited(growth, asked, known))
+    rows = zip(asked, *answers, strict=True)
+    built, counts = [], {}
+    for title, kind, note, pairs in groups:
+        made = [_card(e, axis, *next(rows)[1:], task) for axis, e in pairs]
+        made.sort(key=lambda card: card["loss"], reverse=kind != "forget")  # worst first
+        counts[kind] = [card.pop("seen") for card in made]
+        for card in made:
+            card.pop("loss")
+        built.append({"title": title, "kind": kind, "note": note, "cards": made})
+    names = tuple(map(side_name, sides))
+    finding = _finding(task.concept, counts, names if sides[0] != ORIGINAL else None)
+    return cards_value(built, finding, EMPTY, forget_label=task.concept, sides=names)
+
+
+def _unedited(growth: Growth, asked: Sequence[tuple[Axis, Example]], known: dict) -> list[Tensor]:
+    if "unedited" not in known:
+        known["unedited"] = answers_of(growth.adapter, Patch(), asked)
+    return known["unedited"]
+
+
+def _groups(growth: Growth) -> list[tuple[str, str, str, list[Example]]]:
+    task, near = growth.task, growth.bench.neighbours
     test, axis = task.retain.test, next(a for a in task.axes if a.name == task.axis)
-    groups = [
-        (
-            "Target",
-            "forget",
-            f"pictures of {task.concept}; suppressed is what was asked for",
-            _spread(task.forget.test),
-        ),
-        ("Nearest neighbours", "neighbour", "the first to suffer: " + ", ".join(near), _with_class(test, axis, near)),
+    target = f"pictures of {task.concept}; suppressed is what was asked for"
+    beside = "the first to suffer: " + ", ".join(near)
+    return [
+        ("Target", "forget", target, _spread(task.forget.test)),
+        ("Nearest neighbours", "neighbour", beside, _with_class(test, axis, near)),
         ("Unrelated", "retain", "should answer as before", _unrelated(test, task, near)),
     ]
-    built, counts = [], {}
-    for title, kind, note, examples in groups:
-        if not examples:
-            continue
-        made = [
-            card for chosen, group in _by_axis(examples, task) for card in compare(adapter, chosen, patch, group, task)
-        ]
-        made.sort(key=lambda card: card.pop("loss"), reverse=kind != "forget")  # worst first
-        good = "suppressed" if kind == "forget" else "kept"
-        counts[kind] = (sum(card["verdict"] == good for card in made), len(made))
-        built.append({"title": title, "kind": kind, "note": note, "cards": made})
-    return cards_value(built, _finding(task.concept, counts), EMPTY, forget_label=task.concept)
 
 
-def own_pictures(adapter: ClipAdapter, patch: Patch, paths: Sequence[str], labels: str, task: Task | None) -> dict:
+def preview(shown: dict) -> dict:
+    """The suggested comparison in small: each picture with its verdict."""
+    groups = [{**group, "note": "", "cards": [{**c, "bars": []} for c in group["cards"]]} for group in shown["groups"]]
+    return cards_value(groups, shown["finding"], EMPTY)
+
+
+def own_pictures(
+    adapter: ClipAdapter,
+    patches: Sequence[Patch],
+    paths: Sequence[str],
+    labels: str,
+    task: Task | None,
+    sides: tuple[str, str] = SIDES,
+) -> dict:
     """A person's own pictures against their own labels or the task's classes."""
     names = [name.strip() for name in labels.split(",") if name.strip()]
     if len(names) == 1:
@@ -94,24 +206,32 @@ def own_pictures(adapter: ClipAdapter, patch: Patch, paths: Sequence[str], label
     else:
         raise InputError("Give the labels to choose from, separated by commas.")
     loaded = read_files(paths)
-    made = compare(adapter, axis, patch, loaded.examples, None)
-    for card in made:
-        card.pop("loss")
+    made = compare(adapter, axis, patches, loaded.examples, None)
     changed = sum(card["verdict"] == "changed" for card in made)
+    for card in made:
+        card.pop("loss"), card.pop("seen")
     group = {"title": "Your pictures", "kind": "own", "note": " ".join(loaded.warnings), "cards": made}
     finding = f"The first answer changed for {changed} of {len(made)} pictures."
-    return cards_value([group], finding, forget_label=task.concept if task else None)
+    return cards_value(
+        [group], finding, forget_label=task.concept if task else None, sides=tuple(map(side_name, sides))
+    )
 
 
 def compare(
-    adapter: ClipAdapter, axis: Axis, patch: Patch, examples: Sequence[Example], task: Task | None
+    adapter: ClipAdapter, axis: Axis, patches: Sequence[Patch], examples: Sequence[Example], task: Task | None
 ) -> list[dict]:
-    """One card a picture: probabilities of the likeliest classes before and after."""
-    images = [e.image for e in examples]
-    before = adapter.classify(images, axis)
+    """One card a picture: probabilities of the likeliest classes under each of two edits."""
+    asked = [(axis, e) for e in examples]
+    answers = [answers_of(adapter, patch, asked) for patch in patches]
+    return [_card(e, axis, b, a, task) for e, b, a in zip(examples, *answers, strict=True)]
+
+
+def answers_of(adapter: ClipAdapter, patch: Patch, asked: Sequence[tuple[Axis, Example]]) -> list[Tensor]:
+    """Class probabilities for each picture on the axis it is asked about, with every axis encoded once."""
     with patch.applied(adapter.model):
-        after = adapter.classify(images, axis)
-    return [_card(e, axis, b, a, task) for e, b, a in zip(examples, before, after, strict=True)]
+        v = adapter.embed_images(adapter.pixels([e.image for _, e in asked]))
+        classes = {name: adapter.class_embeddings(axis) for name, axis in {a.name: a for a, _ in asked}.items()}
+    return [(adapter.scale * v[i] @ classes[axis.name].T).softmax(-1) for i, (axis, _) in enumerate(asked)]
 
 
 def _card(e: Example, axis: Axis, before: Tensor, after: Tensor, task: Task | None) -> dict:
@@ -132,18 +252,14 @@ def _card(e: Example, axis: Axis, before: Tensor, after: Tensor, task: Task | No
         "verdict": verdict,
         "bars": [{"label": names[i], "before": before[i].item(), "after": after[i].item()} for i in order],
         "loss": (before[watched] - after[watched]).item(),
+        "seen": (was == truth, now == truth, was == now),
     }
 
 
-def _by_axis(examples: Sequence[Example], task: Task) -> list[tuple[Axis, list[Example]]]:
-    """Each picture with the axis it is asked about: the target's where it has a class there, else its first."""
-    asked: dict[str, list[Example]] = {}
-    for e in examples:
-        name = (
-            task.axis if task.axis in e.labels else next((a.name for a in task.axes if a.name in e.labels), task.axis)
-        )
-        asked.setdefault(name, []).append(e)
-    return [(next(a for a in task.axes if a.name == name), group) for name, group in asked.items()]
+def _axis_of(e: Example, task: Task) -> Axis:
+    """The axis a picture is asked about: the target's where it has a class there, else its first."""
+    name = task.axis if task.axis in e.labels else next((a.name for a in task.axes if a.name in e.labels), task.axis)
+    return next(a for a in task.axes if a.name == name)
 
 
 def _spread(examples: Sequence[Example]) -> list[Example]:
@@ -167,11 +283,19 @@ def _unrelated(examples: Sequence[Example], task: Task, near: Sequence[str]) -> 
     return turns[:PER_GROUP]
 
 
-def _finding(concept: str, counts: dict[str, tuple[int, int]]) -> str:
+def _finding(concept: str, counts: dict[str, list[tuple]], names: tuple[str, str] | None) -> str:
+    """What the cards show; `names` are the two sides' where neither is the original."""
     parts = []
     if "forget" in counts:
-        parts.append(f"{concept} is suppressed in {counts['forget'][0]} of {counts['forget'][1]} pictures shown")
+        seen, n = counts["forget"], len(counts["forget"])
+        left, right = (sum(card[i] for card in seen) for i in range(2))
+        if names:
+            parts.append(f"of {n} pictures of {concept} {names[0]} recognises {left} and {names[1]} {right}")
+        else:
+            gone = sum(was and not now for was, now, _ in seen)
+            parts.append(f"{concept} is suppressed in {gone} of {n} pictures shown")
     for kind, name in (("neighbour", "neighbours"), ("retain", "unrelated pictures")):
         if kind in counts:
-            parts.append(f"{counts[kind][0]} of {counts[kind][1]} {name} keep their answer")
+            same = sum(alike for _, _, alike in counts[kind])
+            parts.append(f"{same} of {len(counts[kind])} {name} {'answer alike' if names else 'keep their answer'}")
     return capital("; ".join(parts)) + "."

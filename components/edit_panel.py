@@ -1,21 +1,26 @@
-"""The map-and-edit panel: settings, actions, map, timeline, and the sentences that say what they show."""
+"""The map-and-edit panel: settings, actions, map, timeline, and the values that draw them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import gradio as gr
 
-from components.head_map import head_map, map_value, score_domain
-from components.theme import capital, tile_html, tiles_html
+from components import reading
+from components.cards import cards
+from components.chart import chart, chart_value, literal, marked_value
+from components.compare_panel import branch_of
+from components.head_map import UnitState, head_map, map_value, score_domain
 from components.timeline import timeline, timeline_value
 from razor.config import RazorConfig
+from razor.edit_set import MAX_STRENGTH
 from razor.growth import Growth
-from razor.metrics import Evaluation, Measure
+from razor.history import State
+from razor.metrics import Evaluation
 from razor.scoring import UnitScore, ranked, threshold
 
 TOWER_TITLES = {"image": "Image tower", "text": "Text tower"}
-_CURVES = ("forget_accuracy", "retain_accuracy")
 KINDS = {"heads": "head", "MLPs": "mlp", "whole layers": "layer"}
+CURVE_POINTS = 60  # points of the iso-phi curve
 
 
 @dataclass(frozen=True)
@@ -25,12 +30,24 @@ class EditPanel:
     map: gr.HTML
     timeline: gr.HTML
     tiles: gr.HTML
+    estimate: gr.HTML
+    preview: gr.HTML
     table: gr.Dataframe
+    scatter: gr.HTML
+    brushed: gr.HTML
+    put_in: gr.Button
+    unit: gr.HTML
+    unit_strength: gr.Slider
+    strength: gr.Slider
+    guard: gr.Checkbox
+    price: gr.HTML
+    replan: gr.Button
     status: gr.HTML
     score: gr.Button
     grow_one: gr.Button
     grow: gr.Button
     undo: gr.Button
+    redo: gr.Button
     reset: gr.Button
     stop: gr.Button
     alpha: gr.Slider
@@ -57,6 +74,13 @@ class EditPanel:
             self.kinds,
         ]
 
+    def drawn(self) -> list[gr.components.Component]:
+        """Everything that follows the growth."""
+        return [
+            self.map, self.timeline, self.tiles, self.estimate, self.preview, self.table, self.scatter, self.unit,
+            self.unit_strength, self.strength, self.price, self.status,
+        ]  # fmt: skip
+
 
 def build() -> EditPanel:
     d = RazorConfig()
@@ -64,21 +88,39 @@ def build() -> EditPanel:
         score = gr.Button("Score", variant="primary", elem_id="score", min_width=110)
         grow_one = gr.Button("Grow one round", elem_id="grow-one", min_width=140)
         grow = gr.Button("Grow to target", elem_id="grow", min_width=140)
-        undo = gr.Button("Undo", elem_id="undo", min_width=90)
-        reset = gr.Button("Reset", elem_id="reset", min_width=90)
         stop = gr.Button("Stop", variant="stop", elem_id="stop", min_width=90)
+        undo = gr.Button("Undo", elem_id="undo", min_width=90)
+        redo = gr.Button("Redo", elem_id="redo", min_width=90)
+        reset = gr.Button("Start over", elem_id="reset", min_width=110)
     status = gr.HTML(apply_default_css=False, elem_id="edit-status")
-    with gr.Row():
+    with gr.Row(elem_classes="edit-row"):
         with gr.Column(scale=7, min_width=560):
-            the_map = head_map()
-        with gr.Column(scale=2, min_width=220, elem_classes="panel"):
-            alpha = gr.Slider(
-                0, 4, d.alpha, step=0.25, label="alpha", info="How much a conflict with the retain set counts"
+            the_map = head_map(label="Layer by head map")
+            estimate = gr.HTML(apply_default_css=False, elem_id="estimate")
+            preview = cards("preview", visible=False)
+        with gr.Column(scale=2, min_width=264, elem_classes=["panel", "side"]):
+            unit = gr.HTML(reading.no_unit_html(), apply_default_css=False, elem_id="unit-card")
+            unit_strength = gr.Slider(
+                0, MAX_STRENGTH, 1, step=0.05, label="Strength of this unit", elem_id="unit-strength", interactive=False
             )
-            tau = gr.Slider(0, 0.95, d.tau, step=0.05, label="tau", info="Only units above this share of phi may join")
-            rho = gr.Slider(0.05, 1, d.rho, step=0.05, label="rho", info="Strength of forgetting in each step")
-            rounds = gr.Slider(1, 12, d.rounds, step=1, label="Rounds at most")
-            with gr.Accordion("More settings", open=False):
+            strength = gr.Slider(
+                0, MAX_STRENGTH, 1, step=0.05, label="Strength of the whole edit", elem_id="strength",
+                info="1 is the edit as it was grown",
+            )  # fmt: skip
+            guard = gr.Checkbox(True, label="Overshoot guard", info="Stop before a budget breaks", elem_id="guard")
+            price = gr.HTML(apply_default_css=False, elem_id="price")
+            replan = gr.Button("Re-plan around locks and bans", size="sm", elem_id="replan")
+            alpha = gr.Slider(
+                0, 4, d.alpha, step=0.25, label="alpha", info="How much a conflict with the retain set counts",
+                elem_id="alpha",
+            )  # fmt: skip
+            tau = gr.Slider(
+                0, 0.95, d.tau, step=0.01, label="tau", info="Only units above this share of phi may join",
+                elem_id="tau",
+            )  # fmt: skip
+            with gr.Accordion("Growth settings", open=False, elem_id="growth-settings"):
+                rounds = gr.Slider(1, 12, d.rounds, step=1, label="Rounds at most")
+                rho = gr.Slider(0.05, 1, d.rho, step=0.05, label="rho", info="Strength of forgetting in each step")
                 step_size = gr.Slider(
                     0.002, 0.1, d.step_size, step=0.002, label="Step size", info="Relative to the weights"
                 )
@@ -92,16 +134,24 @@ def build() -> EditPanel:
                 kinds = gr.CheckboxGroup([*KINDS], value=["heads"], label="Units growth may take")
     tiles = gr.HTML(apply_default_css=False, elem_id="tiles")
     line = timeline()
-    with gr.Accordion("Ranked units", open=False):
-        table = gr.Dataframe(
-            headers=["rank", "unit", "phi", "pressure", "separation", "forget / retain", "state"],
-            interactive=False,
-            show_search="filter",
-            elem_id="ranking",
-        )
+    with gr.Accordion("Ranked units, and pressure against separation", open=False, elem_id="ranked"), gr.Row():
+        with gr.Column(scale=5, min_width=420):
+            table = gr.Dataframe(
+                headers=["rank", "unit", "phi", "pressure", "separation", "forget / retain", "state"],
+                interactive=False,
+                show_search="filter",
+                elem_id="ranking",
+            )
+        with gr.Column(scale=4, min_width=420, elem_classes="panel"):
+            scatter = chart("scatter", "Score the model to see where its units lie.")
+            brushed = gr.HTML(apply_default_css=False, elem_id="brushed")
+            put_in = gr.Button("Put the selected units in", size="sm", elem_id="put-in", interactive=False)
     return EditPanel(
-        the_map, line, tiles, table, status, score, grow_one, grow, undo, reset, stop,
-        alpha, tau, rho, rounds, step_size, inner, budget, towers, kinds,
+        map=the_map, timeline=line, tiles=tiles, estimate=estimate, preview=preview, table=table, scatter=scatter,
+        brushed=brushed, put_in=put_in, unit=unit, unit_strength=unit_strength, strength=strength, guard=guard,
+        price=price, replan=replan, status=status, score=score, grow_one=grow_one, grow=grow, undo=undo, redo=redo,
+        reset=reset, stop=stop, alpha=alpha, tau=tau, rho=rho, rounds=rounds, step_size=step_size, inner_steps=inner,
+        budget=budget, towers=towers, kinds=kinds,
     )  # fmt: skip
 
 
@@ -120,147 +170,221 @@ def config_from(alpha, tau, rho, rounds, step_size, inner_steps, budget, towers,
     )
 
 
-def towers_of(scores: Sequence[UnitScore], growth: Growth) -> list[dict]:
-    """Scores as the grids the map draws: rows are layers, columns heads, then the MLP and the whole layer."""
-    parameters = dict(growth.adapter.model.named_parameters())
-    grids = []
-    for tower in dict.fromkeys(s.unit.tower for s in scores):
-        mine = [s for s in scores if s.unit.tower == tower]
-        heads = max((s.unit.column for s in mine), default=-1) + 1
-        extra = [kind for kind in ("mlp", "layer") if any(s.unit.kind == kind for s in mine)]
-        height = max(s.unit.layer for s in mine) + 1
-        grid: dict = {
-            key: [[None] * (heads + len(extra)) for _ in range(height)]
-            for key in ("units", "phi", "pressure", "separation", "ratio", "rank", "parameters")
-        }
-        for s in mine:
-            column = s.unit.column if s.unit.kind == "head" else heads + extra.index(s.unit.kind)
-            cell = {**vars(s), "units": s.unit.name, "parameters": s.unit.size(parameters)}
-            for key in grid:
-                grid[key][s.unit.layer][column] = cell[key]
+# The map -------------------------------------------------------------------------------------------------------------
+
+
+def grids(units: Sequence, cells: Mapping[str, Mapping[str, object]]) -> list[dict]:
+    """Towers as the map takes them: rows are layers, columns heads, then the MLP and the whole layer.
+
+    Args:
+        cells: grid name -> unit name -> what stands in its cell.
+    """
+    towers = []
+    for tower in dict.fromkeys(u.tower for u in units):
+        mine = [u for u in units if u.tower == tower]
+        heads = max((u.column for u in mine), default=-1) + 1
+        extra = [kind for kind in ("mlp", "layer") if any(u.kind == kind for u in mine)]
+        height = max(u.layer for u in mine) + 1
+        grid: dict = {key: [[None] * (heads + len(extra)) for _ in range(height)] for key in ("units", *cells)}
+        for u in mine:
+            column = u.column if u.kind == "head" else heads + extra.index(u.kind)
+            grid["units"][u.layer][column] = u.name
+            for key, values in cells.items():
+                grid[key][u.layer][column] = values.get(u.name)
         columns = [*map(str, range(heads)), *({"mlp": "MLP", "layer": "all"}[kind] for kind in extra)]
         rows = [f"layer {i}" for i in range(height)]
-        grids.append({"name": tower, "title": TOWER_TITLES.get(tower, tower), "rows": rows, "columns": columns, **grid})
-    return grids
+        towers.append(
+            {"name": tower, "title": TOWER_TITLES.get(tower, tower), "rows": rows, "columns": columns, **grid}
+        )
+    return towers
 
 
-def map_of(growth: Growth, domain: dict | None = None) -> dict:
+def towers_of(growth: Growth, scores: Sequence[UnitScore], spread=None) -> list[dict]:
+    """The grids of a scoring, with the intervals of phi where the score was resampled."""
+    open_units = {s.unit.name for s in growth.candidates(scores)}
+    measures = ("phi", "pressure", "separation", "ratio", "rank")
+    cells: dict[str, dict] = {key: {s.unit.name: getattr(s, key) for s in scores} for key in measures}
+    cells["parameters"] = growth.sizes
+    cells["open"] = {s.unit.name: s.unit.name in open_units for s in scores}
+    if spread:
+        alpha = growth.config.alpha
+        for key in ("low", "high", "unstable"):
+            cells[key] = {s.unit.name: getattr(s, key)(alpha) for s in spread}
+    return grids([s.unit for s in scores], cells)
+
+
+def map_of(growth: Growth, domain: dict | None = None, spread=None) -> dict:
     """The map's value for a growth as it stands; pass the first round's domain so that colours stay comparable."""
     scores = growth.shown_scores()
-    towers = towers_of(scores, growth)
-    return map_value(towers, domain, finding=map_finding(scores, growth))
+    return map_value(
+        towers_of(growth, scores, spread),
+        domain=domain,
+        finding=reading.map_finding(scores, growth),
+        tau=growth.config.tau,
+        alpha=growth.config.alpha,
+    )
 
 
 def domain_of(growth: Growth) -> dict:
     """The colour ranges of the first scoring of a run."""
-    return score_domain(map_value(towers_of(growth.shown_scores(), growth))["towers"])
+    return score_domain(map_value(towers_of(growth, growth.shown_scores()))["towers"])
 
 
-def map_finding(scores: Sequence[UnitScore], growth: Growth) -> str:
-    """One sentence over the map."""
-    best = ranked(scores)[0]
-    middle = sorted(s.phi for s in scores)[len(scores) // 2]
-    times = f"{best.phi / middle:.0f} times" if middle > 0 else "far more than"
-    candidates = growth.candidates(scores)
-    above = sum(s.phi > threshold(candidates, growth.config.tau) for s in candidates)
-    when = "" if growth.scored or not growth.rounds else f"Before round {len(growth.rounds)}, "
-    return (
-        f"{when}{best.unit.name} presses hardest on forgetting {growth.task.concept}: {times} the median unit. "
-        f"{above} of the {len(candidates)} units open to growth stand above tau."
-    )
-
-
-def states_of(growth: Growth) -> dict[str, tuple[str, int | None]]:
-    """What the map outlines: edited with its round, picked, banned."""
-    joined = {}
+def states_of(growth: Growth) -> dict[str, UnitState]:
+    """What the map marks: edited with its round, switched off, banned; and locks and strengths."""
+    edit_set, joined = growth.edit_set, {}
     for done in growth.rounds:
-        for s in done.added if done.accepted else ():
-            joined[s.unit.name] = done.index
-    states = {name: ("edited", joined.get(name)) for name in growth.edit_set.members}
-    states |= {name: ("picked", None) for name in growth.edit_set.wanted}
-    return states | {name: ("banned", None) for name in growth.edit_set.banned if name not in states}
+        for name in done.members if done.accepted else ():
+            joined.setdefault(name, done.index)
+    states = {name: UnitState("off") for name in edit_set.off}
+    states |= {name: UnitState("banned") for name in edit_set.banned}
+    for name in edit_set.members:
+        strength = edit_set.strength * edit_set.strength_of(name)
+        states[name] = UnitState("edited", joined.get(name), name in edit_set.locked, strength)
+    return states
+
+
+# The table and the scatter -------------------------------------------------------------------------------------------
 
 
 def rows_of(growth: Growth) -> list[list]:
     """The ranked table."""
     states = states_of(growth)
     return [
-        [s.rank, s.unit.name, *(round(v, 4) for v in (s.phi, s.pressure, s.separation, s.ratio)), _state(states, s)]
+        [s.rank, s.unit.name, *(round(v, 4) for v in (s.phi, s.pressure, s.separation, s.ratio)), _words(states, s)]
         for s in ranked(growth.shown_scores())
     ]
 
 
-def timeline_of(growth: Growth) -> dict:
-    """The timeline's value: the unedited model, then every round, on the search split."""
-    rounds = [_point(0, None, True, "unedited", 0.0, growth.base)]
-    for r in growth.rounds:
-        names = ", ".join(s.unit.name for s in r.added)
-        shares = [f"{getattr(e, name).value:.0%}" for name in _CURVES for e in (r.before, r.after)]
-        note = "forget {} to {}, retain {} to {}".format(*shares)
-        rounds.append(_point(r.index, names, r.accepted, note, r.seconds, r.after))
-    return timeline_value(rounds, growth.goal.target, finding=timeline_finding(growth))
+def _words(states: Mapping[str, UnitState], s: UnitScore) -> str:
+    found = states.get(s.unit.name)
+    if found is None:
+        return ""
+    when = f" in round {found.round}" if found.round else " by hand" if found.state == "edited" else ""
+    return f"{found.state}{when}{', locked' if found.locked else ''}"
 
 
-def timeline_finding(growth: Growth) -> str:
-    """One sentence over the curves."""
-    if not growth.rounds:
-        return start_text(growth)
-    now, base = growth.now, growth.base
-    lost = 100 * (base.retain_accuracy.value - now.retain_accuracy.value)
-    kept = f"retained answers lose {lost:.1f} points" if lost > 0.05 else "retained answers lose nothing"
-    return (
-        f"{len(growth.edit_set.members)} units take {growth.task.concept} from {base.forget_accuracy.value:.0%} to "
-        f"{now.forget_accuracy.value:.0%}; {kept}. Curves are on the search split."
+def scatter_of(growth: Growth) -> dict:
+    """Each unit at its pressure and separation, with the curve of equal phi at tau."""
+    scores = growth.shown_scores()
+    level = threshold(growth.candidates(scores), growth.config.tau)
+    above = sum(s.phi > level for s in growth.candidates(scores))
+    traces = [_points(scores, tower, symbol) for tower, symbol in zip(TOWER_TITLES, ("circle", "diamond"), strict=True)]
+    curve = iso_phi(level, growth.config.alpha, [s.pressure for s in scores])
+    line = {"type": "scatter", "mode": "lines", "name": f"phi at tau = {level:.2g}", "hoverinfo": "skip"}
+    traces.append(line | {"x": curve[0], "y": curve[1], "line": {"color": "token:soft", "dash": "dash", "width": 1.5}})
+    layout = {
+        "xaxis": {"type": "log", "title": {"text": "pressure"}},
+        "yaxis": {"title": {"text": "separation: 0 conflict, 1 unrelated, 2 opposed"}},
+        "height": 420,
+        "showlegend": True,
+        "legend": {"orientation": "h", "y": 1.12},
+    }
+    finding = f"{above} units open to growth lie above the dashed curve of phi at tau."
+    return chart_value(traces, layout, finding=finding, alt=finding, pick="brush")
+
+
+def no_scatter() -> dict:
+    """The scatter before anything is scored."""
+    return chart_value([], {})
+
+
+def iso_phi(level: float, alpha: float, pressures: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Points (pressure, separation) at which phi is `level`: separation = (level / pressure) ** (1 / alpha).
+
+    With alpha 0 separation does not count, and the curve is the upright line pressure = level.
+    """
+    positive = [p for p in pressures if p > 0]
+    if level <= 0 or not positive:
+        return [], []
+    if alpha == 0:
+        return [level, level], [0.0, 2.0]
+    low, high = min(positive) * 0.8, max(positive) * 1.25
+    xs = [low * (high / low) ** (i / (CURVE_POINTS - 1)) for i in range(CURVE_POINTS)]
+    points = [(x, (level / x) ** (1 / alpha)) for x in xs]
+    return [x for x, y in points if y <= 2], [y for _, y in points if y <= 2]
+
+
+def marked_of(growth: Growth) -> dict:
+    """The edited units, ringed on the scatter."""
+    return marked_value(growth.edit_set.members)
+
+
+def _points(scores: Sequence[UnitScore], tower: str, symbol: str) -> dict:
+    mine = [s for s in scores if s.unit.tower == tower]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": TOWER_TITLES.get(tower, tower),
+        "x": [s.pressure for s in mine],
+        "y": [s.separation for s in mine],
+        "customdata": [s.unit.name for s in mine],
+        "text": [f"{literal(s.unit.name)}<br>phi {s.phi:.3g}, rank {s.rank}" for s in mine],
+        "hovertemplate": "%{text}<extra></extra>",
+        "marker": {"symbol": symbol, "size": 9, "color": "token:edited" if tower == "text" else "token:neighbour"},
+    }
+
+
+# The timeline --------------------------------------------------------------------------------------------------------
+
+
+def timeline_of(growth: Growth, sides: tuple[str, str] | None = None) -> dict:
+    """The timeline's value: every state and branch on the search split, and what was changed by hand since."""
+    history = growth.history
+    branches = [
+        {"name": name, "tip": tip, "locks": len(s.edit_set.locked), "bans": len(s.edit_set.banned)}
+        for name, tip in history.branches.items()
+        for s in [history.states[tip]]
+    ]
+    return timeline_value(
+        [_node(state) for state in history.states.values()],
+        branches=branches,
+        branch=history.position.branch,
+        current=history.position.state,
+        target=growth.goal.target,
+        finding=reading.timeline_finding(growth),
+        compared=[branch for side in sides or () if (branch := branch_of(side)) in history.branches],
+        draft=_draft(growth),
     )
 
 
-def start_text(growth: Growth) -> str:
-    """What the unedited model knows."""
-    known = f"{growth.base.forget_accuracy.value:.0%} of the search pictures"
-    return f"{capital(growth.task.concept)} is recognised in {known} before any edit."
+def _draft(growth: Growth) -> dict | None:
+    if not growth.by_hand:
+        return None
+    now = growth.known_evaluation(growth.edit_set)
+    return {"text": growth.by_hand, "busy": now is None, **(_curves(now) if now else {})}
 
 
-def round_text(growth: Growth, index: int) -> str:
-    """What one round did, in full; 0 is the unedited model."""
-    if index == 0:
-        return start_text(growth)
-    done = growth.rounds[index - 1]
-    added = ", ".join(f"{s.unit.name} (phi {s.phi:.2g}, rank {s.rank})" for s in done.added)
-    return f"Round {index} tried {added} in {len(done.trials)} steps, {done.seconds:.1f} s. {done.reason}"
+def _node(state: State) -> dict:
+    done = state.round
+    if done is None:
+        return {
+            "id": state.number,
+            "parent": None,
+            "kind": "start",
+            "index": 0,
+            "accepted": True,
+            "note": "unedited",
+        } | (_curves(state.evaluation))
+    return {
+        "id": state.number,
+        "parent": state.parent,
+        "kind": "round",
+        "index": done.index,
+        "unit": ", ".join(s.unit.name for s in done.added),
+        "by_hand": done.by_hand,
+        "accepted": done.accepted,
+        "reason": done.reason,
+        "note": f"forget {-100 * done.gain:+.0f}, retain {-100 * done.price:+.1f} points",
+        "seconds": done.seconds,
+        "added": [{**vars(s), "unit": s.unit.name} for s in done.added],
+        "trials": [vars(t) for t in done.trials],
+        "chosen": done.chosen,
+        "gain": 100 * done.gain,
+        "price": 100 * done.price,
+    } | _curves(done.after)
 
 
-def tiles_of(growth: Growth, tested: tuple[Evaluation, Evaluation] | None) -> str:
-    """Metric tiles: measured on the test split once it has been, and saying so."""
-    before, after = tested or (growth.base, growth.now)
-    split = "test pictures" if tested else "search pictures"
-    tiles = [
-        _tile("Forget accuracy", before.forget_accuracy, after.forget_accuracy, "forget", split),
-        _tile("Retain accuracy", before.retain_accuracy, after.retain_accuracy, "retain", f"answers about {split}"),
-    ]
-    if before.neighbor_accuracy and after.neighbor_accuracy:
-        tiles.append(_tile("Nearest neighbours", before.neighbor_accuracy, after.neighbor_accuracy, "neighbour", split))
-    tiles.append(_tile("Retrieval stability", None, after.retrieval_stability, "original", split))
-    total = sum(p.numel() for p in growth.adapter.model.parameters())
-    edited = growth.patch.parameters_edited
-    size = f"{edited:,} of {total / 1e6:.1f} M; {sum(growth.seconds.values()):.1f} s"
-    tiles.append(tile_html("Parameters edited", f"{edited / total:.1%}", "", size, "edited"))
-    return tiles_html(tiles)
-
-
-def _tile(label: str, before: Measure | None, after: Measure, kind: str, split: str) -> str:
-    if after.n == 0:
-        return tile_html(label, "not measured", "", f"none of the {split} can be counted", kind)
-    was = f"{before.value:.1%}" if before else ""
-    interval = f"95 % interval {after.low:.1%} to {after.high:.1%}, n = {after.n} {split}"
-    return tile_html(label, f"{after.value:.1%}", was, interval, kind)
-
-
-def _state(states: dict, s: UnitScore) -> str:
-    state, turn = states.get(s.unit.name, ("", None))
-    return f"{state} in round {turn}" if turn else state
-
-
-def _point(index: int, unit: str | None, accepted: bool, note: str, seconds: float, e: Evaluation) -> dict:
+def _curves(e: Evaluation) -> dict:
     curves = {"forget": e.forget_accuracy, "retain": e.retain_accuracy, "neighbour": e.neighbor_accuracy}
-    points = {name: vars(m) if m else None for name, m in curves.items()}
-    return {"index": index, "unit": unit, "accepted": accepted, "note": note, "seconds": seconds, **points}
+    return {name: vars(m) if m else None for name, m in curves.items()}

@@ -1,7 +1,8 @@
 """The examples panel: what to forget, what to keep, and the pictures of both."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import gradio as gr
@@ -23,6 +24,11 @@ class ExamplesPanel:
     story: gr.Button
     stop: gr.Button
     status: gr.HTML
+    offer: gr.Column
+    offer_text: gr.HTML
+    take_back: gr.Button
+    discard: gr.Button
+    token: gr.BrowserState
     gallery: gr.HTML
     forget_files: gr.File
     retain_files: gr.File
@@ -31,6 +37,23 @@ class ExamplesPanel:
     captions: gr.Dataframe
     use_own: gr.Button
     use_bundled: gr.Button
+
+
+def build_offer() -> tuple:
+    """Rounds of an earlier page of this browser, offered back; hidden while there are none."""
+    with gr.Column(visible=False, elem_id="offer", elem_classes="panel") as offer:
+        text = gr.HTML(apply_default_css=False)
+        with gr.Row():
+            take = gr.Button("Take them back", variant="primary", size="sm", elem_id="take-back")
+            drop = gr.Button("Discard", size="sm", elem_id="discard")
+    return offer, text, take, drop, gr.BrowserState("", storage_key="razor-studio", secret="razor-studio")
+
+
+def offer_html(note: Mapping[str, str]) -> str:
+    """What is offered back."""
+    rounds = f"{note['rounds']} round{'s' if int(note['rounds']) > 1 else ''}"
+    said = f"You left {rounds} on forgetting {note['concept']} in {note['model']}."
+    return f'<p class="offer"><strong>Go on where you were?</strong> {escape(said)}</p>'
 
 
 def build_target(target: str = "object:cat") -> tuple[gr.Dropdown, gr.Button, gr.Button, gr.HTML]:

@@ -1,25 +1,42 @@
-"""What one visitor has, kept on the server by session: settings, task, growth. Never a model."""
+"""What one visitor has, kept on the server by session: settings, task, growth, stack. Never a model.
 
+Rounds are saved to a private folder as they are made, named by a token only the visitor's browser knows, so that a
+closed page or a restarted server loses at most the round under way. Pictures a person brought are never written there:
+their rounds are kept in memory for as long as the pictures are.
+"""
+
+import os
+import re
+import shutil
+import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from razor import saved
 from razor.config import RazorConfig
+from razor.edit_set import EditSet
 from razor.errors import InputError
 from razor.examples import Example, Task
 from razor.growth import Growth
 from razor.metrics import Evaluation
+from razor.stack import Stack
 
 GRACE = 120.0  # seconds a closed page is kept: a sleeping laptop also looks closed
 IDLE = 7200.0  # seconds without an event before an open page is let go
 MAX_SESSIONS = 64
+KEEP_SAVED = 7 * 24 * 3600.0  # seconds saved rounds stay on disk
+_TOKEN = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass
 class Session:
     """One visitor's state. Handlers read and write it; the page holds nothing that matters."""
 
+    key: str = ""
+    token: str = ""  # the browser's own, for finding rounds again; "" when it gave none
     model: str = "mini-clip"
     target: str = "object:cat"
     forget: tuple[Example, ...] = ()  # the visitor's own pictures, when used
@@ -27,8 +44,17 @@ class Session:
     task: Task | None = None
     epoch: int = 0  # goes up whenever model or task change; work begun before that is not kept
     growth: Growth | None = None
+    grown_on: tuple[str, ...] = ()  # concepts of the stack beneath the growth
+    stack: Stack = field(default_factory=Stack)
     tested: tuple[Evaluation, Evaluation] | None = None  # before and after on the test split
     domain: dict | None = None  # colour ranges of the first scoring, kept so that rounds stay comparable
+    focus: str | None = None  # the unit looked at
+    shown: tuple[int, EditSet, Evaluation] | None = None  # state, edit set and metrics last shown
+    found: dict = field(default_factory=dict)  # what the expensive views found, by view
+    sides: tuple[str, str] | None = None  # what the compare screen shows left and right; None for before and now
+    revision: int = 0  # goes up with every change of the edit; an estimate of an older one is not begun
+    guided: bool = False  # the guide is open
+    step: int = 0  # of the guide
     ack: int = 0  # number of the last click on the map that was taken into account
     uploads: set[str] = field(default_factory=set)  # files Gradio keeps for this visitor; they go with the session
     stop: threading.Event = field(default_factory=threading.Event)
@@ -43,10 +69,17 @@ class Session:
             Path(path).unlink(missing_ok=True)
 
     def start_over(self) -> None:
-        """Drop everything that followed from the task, and end work on it."""
+        """Drop everything that followed from the task, and end work on it; the stack of other concepts stays."""
         self.stop.set()
         self.epoch += 1
+        self.revision += 1
         self.task, self.growth, self.tested, self.domain = None, None, None, None
+        self.focus, self.shown, self.sides, self.found = None, None, None, {}
+
+    def edited(self) -> None:
+        """The edit moved: what was measured of it no longer holds."""
+        self.revision += 1
+        self.tested = None
 
     def need_growth(self) -> Growth:
         """The growth, or a sentence saying how to get one."""
@@ -61,17 +94,18 @@ class Session:
 
 
 class Sessions:
-    """All visitors, by the session hash Gradio gives each page."""
+    """All visitors, by the session hash Gradio gives each page, and where their rounds are saved."""
 
-    def __init__(self):
+    def __init__(self, root: Path | None = None):
         self._all: dict[str, Session] = {}
         self._lock = threading.Lock()
+        self.root = root or Path(tempfile.gettempdir()) / f"razor-studio-{_user()}"
 
     def get(self, key: str) -> Session:
         """The session of this page, made on first use."""
         with self._lock:
             self._sweep(keep=key)
-            session = self._all.setdefault(key, Session())
+            session = self._all.setdefault(key, Session(key))
             session.touched, session.closed_at = time.monotonic(), None
             return session
 
@@ -93,6 +127,67 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._all)
 
+    # Rounds that outlive a page
+
+    def save(self, session: Session) -> None:
+        """Write the session's rounds, unless its pictures are a person's own. A full disk costs only the copy."""
+        growth = session.growth
+        if growth is None or session.task is not None or not (folder := self._folder(session)):
+            return
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.parent.mkdir(mode=0o700, exist_ok=True)
+            saved.save(growth, folder, {"target": session.target, "model": session.model})
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def left_behind(self, session: Session) -> "Left | None":
+        """The newest rounds this browser made on a page that is no longer open; None when there are none."""
+        if not _TOKEN.fullmatch(session.token):
+            return None
+        with self._lock:
+            mine = [s for s in self._all.values() if s.token == session.token and s is not session]
+            closed = [s for s in mine if s.closed_at is not None and s.growth and len(s.growth.history.states) > 1]
+            if closed:
+                last = max(closed, key=lambda s: s.closed_at)
+                return Left(last, None, _note(last))
+            live = {s.key for s in mine} | {session.key}
+        self._expire()
+        folders = [f for f in self._mine(session) if f.name not in live]
+        for folder in sorted(folders, key=lambda f: f.stat().st_mtime, reverse=True):
+            try:
+                note = saved.read_note(folder)
+            except InputError:
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            if note["rounds"]:
+                return Left(None, folder, note)
+        return None
+
+    def drop(self, left: "Left") -> None:
+        """Delete rounds that were offered back."""
+        if left.folder:
+            shutil.rmtree(left.folder, ignore_errors=True)
+        if left.session:
+            with self._lock:
+                self._all.pop(left.session.key, None)
+            if folder := self._folder(left.session):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _folder(self, session: Session) -> Path | None:
+        good = _TOKEN.fullmatch(session.token) and re.fullmatch(r"[0-9a-z]{1,64}", session.key)
+        return self.root / session.token / session.key if good else None
+
+    def _mine(self, session: Session) -> list[Path]:
+        home = self.root / session.token
+        return [f for f in home.iterdir() if f.is_dir()] if home.is_dir() else []
+
+    def _expire(self) -> None:
+        for home in self.root.iterdir() if self.root.is_dir() else ():
+            for folder in home.iterdir():
+                if time.time() - folder.stat().st_mtime > KEEP_SAVED:
+                    shutil.rmtree(folder, ignore_errors=True)
+
     def _sweep(self, keep: str | None = None) -> None:
         now = time.monotonic()
         gone = [
@@ -108,3 +203,22 @@ class Sessions:
         too_many = max(0, len(left) + coming - MAX_SESSIONS)
         for key in {*gone, *free[:too_many]}:
             self._all.pop(key).forget_files()
+
+
+@dataclass(frozen=True)
+class Left:
+    """Rounds that can be offered back: of a page closed a moment ago, or from disk."""
+
+    session: Session | None
+    folder: Path | None
+    note: Mapping[str, str]
+
+
+def _note(session: Session) -> dict:
+    growth = session.growth
+    rounds = len(growth.history.states) - 1
+    return {"target": session.target, "model": session.model, "concept": growth.task.concept, "rounds": rounds}
+
+
+def _user() -> str:
+    return str(os.getuid()) if hasattr(os, "getuid") else "user"

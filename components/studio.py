@@ -1,78 +1,38 @@
-"""What the buttons do. Every handler works on the visitor's own session and answers in widget updates.
-
-Long work is a generator that yields between steps and asks the session's stop flag; the model is only ever edited
-inside Patch.applied, so stopping, closing the page or an error leaves nothing behind.
-"""
+"""The handlers of the page: opening it, screen 1, the story and the comparison; the other screens are mixed in."""
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from html import escape
+from uuid import uuid4
 
 import gradio as gr
 
-from components import compare_panel, edit_panel, examples_panel, model_panel, story
-from components.cards import cards_value
-from components.head_map import map_value, payload, picked_value
+from components import compare_panel, edit_panel, examples_panel, guide, model_panel, reading, story
+from components.desk import Desk, Page, handler
+from components.editing import Editing
+from components.insight import Insight
 from components.session import Session, Sessions
+from components.stacking import Stacking
 from components.theme import header_html, status_html
-from components.timeline import round_picked, timeline_value
-from razor import models
+from razor import models, saved
 from razor.adapters.clip import ClipAdapter
-from razor.edit_set import EditSet, check_names
 from razor.errors import InputError, RazorError
-from razor.examples import Task
 from razor.growth import Growth
-from razor.metrics import Evaluation
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
-from razor.patches import Patch
 from razor.sources import own_task
-from razor.step import evaluate
+from razor.stack import Stack
 
 NAME = "RAZOR Studio"
 PURPOSE = "Make a vision model forget one thing by editing a few attention heads, and see what it cost."
 
-
-@dataclass(frozen=True)
-class Page:
-    """All panels of the page."""
-
-    header: gr.HTML
-    tabs: gr.Tabs
-    model: model_panel.ModelPanel
-    examples: examples_panel.ExamplesPanel
-    edit: edit_panel.EditPanel
-    compare: compare_panel.ComparePanel
+__all__ = ["NAME", "PURPOSE", "Page", "Studio"]
 
 
-def handler(status: Callable[[Page], gr.HTML]):
-    """Make a generator method a handler: an error becomes one sentence in the panel's status line and a toast."""
-
-    def wrap(work):
-        def run(self: "Studio", request: gr.Request, *args):
-            session = self.sessions.get(request.session_hash)
-            session.running += 1
-            try:
-                yield from work(self, session, *args)
-            except RazorError as error:
-                gr.Warning(escape(str(error)))  # a toast renders HTML, and the sentence may quote a file name
-                yield {status(self.page): status_html(str(error), "problem")}
-            finally:
-                session.running -= 1
-
-        # Not functools.wraps: Gradio finds the request by this signature and its annotations.
-        run.__name__, run.__doc__ = work.__name__, work.__doc__
-        return run
-
-    return wrap
-
-
-class Studio:
+class Studio(Editing, Insight, Stacking, Desk):
     """The handlers of one page, over all its visitors."""
 
-    def __init__(self, page: Page, load: Callable[[str], ClipAdapter] = models.load):
-        self.page, self.load, self.sessions = page, load, Sessions()
+    def __init__(self, page: Page, load: Callable[[str], ClipAdapter] = models.load, sessions: Sessions | None = None):
+        super().__init__(page, load, sessions)
 
     def warm_up(self, model: str) -> threading.Thread:
         """Load the first model and draw the bundled world in the background, so that the first click need not wait."""
@@ -89,13 +49,78 @@ class Studio:
         thread.start()
         return thread
 
-    # Screen 1 -------------------------------------------------------------------------------------------------------
+    def close(self, request: gr.Request) -> None:
+        """The page was left."""
+        self.sessions.close(request.session_hash)
+
+    # Screen 1
 
     @handler(lambda page: page.examples.status)
-    def open_page(self, session: Session, target: str, model: str) -> Iterator[dict]:
-        """A page was opened: its own session. Gallery and card are laid out with the page."""
+    def open_page(self, session: Session, target: str, model: str, token: str | None) -> Iterator[dict]:
+        """A page was opened: its own session, and rounds of an earlier page of this browser offered back."""
         session.model, session.target = model, target
-        yield {self.page.examples.status: status_html("Ready. One click runs the whole story.")}
+        session.token = token if isinstance(token, str) and token else uuid4().hex
+        panel, left = self.page.examples, self.sessions.left_behind(session)
+        session.found["left"] = left
+        yield {
+            panel.token: session.token,
+            panel.status: status_html("Ready. One click runs the whole story."),
+            panel.offer: gr.update(visible=left is not None),
+            panel.offer_text: examples_panel.offer_html(left.note) if left else "",
+        }
+
+    @handler(lambda page: page.examples.status)
+    def take_back(self, session: Session) -> Iterator[dict]:
+        """The rounds of an earlier page, as they were left."""
+        page, left = self.page, session.found.get("left")
+        if left is None:
+            raise InputError("There are no rounds to take back any more.")
+        yield {page.examples.status: status_html("Taking your rounds back", "busy")}
+        session.start_over()
+        session.model, session.target = left.note["model"], left.note["target"]
+        if left.session is not None:
+            old = left.session
+            session.growth, session.task, session.stack, session.grown_on = (
+                old.growth,
+                old.task,
+                old.stack,
+                old.grown_on,
+            )
+            session.forget, session.retain, session.domain = old.forget, old.retain, old.domain
+            session.uploads, old.uploads = old.uploads, set()
+        else:
+            adapter, task = self.load(session.model), self.task_of(session)
+            growth = Growth(adapter, task, saved.config_of(left.folder))
+            saved.restore(growth, left.folder)
+            session.growth = growth
+        self.sessions.drop(left)
+        self.sessions.save(session)
+        growth = session.growth
+        gallery = (
+            examples_panel.own_gallery(session.forget, session.retain, session.task.forget)
+            if session.task
+            else examples_panel.bundled_gallery(parse_target(session.target))
+        )
+        rounds = len(growth.history.states) - 1
+        said = status_html(f"{rounds} rounds on {growth.task.concept} are back. Go on where you left off.")
+        yield {
+            page.examples.offer: gr.update(visible=False),
+            page.examples.gallery: gallery,
+            page.examples.story: gr.update(value=f"Forget {growth.task.concept} and compare"),
+            page.examples.status: said,
+            page.edit.status: said,
+            page.tabs: gr.Tabs(selected="edit"),
+            **compare_panel.side_choices(page.compare, growth.history.branches, None),
+            **self.stack_shown(session),
+            **self.drawn(session, growth),
+        }
+
+    @handler(lambda page: page.examples.status)
+    def discard(self, session: Session) -> Iterator[dict]:
+        """The rounds of an earlier page are not wanted."""
+        if left := session.found.pop("left", None):
+            self.sessions.drop(left)
+        yield {self.page.examples.offer: gr.update(visible=False)}
 
     @handler(lambda page: page.examples.status)
     def choose_model(self, session: Session, name: str) -> Iterator[dict]:
@@ -104,12 +129,13 @@ class Studio:
         adapter = self.load(name)
         task = session.task
         session.start_over()
-        session.model, session.task = name, task
+        session.model, session.task, session.stack = name, task, Stack()
         yield {
             self.page.model.card: model_panel.loaded_card(name, model_panel.describe(adapter)),
             self.page.header: header_html(NAME, PURPOSE, f"{name} on {adapter.device}"),
             self.page.examples.status: status_html(f"{name} is loaded."),
-            **self._blank(session),
+            **self.blank(session),
+            **self.stack_shown(session),
         }
 
     @handler(lambda page: page.examples.status)
@@ -122,7 +148,7 @@ class Studio:
             self.page.examples.gallery: examples_panel.bundled_gallery(parsed),
             self.page.examples.story: gr.update(value=examples_panel.story_label(target)),
             self.page.examples.status: status_html(f"Ready to forget {parsed.name}."),
-            **self._blank(session),
+            **self.blank(session),
         }
 
     @handler(lambda page: page.examples.status)
@@ -162,278 +188,140 @@ class Studio:
             panel.gallery: examples_panel.own_gallery(forget, retain, task.forget),
             panel.story: gr.update(value=f"Forget {task.concept} and compare"),
             panel.status: status_html(" ".join([f"Ready to forget {task.concept}.", *notes])),
-            **self._blank(session),
+            **self.blank(session),
         }
 
-    # The story ------------------------------------------------------------------------------------------------------
+    # The story
 
     @handler(lambda page: page.examples.status)
     def tell(self, session: Session, *settings) -> Iterator[dict]:
         """The guided run, from pictures to a compared result, ending on the compare screen."""
         page = self.page
         session.stop.clear()
-        session.growth = None  # from the start
+        session.growth, session.shown, session.sides, session.found = None, None, None, {}  # from the start
         yield {page.examples.status: story.told_html(story.Told(0, "getting model and pictures ready"))}
-        growth = self._start(session, settings)
+        growth = self.start(session, settings)
         if reason := story.nothing_to_forget(growth):
             yield {page.examples.status: status_html(reason, "problem")}
             return
         for told in story.grow_story(growth, session.stop.is_set):
             if session.growth is not growth:
-                yield self._current(session)
+                yield self.current(session)
                 return
-            drawn = self._drawn(session, growth) if told.redraw else {}
+            if told.redraw:
+                session.edited()
+                self.sessions.save(session)
+            drawn = self.drawn(session, growth) if told.redraw else {}
             yield {page.examples.status: story.told_html(told), **drawn}
         if session.growth is not growth:
-            yield self._current(session)
+            yield self.current(session)
             return
         if session.stop.is_set():
             yield {page.examples.status: status_html("Stopped. What was done so far is kept; the model is unchanged.")}
             return
         yield {page.examples.status: story.told_html(story.Told(3, "measuring on pictures nothing has seen"))}
-        tested = self._test(session, growth)
-        shown = self._compared(growth)
+        tested = self.test(session, growth)
+        shown = self.compared(session, growth)
         if session.growth is not growth:
-            yield self._current(session)
+            yield self.current(session)
             return
         end = story.ending(growth, *tested)
         yield {
-            **self._drawn(session, growth),
+            **self.drawn(session, growth),
             page.compare.cards: shown,
-            page.compare.tiles: edit_panel.tiles_of(growth, tested),
+            page.edit.preview: gr.update(value=compare_panel.preview(shown), visible=True),
+            page.edit.estimate: "",
+            page.compare.tiles: reading.tiles_of(growth, tested),
             page.compare.status: status_html(end),
             page.edit.status: status_html(end),
             page.examples.status: status_html(end),
             page.tabs: gr.Tabs(selected="compare"),
         }
 
-    # Screen 2 -------------------------------------------------------------------------------------------------------
-
-    @handler(lambda page: page.edit.status)
-    def score(self, session: Session, *settings) -> Iterator[dict]:
-        """Score every unit at the patched weights and draw the map."""
-        session.stop.clear()
-        yield self._note("Getting model and pictures ready", "busy")
-        growth = self._start(session, settings)
-        yield self._note(f"Scoring {len(growth.units)} units", "busy")
-        growth.scores()
-        if session.growth is not growth:
-            yield self._current(session)
-            return
-        yield {
-            **self._drawn(session, growth),
-            **self._note("Scored. Click heads to pick or right-click to ban them, then grow."),
-        }
-
-    @handler(lambda page: page.edit.status)
-    def grow_one(self, session: Session, *settings) -> Iterator[dict]:
-        """One growth round."""
-        yield from self._grow(session, settings, rounds=1)
-
-    @handler(lambda page: page.edit.status)
-    def grow(self, session: Session, *settings) -> Iterator[dict]:
-        """Rounds until the target is met, the rounds are used up, or Stop."""
-        yield from self._grow(session, settings, rounds=None)
-
-    @handler(lambda page: page.edit.status)
-    def undo(self, session: Session) -> Iterator[dict]:
-        """Take the last round back."""
-        growth = session.need_growth()
-        growth.undo()
-        session.tested = None
-        yield {**self._drawn(session, growth), **self._uncompared(), **self._note("The last round is undone.")}
-
-    @handler(lambda page: page.edit.status)
-    def reset(self, session: Session) -> Iterator[dict]:
-        """Take every round, pick and ban back."""
-        growth = session.need_growth()
-        growth.reset()
-        session.tested = None
-        yield {**self._drawn(session, growth), **self._uncompared(), **self._note("Back at the unedited model.")}
-
-    @handler(lambda page: page.edit.status)
-    def rescale(self, session: Session, *settings) -> Iterator[dict]:
-        """alpha or tau moved: redraw from the stats at hand, without running the model."""
-        config = edit_panel.config_from(*settings)
-        growth = session.growth
-        if growth is None or not (growth.scored or growth.rounds):
-            return
-        growth.configure(replace(growth.config, alpha=config.alpha, tau=config.tau))
-        yield self._drawn(session, growth)
-
-    def change_units(self, event: gr.EventData, request: gr.Request) -> dict:
-        """A click on the map: pick, ban or clear units. Always answers, so that a refused click is undrawn."""
-        session = self.sessions.get(request.session_hash)
-        try:
-            names, state, seq = payload(event)
-            session.ack = max(session.ack, seq)
-            growth = session.need_growth()
-            names = check_names(names, (unit.name for unit in growth.units))
-            act = {"picked": EditSet.want, "banned": EditSet.ban, "none": EditSet.clear}
-            free = [name for name in names if name not in growth.edit_set.members]
-            growth.change(lambda edit_set: act[state](edit_set, free))
-            if state == "none" and any(name in growth.edit_set.members for name in names):
-                gr.Info("An edited unit leaves the set when its round is undone.")
-        except (RazorError, ValueError) as error:
-            gr.Warning(escape(str(error)))
-        states = edit_panel.states_of(session.growth) if session.growth else {}
-        return gr.update(picked=picked_value(states, session.ack))
-
-    def show_round(self, event: gr.EventData, request: gr.Request) -> str:
-        """A click on a round of the timeline: what it did, in full."""
-        growth = self.sessions.get(request.session_hash).growth
-        try:
-            index = round_picked(event, len(growth.rounds) + 1 if growth else 0)
-        except ValueError as error:
-            return status_html(str(error), "problem")
-        return status_html(edit_panel.round_text(growth, index))
-
-    def stop(self, request: gr.Request) -> str:
-        """Ask the session's work to end at the next step."""
-        session = self.sessions.get(request.session_hash)
-        session.stop.set()
-        return status_html("Stopping after this step" if session.running else "Nothing is running.")
-
-    def close(self, request: gr.Request) -> None:
-        """The page was left."""
-        self.sessions.close(request.session_hash)
-
-    # Screen 3 -------------------------------------------------------------------------------------------------------
+    # Screen 3
 
     @handler(lambda page: page.compare.status)
-    def compare(self, session: Session) -> Iterator[dict]:
-        """The suggested pictures before and after."""
-        growth = session.need_growth()
-        yield {self.page.compare.status: status_html("Asking both models", "busy")}
-        tested = session.tested or self._test(session, growth)
-        shown = self._compared(growth)
+    def compare(self, session: Session, left: str, right: str) -> Iterator[dict]:
+        """The suggested pictures on both sides."""
+        growth, page = session.need_growth(), self.page
+        try:
+            sides = compare_panel.checked(left, right, growth.history.branches)
+        except InputError:
+            session.sides = None
+            yield compare_panel.side_choices(page.compare, growth.history.branches, None)
+            raise
+        session.sides = None if sides == compare_panel.SIDES else sides
+        yield {page.compare.status: status_html("Asking both models", "busy")}
+        if session.sides is None:
+            tiles = reading.tiles_of(growth, session.tested or self.test(session, growth))
+        else:
+            tiles = reading.side_tiles(growth, sides)
+        shown = self.compared(session, growth)
         if session.growth is not growth:
-            yield self._current(session)
+            yield self.current(session)
             return
         yield {
-            self.page.compare.cards: shown,
-            self.page.compare.tiles: edit_panel.tiles_of(growth, tested),
-            self.page.compare.status: "",
+            page.compare.cards: shown,
+            page.compare.tiles: tiles,
+            page.compare.status: "",
+            page.edit.timeline: edit_panel.timeline_of(growth, session.sides) if growth.showable else gr.skip(),
         }
 
     @handler(lambda page: page.compare.status)
     def ask(self, session: Session, files: list[str] | None, labels: str) -> Iterator[dict]:
-        """A person's own pictures before and after."""
+        """A person's own pictures on both sides."""
         if not files:
             raise InputError("Add at least one picture to compare.")
         session.uploads.update(files)
         yield {self.page.compare.status: status_html("Asking both models", "busy")}
         growth = session.growth
-        patch = growth.patch if growth else Patch()
-        task = growth.task if growth else self._task(session)
-        shown = compare_panel.own_pictures(self.load(session.model), patch, files, labels, task)
-        note = "" if patch.deltas else "Nothing is edited yet, so both answers are the same."
+        task = growth.task if growth else self.task_of(session)
+        sides, patches = self.sides(session)
+        shown = compare_panel.own_pictures(self.load(session.model), patches, files, labels, task, sides)
+        note = "" if any(p.deltas for p in patches) else "Nothing is edited yet, so both answers are the same."
         yield {
             self.page.compare.own: gr.update(value=shown, visible=True),
             self.page.compare.status: status_html(note) if note else "",
         }
 
-    # Shared ---------------------------------------------------------------------------------------------------------
+    # The guide
 
-    def _task(self, session: Session) -> Task:
-        return session.task or tasks.task(parse_target(session.target))
+    @handler(lambda page: page.examples.status)
+    def toggle_guide(self, session: Session) -> Iterator[dict]:
+        """Open or close the guide; nothing else changes."""
+        session.guided = not session.guided
+        panel = self.page.guide
+        yield {
+            panel.box: gr.update(visible=session.guided),
+            panel.toggle: gr.update(value="Close the guide" if session.guided else "Guide me"),
+            **guide.shown(panel, session.step, session),
+        }
 
-    def _start(self, session: Session, settings) -> Growth:
-        """The session's growth under these settings, made when there is none."""
-        config = edit_panel.config_from(*settings)
-        session.settle(config)
-        if (growth := session.growth) is None:
-            epoch = session.epoch
-            growth = Growth(self.load(session.model), self._task(session), config)
-            if session.epoch != epoch:
-                raise InputError("Another target or model was chosen meanwhile; press the button again.")
-            session.growth, session.tested, session.domain = growth, None, None
-        return growth
+    @handler(lambda page: page.examples.status)
+    def guide_to(self, session: Session, number: int) -> Iterator[dict]:
+        """A step of the guide, on its screen."""
+        session.step = max(0, min(int(number), len(guide.STEPS) - 1))
+        yield {
+            **guide.shown(self.page.guide, session.step, session),
+            self.page.tabs: gr.Tabs(selected=guide.STEPS[session.step].tab),
+        }
 
-    def _grow(self, session: Session, settings, rounds: int | None) -> Iterator[dict]:
-        session.stop.clear()
-        yield self._note("Getting model and pictures ready", "busy")
-        growth = self._start(session, settings)
-        if rounds is None and (growth.reached or not growth.known):
-            met = "The target is met already; grow one more round if you want to go on."
-            yield self._note(story.nothing_to_forget(growth) or met)
+    @handler(lambda page: page.examples.status)
+    def guide_on(self, session: Session) -> Iterator[dict]:
+        """The next step."""
+        yield from Studio.guide_to.work(self, session, session.step + 1)
+
+    @handler(lambda page: page.edit.status)
+    def guide_do(self, session: Session, *settings) -> Iterator[dict]:
+        """What the step's button does; the same as the button of its screen."""
+        number = session.step
+        if number == 0:
+            yield from Studio.guide_to.work(self, session, 1)
             return
-        limit = rounds or growth.config.rounds
-        for _ in range(limit):
-            if session.stop.is_set() or (growth.rounds and not growth.proposal()):
-                break
-            yield self._note(f"Round {len(growth.rounds) + 1}: scoring, then small steps", "busy")
-            done = growth.next_round(session.stop.is_set)
-            if session.growth is not growth:
-                yield self._current(session)
-                return
-            session.tested = None
-            note = self._note(f"Round {done.index}. {done.reason}", "busy")
-            yield {**self._drawn(session, growth), **self._uncompared(), **note}
-            if growth.reached:
-                break
-        self._test(session, growth)
-        if session.growth is not growth:
-            yield self._current(session)
-            return
-        last = growth.rounds[-1].reason if growth.rounds else "Stopped before the first round."
-        yield {**self._drawn(session, growth), **self._note(last)}
-
-    def _test(self, session: Session, growth: Growth) -> tuple[Evaluation, Evaluation]:
-        """Before and after on the test split; kept by the session while this is still its growth."""
-        before = evaluate(growth.adapter, growth.bench, Patch(), "test")
-        tested = before, evaluate(growth.adapter, growth.bench, growth.patch, "test")
-        if session.growth is growth:
-            session.tested = tested
-        return tested
-
-    def _compared(self, growth: Growth) -> dict:
-        return compare_panel.suggested(growth.adapter, growth.task, growth.patch, growth.bench.neighbours)
-
-    def _drawn(self, session: Session, growth: Growth) -> dict:
-        """Map, outlines, timeline, tiles and table of the growth as it stands."""
-        panel = self.page.edit
-        if not growth.scored and not growth.rounds:
-            return {}
-        picked = picked_value(edit_panel.states_of(growth), session.ack)
-        if session.domain is None:
-            session.domain = edit_panel.domain_of(growth)
-        return {
-            panel.map: gr.update(value=edit_panel.map_of(growth, session.domain), picked=picked),
-            panel.timeline: edit_panel.timeline_of(growth),
-            panel.tiles: edit_panel.tiles_of(growth, session.tested),
-            panel.table: edit_panel.rows_of(growth),
-        }
-
-    def _current(self, session: Session) -> dict:
-        """What the page should show now. Gradio sends a handler's last update again when it ends, so work that was
-        overtaken by another target must end on this rather than on what it drew before."""
-        if session.growth is not None and (session.growth.scored or session.growth.rounds):
-            return self._drawn(session, session.growth)
-        return self._blank(session)
-
-    def _uncompared(self) -> dict:
-        """The compare screen without results, which would be those of an earlier edit."""
-        panel = self.page.compare
-        return {
-            panel.cards: cards_value([], empty=compare_panel.EMPTY),
-            panel.own: gr.update(visible=False),
-            panel.tiles: "",
-            panel.status: "",
-        }
-
-    def _blank(self, session: Session) -> dict:
-        """The same widgets with nothing scored."""
-        panel = self.page.edit
-        session.domain = None
-        return {
-            panel.map: gr.update(value=map_value([]), picked=picked_value({}, session.ack)),
-            panel.timeline: timeline_value([]),
-            panel.tiles: "",
-            panel.table: [],
-            panel.status: status_html("Press Score to see which heads matter."),
-            **self._uncompared(),
-        }
-
-    def _note(self, sentence: str, tone: str = "ready") -> dict:
-        return {self.page.edit.status: status_html(sentence, tone)}
+        yield from {
+            1: lambda: Studio.score.work(self, session, *settings),
+            2: lambda: Studio.grow.work(self, session, *settings),
+            3: lambda: Studio.compare.work(self, session, *(session.sides or compare_panel.SIDES)),
+            4: lambda: Studio.resample.work(self, session),
+        }[number]()
+        yield guide.shown(self.page.guide, session.step, session)

@@ -230,11 +230,12 @@ def _buttons() -> dict[str, str]:
 
 
 def css() -> str:
-    """The page's stylesheet: the colour tokens for both modes, then assets/ui/studio.css."""
+    """The page's stylesheet: the colour tokens for both modes, then every sheet of assets/ui, studio.css first."""
     light = _tokens("light")
     dark = _tokens("dark")
-    sheet = (UI / "studio.css").read_text(encoding="utf-8")
-    return f":root {{\n{light}\n}}\n:root .dark, .dark {{\n{dark}\n}}\n\n{sheet}"
+    paths = sorted(UI.glob("*.css"), key=lambda path: (path.name != "studio.css", path.name))
+    sheets = "\n".join(path.read_text(encoding="utf-8") for path in paths)
+    return f":root {{\n{light}\n}}\n:root .dark, .dark {{\n{dark}\n}}\n\n{sheets}"
 
 
 def _tokens(mode: str) -> str:
@@ -292,6 +293,15 @@ def finding_html(sentence: str) -> str:
 def status_html(sentence: str, tone: str = "ready") -> str:
     """One line saying what is happening; `tone` as in `header_html`."""
     return f'<p class="status-line" data-tone="{escape(tone)}" role="status">{escape(sentence)}</p>'
+
+
+def pictures_html(pictures: Sequence[tuple[str, str]]) -> str:
+    """A row of pictures with captions; addresses are ours, captions may be anybody's."""
+    shown = "".join(
+        f'<figure><img src="{escape(url)}" alt="{escape(caption)}"><figcaption>{escape(caption)}</figcaption></figure>'
+        for url, caption in pictures
+    )
+    return f'<div class="pictures">{shown}</div>'
 
 
 def tile_html(label: str, after: str, before: str = "", interval: str = "", kind: str = "") -> str:

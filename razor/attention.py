@@ -43,10 +43,8 @@ def attention(adapter: Adapter, unit: Unit, given: Image.Image | str) -> Attenti
         return None
     if isinstance(given, str) == (unit.tower == "image"):
         raise InputError(f"{unit.name!r} reads {'pictures' if unit.tower == 'image' else 'text'}; give it one.")
-    module = next(
-        a for a in find_attention(adapter.model) if unit.slices[-1] in (a.head(h)[-1] for h in range(a.heads))
-    )
-    head = unit.slices[-1].start // module.dim
+    written = unit.slices[-1]
+    module = next(a for a in find_attention(adapter.model) if a.columns == written.parameter)
     device = next(adapter.model.parameters()).device
     inputs = (adapter.tokenizer([given]) if unit.tower == "text" else adapter.pixels([given])).to(device)
     encode = adapter.model.encode_text if unit.tower == "text" else adapter.model.encode_image

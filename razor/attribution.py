@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,9 @@ Progress = Callable[[int, int], None]  # model runs done, and in all
 
 FOR, AGAINST = (230, 97, 1), (94, 60, 153)  # the ends of ColorBrewer's PuOr: safe for colour-blind readers
 COVER = 0.85  # opacity of the strongest pixels of an overlay
+EDGES = (0.0, 0.001, 0.01, 0.1, 1.0)  # gates between the first stretches of the integral
+POINTS = 4  # Gauss-Legendre points of a stretch
+TOLERANCE = 0.02  # share of the score's whole change that the stretches may leave unexplained
 
 
 # ---------------------------------------------------------------- every head
@@ -95,7 +99,7 @@ def head_gates(
     method: str = "integrated_gradients",
     patch: Patch = Patch(),
     pictures: int = 16,
-    steps: int = 16,
+    steps: int = 64,
     progress: Progress = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> GateAttribution | None:
@@ -105,7 +109,7 @@ def head_gates(
         units: those that are no head are passed over.
         method: "integrated_gradients" along all gates from shut to open, or "ablation", shutting one at a time.
         pictures: forget pictures to average over, spread evenly over the split.
-        steps: points on the way of the integral.
+        steps: points on the way of the integral at most; fewer are used where they explain the score.
         stop: asked before every model run; True ends it all.
 
     Returns:
@@ -120,7 +124,7 @@ def head_gates(
     if not heads:
         raise InputError("None of these units is an attention head; only heads have gates.")
     started, runs = time.monotonic(), 0
-    total = 2 + (steps if method == "integrated_gradients" else len(heads) + 1)
+    most = 2 + (2 * steps if method == "integrated_gradients" else len(heads) + 1)
     rows = _spread(len(bench.task.forget.search), pictures)
 
     def score(gates: Tensor) -> Tensor:
@@ -129,30 +133,73 @@ def head_gates(
             raise _Stopped
         value = gated(gates)
         runs += 1
-        progress(min(runs, total), total)
+        progress(min(runs, most), most)
         return value
 
     try:
         with edited(adapter, bench, patch):
             gated = _Gates(adapter.model, heads, lambda: bench.concept_score(rows))
             opened = torch.ones(gated.shape, device=gated.device)
-            with torch.no_grad():
-                full, closed = score(opened).item(), score(torch.zeros_like(opened)).item()
-            found = _attribute(score, opened, gated.features(), method, steps)
+            full, closed = _value(score, opened), _value(score, 0 * opened)
+            if method == "ablation":
+                found = _ablation(score, opened, gated.features())
+            else:
+                found = _integral(score, opened, steps)
     except _Stopped:
         return None
+    progress(most, most)
     values = {unit.name: found[0, row, column].item() for unit, (row, column) in zip(heads, gated.places, strict=True)}
     error = sum(values.values()) - (full - closed) if method == "integrated_gradients" else None
     return GateAttribution(method, values, full, closed, error, time.monotonic() - started)
 
 
-def _attribute(score: Callable, opened: Tensor, features: Tensor, method: str, steps: int) -> Tensor:
-    from captum.attr import FeatureAblation, IntegratedGradients
+def _ablation(score: Callable[[Tensor], Tensor], opened: Tensor, features: Tensor) -> Tensor:
+    """What shutting each gate alone takes away, (1, L, H)."""
+    from captum.attr import FeatureAblation
 
-    if method == "ablation":
-        return FeatureAblation(score).attribute(opened, baselines=0, feature_mask=features)
-    with torch.enable_grad():
-        return IntegratedGradients(score).attribute(opened, baselines=0, n_steps=steps, internal_batch_size=1).detach()
+    return FeatureAblation(score).attribute(opened, baselines=0, feature_mask=features)
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """A part of the straight line of gates from low to high, the same for every gate, and its integral."""
+
+    low: float
+    high: float
+    found: Tensor  # (1, L, H)
+    error: float  # sum of `found` - the score's change along the stretch
+
+
+def _integral(score: Callable[[Tensor], Tensor], opened: Tensor, steps: int) -> Tensor:
+    """Integrated gradients from all gates shut to all open, (1, L, H).
+
+    The score can leap while the gates are all but shut, where evenly spread points miss it. So the line is walked in
+    stretches, and the one that explains its own change of score worst is halved, until the errors are small together.
+    """
+    from captum.attr import IntegratedGradients
+
+    method = IntegratedGradients(score)
+    at = {edge: _value(score, edge * opened) for edge in EDGES}
+
+    def walk(low: float, high: float) -> _Stretch:
+        with torch.enable_grad():
+            found = method.attribute(high * opened, baselines=low * opened, n_steps=POINTS, internal_batch_size=1)
+        return _Stretch(low, high, found.detach(), found.sum().item() - (at[high] - at[low]))
+
+    stretches = [walk(low, high) for low, high in pairwise(EDGES)]
+    enough = TOLERANCE * abs(at[1.0] - at[0.0])
+    while sum(abs(s.error) for s in stretches) > enough and (len(stretches) + 1) * POINTS <= steps:
+        worst = max(stretches, key=lambda s: abs(s.error))
+        middle = (worst.low + worst.high) / 2
+        at[middle] = _value(score, middle * opened)
+        stretches.remove(worst)
+        stretches += [walk(worst.low, middle), walk(middle, worst.high)]
+    return torch.stack([s.found for s in stretches]).sum(0)
+
+
+def _value(score: Callable[[Tensor], Tensor], gates: Tensor) -> float:
+    with torch.no_grad():
+        return score(gates).item()
 
 
 def _spread(n: int, wanted: int) -> list[int]:
@@ -224,11 +271,18 @@ def _pixel_map(similarity: Callable[[Tensor], Tensor], pixels: Tensor, method: s
     if method == "integrated_gradients":
         with torch.enable_grad():
             found = IntegratedGradients(similarity).attribute(pixels, baselines=0, n_steps=32, internal_batch_size=16)
-        return found[0].sum(0).detach().cpu()
+        return _smoothed(found[0].sum(0).detach().cpu())
     side = max(1, pixels.shape[-1] // 8)
     window, strides = (pixels.shape[1], side, side), (pixels.shape[1], max(1, side // 2), max(1, side // 2))
     found = Occlusion(similarity).attribute(pixels, window, strides=strides, baselines=0, perturbations_per_eval=32)
     return found[0].mean(0).cpu()
+
+
+def _smoothed(map: Tensor) -> Tensor:
+    """Every pixel's share spread over a square around it; the sum stays. One pixel of a gradient map means little."""
+    size = map.shape[-1] // 32 * 2 + 1
+    spread = lambda m: F.avg_pool2d(m[None, None], size, 1, size // 2)[0, 0]  # noqa: E731
+    return spread(map / spread(torch.ones_like(map)))
 
 
 # ---------------------------------------------------------------- one head

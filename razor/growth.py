@@ -51,6 +51,8 @@ class Growth:
         self.history = History(State(0, None, None, EditSet(), {}, self.base))
         # K may hold kinds that growth no longer takes in, so units are looked up among all of them.
         self.every = {u.name: u for u in adapter.units(KINDS, tuple(adapter.towers))}
+        parameters = dict(adapter.model.named_parameters())
+        self.sizes = {name: unit.size(parameters) for name, unit in self.every.items()}
         self.units: list[Unit] = []
         self.rounding = False  # a round is under way
         self._lock = threading.Lock()  # a click on the map may come while a round ends
@@ -176,8 +178,7 @@ class Growth:
 
     def _collect(self, state: State) -> list[UnitStats]:
         started = time.monotonic()
-        parameters = dict(self.adapter.model.named_parameters())
-        small = sum(unit.size(parameters) for unit in self.units) <= TRIALS_KEPT
+        small = sum(self.sizes[unit.name] for unit in self.units) <= TRIALS_KEPT
         kept: dict[str, tuple[Tensor, Tensor]] | None = {} if small else None
         with edited(self.adapter, self.bench, self._grown(state)):
             found = collect(self.adapter.model, self.units, self.bench.scoring_terms(), kept=kept)
@@ -193,6 +194,11 @@ class Growth:
     def scores(self) -> list[UnitScore]:
         """phi of every unit; moving alpha costs no model run."""
         return score(self.stats(), alpha=self.config.alpha)
+
+    @property
+    def showable(self) -> bool:
+        """There are scores to show, of the state shown or of one before it."""
+        return any(self._stats_at(state) for state in self.history.path(self.history.position.state))
 
     def shown_stats(self) -> list[UnitStats]:
         """The stats at hand, running no model: of the state shown, else those its round was chosen by.
@@ -217,6 +223,11 @@ class Growth:
     def proposal(self) -> list[UnitScore]:
         """The units the next round would take in by itself; empty when none is left, or when a person put some in."""
         return self._proposed(self.scores(), self.edit_set)
+
+    @property
+    def exhausted(self) -> bool:
+        """No unit is left for a round to take in or to move for the first time."""
+        return not self.proposal() and not self._fresh(self.edit_set)
 
     def _proposed(self, scores: Sequence[UnitScore], edit_set: EditSet) -> list[UnitScore]:
         fresh = self._fresh(edit_set)
@@ -272,7 +283,7 @@ class Growth:
 
     def set_strength(self, value: float, name: str | None = None) -> None:
         """Dial all units together, or one; 1 is the edit as it was found."""
-        self._still()
+        self.still()
         self.history.change(self.edit_set.at_strength(value, name))
 
     def guarded(self, value: float, name: str | None = None) -> float:
@@ -292,31 +303,32 @@ class Growth:
 
     def undo(self) -> None:
         """Take back the last change, round or move."""
-        self._still()
+        self.still()
         self.history.undo()
 
     def redo(self) -> None:
         """Do it again."""
-        self._still()
+        self.still()
         self.history.redo()
 
     def go(self, number: int) -> None:
         """Show a state as its round left it."""
-        self._still()
+        self.still()
         self.history.go(number)
 
     def reset(self) -> None:
         """Back at the unedited model without locks and bans; the rounds stay in the history."""
-        self._still()
+        self.still()
         self.history.go(0)
 
     def replan(self, name: str) -> None:
         """Start a branch at the unedited model that keeps the present locks and bans."""
-        self._still()
+        self.still()
         free = EditSet(banned=self.edit_set.banned).act("lock", sorted(self.edit_set.locked))
         self.history.branch_from(name, 0, free)
 
-    def _still(self) -> None:
+    def still(self) -> None:
+        """Raise InputError while a round is under way."""
         if self.rounding:
             raise InputError("A round is under way; stop it or wait for its end.")
 
@@ -328,7 +340,7 @@ class Growth:
         Raises:
             InputError: nothing is left to take in, or a round is under way already.
         """
-        self._still()
+        self.still()
         state, start = self.history.state, replace(self.edit_set, isolated=None)
         scores = self.scores()
         added = self._proposed(scores, start)
@@ -392,7 +404,7 @@ class Growth:
     def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[GrowthRound]:
         """Rounds until the target is met, the rounds are used up, or `stop` says so. May be run again to go on."""
         for _ in range(self.config.rounds):
-            if self.reached or stop() or (self.rounds and not self.proposal() and not self._fresh(self.edit_set)):
+            if self.reached or stop() or (self.rounds and self.exhausted):
                 return
             yield self.next_round(stop)
 

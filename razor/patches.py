@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,6 +91,14 @@ class Patch:
                 f"This patch was made for another model: the weights of {wrong[0]!r} differ from those it was "
                 "computed on. Load the model named in its recipe."
             )
+
+    def key(self, belongs: Callable[[str], bool] = lambda parameter: True) -> str:
+        """A hash of the deltas of some parameters: equal for equal edits of them."""
+        found = hashlib.sha256()
+        for where in sorted((w for w in self.deltas if belongs(w.parameter)), key=repr):
+            found.update(repr(where).encode())
+            found.update(digest(self.deltas[where]).encode())
+        return found.hexdigest()[:16]
 
     @property
     def parameters_edited(self) -> int:

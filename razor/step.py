@@ -26,6 +26,7 @@ from razor.config import RazorConfig
 from razor.gradients import gradient_of
 from razor.metrics import Evaluation
 from razor.patches import Patch
+from razor.replay import earliest_blocks
 from razor.units import Slice, Unit
 
 SURE = 0.05  # mean probability of the forgotten class that counts as forgotten
@@ -111,8 +112,10 @@ def edited(adapter: Adapter, bench: Bench, patch: Patch) -> Iterator[None]:
 
 def evaluate(adapter: Adapter, bench: Bench, patch: Patch, split: str) -> Evaluation:
     """Metrics of the patched model on a split."""
+    towers = edited_towers(adapter, patch)
+    keys = {tower: patch.key(lambda name, tower=tower: adapter.tower_of(name) == tower) for tower in towers}
     with edited(adapter, bench, patch):
-        return bench.evaluate(split, edited_towers(adapter, patch))
+        return bench.evaluate(split, towers, earliest_blocks(adapter, patch), keys)
 
 
 def take_steps(

@@ -41,7 +41,7 @@ class Bench:
         self.batches.append(step)
         return {"forget": lambda: self.model.weight[0] @ self.g_f, "keep": lambda: self.model.weight[0] @ self.g_k}
 
-    def evaluate(self, split, edited, **_):
+    def evaluate(self, split, edited, *_):
         assert split == "search"
         return self.metrics(self.model.weight[0].tolist())
 
@@ -55,7 +55,9 @@ def model():
 
 
 def steps(model, bench, start=None, goal=None, stop=lambda: False, first_batch=0, **settings):
-    adapter = SimpleNamespace(model=model, tower_of=lambda name: "image")
+    adapter = SimpleNamespace(
+        model=model, tower_of=lambda name: "image", towers={"image": ""}, units=lambda kinds, towers: []
+    )
     goal = goal or Goal(0.0, 1.0, found(1.0))
     config = RazorConfig(**settings)
     return take_steps(adapter, bench, [UNIT], start or Patch(), goal, config, first_batch=first_batch, stop=stop)

@@ -54,6 +54,7 @@ function verdict(word) {
   const look = MARKS[word] || { icon: "M4 8H12", good: true };
   const chip = make("span", "verdict");
   chip.dataset.good = String(look.good);
+  chip.title = word;
   chip.append(icon(look.icon), make("span", "", word));
   return chip;
 }
@@ -95,7 +96,8 @@ function fullCard(card, kind, forget) {
 function tile(card) {
   const box = make("figure", "card-tile");
   box.append(picture(card));
-  if (card.title) box.append(make("figcaption", "", card.title));
+  if (card.verdict) box.append(verdict(card.verdict));
+  else if (card.title) box.append(make("figcaption", "", card.title));
   box.title = card.title || "";
   return box;
 }
@@ -117,11 +119,11 @@ function group(data, forget) {
   return box;
 }
 
-function legend() {
+function legend(names) {
   const line = make("div", "card-legend");
-  for (const side of ["original", "edited"]) {
+  for (const [i, side] of ["original", "edited"].entries()) {
     const entry = make("span", "card-legend-entry");
-    entry.append(make("span", `swatch ${side}`), make("span", "", side));
+    entry.append(make("span", `swatch ${side}`), make("span", "", names[i]));
     line.append(entry);
   }
   const tag = make("span", "card-legend-entry");
@@ -143,7 +145,7 @@ function draw() {
   const groups = (value.groups || []).filter((data) => data.cards && data.cards.length);
   const parts = [];
   if (value.finding) parts.push(make("p", "finding", value.finding));
-  if (groups.some((data) => data.cards.some((card) => card.bars && card.bars.length))) parts.push(legend());
+  if (groups.some((data) => data.cards.some((card) => card.bars && card.bars.length))) parts.push(legend(value.sides));
   parts.push(...groups.map((data) => group(data, value.forget_label)));
   root.replaceChildren(...(groups.length ? parts : [emptyState(value.empty)]));
   root.dataset.cards = String(groups.reduce((sum, data) => sum + data.cards.length, 0));

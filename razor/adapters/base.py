@@ -31,11 +31,18 @@ class Bench(Protocol):
     def step_terms(self, step: int, edited: Sequence[str]) -> Terms:
         """The losses of one inner step, on a batch drawn from the gradient split by the step's number."""
 
-    def evaluate(self, split: str, edited: Sequence[str], first: Mapping[str, int] | None = None) -> Evaluation:
+    def evaluate(
+        self,
+        split: str,
+        edited: Sequence[str],
+        first: Mapping[str, int] | None = None,
+        keys: Mapping[str, str] | None = None,
+    ) -> Evaluation:
         """Metrics of the model as it is now; towers not named in `edited` are known to be as they were.
 
         Args:
             first: tower -> number of its first edited block, where known; the blocks before it need not run again.
+            keys: tower -> name of the edit made to it, where known; equal names stand for equal edits.
         """
 
     def similarity(self, pixels: Tensor) -> Tensor:

@@ -3,8 +3,10 @@
 import hashlib
 import math
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +22,10 @@ from razor.patches import Patch, digest, model_lock
 from razor.replay import PrefixCache
 from razor.units import Unit, find_units
 
+T = TypeVar("T")
+
 MARGIN = 4.0  # nats by which another class must lead before a forget picture is left alone: under 2 % is then left
+RECENT = 24  # sets of features kept of edits evaluated lately; an evaluation needs four
 EVAL_BATCH = 256  # pictures or texts per forward when no gradient is needed
 
 # Runs one forward, given a name for its input: in full, or from a late block on (PrefixCache.run).
@@ -158,6 +163,7 @@ class ClipBench:
         self._frozen_images: dict[tuple[str, str], Tensor] = {}
         self._frozen_captions: dict[str, Tensor] = {}
         self._frozen_recall: dict[str, Tensor] = {}
+        self._recent: OrderedDict[tuple, Any] = OrderedDict()
         self._frozen_association: dict[str, tuple[float, float]] = {}
         self._prefixes = PrefixCache(adapter)
         self._frozen_classes = [adapter.class_embeddings(axis) for axis in task.axes]
@@ -197,17 +203,27 @@ class ClipBench:
         }
 
     def evaluate(
-        self, split: str, edited: Sequence[str] = ("image", "text"), first: Mapping[str, int] | None = None
+        self,
+        split: str,
+        edited: Sequence[str] = ("image", "text"),
+        first: Mapping[str, int] | None = None,
+        keys: Mapping[str, str] | None = None,
     ) -> Evaluation:
         """Metrics on "search" or "test". Call under the model's lock when the model is edited.
 
         Args:
             first: tower -> number of the first edited block, where known: the blocks before it are not run again.
+            keys: tower -> name of the edit made to it, where known: a tower edited as it was lately is not run again.
         """
-        first = first or {}
+        first, keys = first or {}, {tower: key for tower, key in (keys or {}).items() if tower in edited}
         forget, retain = self._side("forget", split), self._side("retain", split)
-        v_forget, v_retain = (self._image_features(side, split, edited, first) for side in ("forget", "retain"))
-        classes = self._classes(edited, first)
+        v_forget, v_retain = (
+            self._lately(
+                "image", keys, (side, split), lambda side=side: self._image_features(side, split, edited, first)
+            )
+            for side in ("forget", "retain")
+        )
+        classes = self._lately("text", keys, ("classes",), lambda: self._classes(edited, first))
         forget_guess = torch.stack([(v_forget @ t.T).argmax(1) for t in classes], 1)  # (n, axes)
         retain_guess = torch.stack([(v_retain @ t.T).argmax(1) for t in classes], 1)
         names = self.task.axes[self.axis].classes
@@ -216,7 +232,7 @@ class ClipBench:
         right = retain_guess == retain.classes
         asked = forget.classes >= 0
         asked[:, self.axis] = False
-        recall = self._recall(retain, v_retain, split, edited, first)
+        recall = self._recall(retain, v_retain, split, edited, first, keys)
         probability = (self.adapter.scale * v_forget @ classes[self.axis].T).softmax(1)[:, self.target]
         near_right = {
             name: right[retain.classes[:, self.axis] == names.index(name), self.axis] for name in self.neighbours
@@ -380,13 +396,34 @@ class ClipBench:
             return self.adapter.embed_images(pixels, self._from("image", first, side, split))
         return self._frozen_images[side, split]
 
-    def _recall(self, retain: _Side, v: Tensor, split: str, edited: Sequence[str], first: Mapping[str, int]) -> Tensor:
+    def _lately(self, tower: str, keys: Mapping[str, str], what: tuple, make: Callable[[], T]) -> T:
+        """What `make` gives, kept for the last few edits of the tower it rests on."""
+        if tower not in keys:
+            return make()
+        place = (tower, keys[tower], *what)
+        if place not in self._recent:
+            self._recent[place] = make()
+            while len(self._recent) > RECENT:
+                self._recent.popitem(last=False)
+        self._recent.move_to_end(place)
+        return self._recent[place]
+
+    def _recall(
+        self,
+        retain: _Side,
+        v: Tensor,
+        split: str,
+        edited: Sequence[str],
+        first: Mapping[str, int],
+        keys: Mapping[str, str],
+    ) -> Tensor:
         texts = list(dict.fromkeys(retain.captions))
         if not edited and split not in self._frozen_captions:
             self._frozen_captions[split] = self.adapter.embed_texts(texts)
         t = self._frozen_captions[split]
         if "text" in edited:
-            t = self.adapter.embed_texts(texts, self._from("text", first, "captions", split))
+            encode = lambda: self.adapter.embed_texts(texts, self._from("text", first, "captions", split))  # noqa: E731
+            t = self._lately("text", keys, ("captions", split), encode)
         place = {text: i for i, text in enumerate(texts)}
         own = torch.tensor([place[caption] for caption in retain.captions])
         recall = (v @ t.T).argmax(1) == own

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import app
-from components import edit_panel, examples_panel, story
+from components import compare_panel, edit_panel, examples_panel, story
+from components.session import Sessions
 from razor.config import RazorConfig
 from razor.examples import Example
 from razor.metrics import Measure
@@ -19,8 +20,8 @@ SETTINGS = (1.0, 0.0, 1.0, 2, 0.02, 4, 0.05, ["image", "text"], ["heads"])
 
 
 @pytest.fixture
-def studio(trained):
-    _, studio = app.build_demo(lambda name: trained)
+def studio(trained, tmp_path):
+    _, studio = app.build_demo(lambda name: trained, sessions=Sessions(tmp_path))
     return studio
 
 
@@ -43,8 +44,14 @@ def last(updates):
     return final
 
 
-def click(studio, request, units, state, seq):
-    return studio.change_units(SimpleNamespace(units=units, state=state, seq=seq), request)["picked"]
+def click(studio, request, units, action, seq):
+    """A gesture on the map; gives the marks that answer it."""
+    return studio.change_units(SimpleNamespace(units=units, action=action, seq=seq), request)[0]["picked"]
+
+
+def pick(handler, request, **fields):
+    """An event of another widget."""
+    return handler(SimpleNamespace(**fields), request)
 
 
 def test_scoring_draws_one_cell_for_every_unit(studio, visitor, trained):
@@ -67,45 +74,87 @@ def test_two_visitors_growing_in_turns_keep_their_own_rounds(studio, visitor, tr
     last(studio.grow_one(a, *SETTINGS))
     kept = dict(studio.sessions.get("a").growth.patch.deltas)
     last(studio.score(b, *SETTINGS))
-    click(studio, b, ["text.0.head.1"], "picked", 1)
+    click(studio, b, ["text.0.head.1"], "in", 1)
     last(studio.grow_one(b, *SETTINGS))
     after = studio.sessions.get("a").growth.patch.deltas
     assert kept.keys() == after.keys() and all(torch.equal(kept[k], after[k]) for k in kept)
     assert "text.0.head.1" in studio.sessions.get("b").growth.edit_set.members
 
 
-def test_a_click_picks_a_ban_bars_and_clearing_lifts_both(studio, visitor):
+def test_a_unit_goes_in_is_locked_freed_banned_and_freed_again(studio, visitor):
+    request, unit = visitor("a"), "image.0.head.0"
+    last(studio.score(request, *SETTINGS))
+    marks = []
+    for seq, action in enumerate(("in", "lock", "unlock", "ban", "unban"), 1):
+        answer = click(studio, request, [unit], action, seq)
+        marks.append((answer["units"][unit]["state"], answer["units"][unit]["locked"]))
+        assert answer["ack"] == seq
+    assert marks == [("edited", False), ("edited", True), ("edited", False), ("banned", False), ("off", False)]
+
+
+def test_a_lock_and_a_ban_on_one_unit_is_refused_in_one_sentence(studio, visitor):
+    request, unit = visitor("a"), "image.0.head.0"
+    last(studio.score(request, *SETTINGS))
+    click(studio, request, [unit], "lock", 1)
+    with pytest.warns(UserWarning, match=r"image\.0\.head\.0 is locked, so nothing changed there; unlock it"):
+        answer = click(studio, request, [unit], "ban", 2)
+    assert answer["units"][unit] == {"state": "edited", "round": None, "locked": True, "strength": 1.0}
+
+
+def test_a_toggle_is_estimated_and_said_in_plain_words(studio, visitor):
+    request = visitor("a")
+    last(studio.grow_one(request, *SETTINGS))
+    member = studio.sessions.get("a").growth.edit_set.members[0]
+    busy = studio.change_units(SimpleNamespace(units=[member], action="out", seq=1), request)[1]
+    assert "estimating" in busy and f"Without {member}" in busy
+    said = last(studio.estimate(request))
+    assert "forget" in said[studio.page.edit.estimate] and "retain" in said[studio.page.edit.estimate]
+    assert "nearest neighbour" in said[studio.page.edit.estimate]
+    assert studio.page.compare.cards in said and studio.page.edit.preview in said
+
+
+def test_twenty_quick_toggles_are_measured_once(studio, visitor, trained, monkeypatch):
     request = visitor("a")
     last(studio.score(request, *SETTINGS))
-    assert click(studio, request, ["image.0.head.0"], "picked", 1)["units"]["image.0.head.0"]["state"] == "picked"
-    assert click(studio, request, ["image.0.head.0"], "banned", 2)["units"]["image.0.head.0"]["state"] == "banned"
-    answer = click(studio, request, ["image.0.head.0"], "none", 3)
-    assert answer["units"] == {} and answer["ack"] == 3
+    growth = studio.sessions.get("a").growth
+    calls = []
+    measure = growth.bench.evaluate
+    monkeypatch.setattr(growth.bench, "evaluate", lambda *a, **k: calls.append(a) or measure(*a, **k))
+    names = [u.name for u in growth.units if u.kind == "head"]
+    for seq in range(1, 21):
+        click(studio, request, [names[seq % len(names)]], "in" if seq % 2 else "out", seq)
+    for _ in range(20):
+        last(studio.estimate(request))
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(
-    ("units", "state", "seq"),
+    ("units", "action", "seq"),
     [
-        (["image.9.head.9"], "picked", 1),
-        ("image.0.head.0", "picked", 1),
+        (["image.9.head.9"], "in", 1),
+        ("image.0.head.0", "in", 1),
         (["image.0.head.0"], "edited", 1),
-        ([], "none", 1),
+        ([], "out", 1),
     ],
 )
-def test_a_forged_click_changes_nothing_and_is_answered(studio, visitor, units, state, seq):
+def test_a_forged_click_changes_nothing_and_is_answered(studio, visitor, units, action, seq):
     request = visitor("a")
     last(studio.score(request, *SETTINGS))
     before = studio.sessions.get("a").growth.edit_set
     with pytest.warns(UserWarning):
-        assert click(studio, request, units, state, seq)["units"] == {}
+        assert click(studio, request, units, action, seq)["units"] == {}
     assert studio.sessions.get("a").growth.edit_set == before
 
 
-def test_an_edited_unit_cannot_be_clicked_out(studio, visitor):
+def test_an_edited_unit_is_switched_off_and_on_again_with_every_bit(studio, visitor):
     request = visitor("a")
     last(studio.grow_one(request, *SETTINGS))
-    member = studio.sessions.get("a").growth.edit_set.members[0]
-    assert click(studio, request, [member], "none", 1)["units"][member]["state"] == "edited"
+    growth = studio.sessions.get("a").growth
+    member, before = growth.edit_set.members[0], dict(growth.patch.deltas)
+    assert click(studio, request, [member], "out", 1)["units"][member]["state"] == "off"
+    assert growth.patch.deltas.keys() < before.keys()
+    click(studio, request, [member], "in", 2)
+    assert all(torch.equal(growth.patch.deltas[where], delta) for where, delta in before.items())
 
 
 def test_moving_alpha_redraws_without_running_the_model(studio, visitor, trained, monkeypatch):
@@ -183,7 +232,7 @@ def test_map_rows_have_a_blank_where_a_tower_has_no_such_head(trained, task):
 
     growth = Growth(trained, task, RazorConfig())
     scores = [s for s in growth.scores() if s.unit.name != "image.1.head.1"]
-    image = edit_panel.towers_of(scores, growth)[0]
+    image = edit_panel.towers_of(growth, scores)[0]
     assert image["units"][1][1] is None and image["phi"][1][1] is None and image["columns"][-1] == "MLP"
 
 
@@ -219,9 +268,216 @@ def test_alpha_still_redraws_after_a_round(studio, visitor):
     assert studio.page.edit.map in last(studio.rescale(request, 0.0, *SETTINGS[1:]))
 
 
-def test_a_ban_made_after_a_round_survives_undoing_it(studio, visitor):
+def test_undo_takes_back_a_ban_first_and_then_the_round_and_redo_brings_both_back(studio, visitor):
     request = visitor("a")
     last(studio.grow_one(request, *SETTINGS))
-    click(studio, request, ["image.0.mlp"], "banned", 1)
+    click(studio, request, ["image.0.mlp"], "ban", 1)
+    growth = studio.sessions.get("a").growth
     last(studio.undo(request))
-    assert "image.0.mlp" in studio.sessions.get("a").growth.edit_set.banned
+    assert growth.edit_set.banned == frozenset() and len(growth.rounds) == 1
+    last(studio.undo(request))
+    assert growth.rounds == [] and growth.edit_set.members == ()
+    last(studio.redo(request)), last(studio.redo(request))
+    assert len(growth.rounds) == 1 and growth.edit_set.banned == {"image.0.mlp"}
+
+
+# ---------------------------------------------------------------- going back, branches
+
+
+def test_picking_a_round_shows_that_state_everywhere(studio, visitor):
+    request = visitor("a")
+    last(studio.grow_one(request, *SETTINGS))
+    last(studio.grow_one(request, *SETTINGS))
+    growth = studio.sessions.get("a").growth
+    drawn = pick(studio.show_round, request, id=1)
+    first = growth.history.states[1]
+    assert drawn[studio.page.edit.timeline]["current"] == 1
+    edited = {n for n, s in drawn[studio.page.edit.map]["picked"]["units"].items() if s["state"] == "edited"}
+    assert edited == set(first.edit_set.members)
+    assert f"{first.evaluation.forget_accuracy.value:.1%}" in drawn[studio.page.edit.tiles]
+    with pytest.warns(UserWarning, match="one of the rounds on the timeline"):
+        pick(studio.show_round, request, id=9)
+
+
+def test_a_branch_deleted_while_compared_ends_the_comparison_and_says_so(studio, visitor):
+    request = visitor("a")
+    last(studio.grow_one(request, *SETTINGS))
+    pick(studio.change_branch, request, action="new", name="Main", to="Other", node=0)
+    pick(studio.change_branch, request, action="compare", name="Main", to=None, node=None)
+    session = studio.sessions.get("a")
+    assert session.sides == ("branch:Main", compare_panel.NOW)
+    drawn = pick(studio.change_branch, request, action="delete", name="Main", to=None, node=None)
+    assert session.sides is None and "It was being compared" in drawn[studio.page.edit.status]
+    with pytest.warns(UserWarning, match="There is no branch .*Main.* any more"):
+        last(studio.compare(request, "branch:Main", compare_panel.NOW))
+
+
+def test_two_branches_are_compared_side_by_side(studio, visitor):
+    request = visitor("a")
+    last(studio.grow_one(request, *SETTINGS))
+    pick(studio.change_branch, request, action="new", name="Main", to="<b>New</b>", node=0)
+    shown = last(studio.compare(request, "branch:Main", "branch:<b>New</b>"))
+    cards = shown[studio.page.compare.cards]
+    assert cards["sides"] == ["Main", "<b>New</b>"] and "recognises" in cards["finding"]
+    assert "&lt;b&gt;" not in str(cards["sides"])  # escaped where it is drawn, never twice
+
+
+def test_replanning_around_a_ban_names_its_price_and_keeps_both_plans(studio, visitor):
+    request = visitor("a")
+    last(studio.grow(request, *SETTINGS))
+    growth = studio.sessions.get("a").growth
+    click(studio, request, [growth.edit_set.members[0]], "ban", 1)
+    said = last(studio.replan(request, *SETTINGS))
+    assert "Around your locks and bans growth" in said[studio.page.edit.status]
+    assert set(growth.history.branches) == {"Main", "0 locked, 1 banned"}
+    banned = growth.edit_set.banned
+    assert banned and not banned & set(growth.edit_set.members)
+
+
+def test_banning_everything_is_one_sentence(studio, visitor):
+    request = visitor("a")
+    last(studio.score(request, *SETTINGS))
+    growth = studio.sessions.get("a").growth
+    click(studio, request, [u.name for u in growth.units], "ban", 1)
+    with pytest.warns(UserWarning, match="units open to growth are banned; lift a ban"):
+        last(studio.grow(request, *SETTINGS))
+
+
+# ---------------------------------------------------------------- strength
+
+
+def test_the_dial_is_pulled_back_where_a_budget_would_break(studio, visitor, monkeypatch):
+    request = visitor("a")
+    last(studio.grow_one(request, *SETTINGS))
+    growth = studio.sessions.get("a").growth
+    monkeypatch.setattr(growth, "guarded", lambda value, name=None: 1.2)
+    said = last(studio.dial(request, 1.8, True))
+    assert growth.edit_set.strength == 1.2 and "Overshoot guard" in said[studio.page.edit.status]
+    last(studio.dial(request, 1.8, False))
+    assert growth.edit_set.strength == 1.8
+
+
+def test_one_unit_is_dialled_by_itself(studio, visitor):
+    request = visitor("a")
+    last(studio.grow_one(request, *SETTINGS))
+    growth = studio.sessions.get("a").growth
+    member = growth.edit_set.members[0]
+    pick(studio.look_at, request, unit=member, seq=1)
+    last(studio.dial_unit(request, 0.5, True))
+    assert growth.edit_set.strengths == ((member, 0.5),)
+
+
+# ---------------------------------------------------------------- rounds that outlive a page
+
+
+def bundled(studio, name, token, task):
+    """A visitor of the bundled world, as far as saving is concerned: the tiny task stands in for its target."""
+    session = studio.sessions.get(name)
+    session.token = token
+    studio.task_of = lambda _: task
+    return SimpleNamespace(session_hash=name)
+
+
+def test_rounds_are_offered_back_after_the_page_was_closed(studio, task):
+    token = "a" * 32
+    first = bundled(studio, "first", token, task)
+    last(studio.grow_one(first, *SETTINGS))
+    kept = dict(studio.sessions.get("first").growth.patch.deltas)
+    studio.close(first)
+    second = SimpleNamespace(session_hash="second")
+    offered = last(studio.open_page(second, "object:cat", "tiny", token))
+    assert (
+        offered[studio.page.examples.offer]["visible"]
+        and "1 round on forgetting red" in (offered[studio.page.examples.offer_text])
+    )
+    last(studio.take_back(second))
+    back = studio.sessions.get("second").growth
+    assert len(back.rounds) == 1 and all(torch.equal(back.patch.deltas[w], d) for w, d in kept.items())
+    third = last(studio.open_page(SimpleNamespace(session_hash="third"), "object:cat", "tiny", token))
+    assert not third[studio.page.examples.offer]["visible"]  # taken back, and that page is open
+
+
+def test_rounds_are_offered_back_after_the_server_was_restarted(studio, trained, task, tmp_path):
+    token = "b" * 32
+    first = bundled(studio, "first", token, task)
+    last(studio.grow_one(first, *SETTINGS))
+    kept = dict(studio.sessions.get("first").growth.patch.deltas)
+    _, again = app.build_demo(lambda name: trained, sessions=Sessions(tmp_path))
+    again.task_of = lambda _: task
+    request = SimpleNamespace(session_hash="later")
+    assert last(again.open_page(request, "object:cat", "tiny", token))[again.page.examples.offer]["visible"]
+    last(again.take_back(request))
+    back = again.sessions.get("later").growth
+    assert all(torch.equal(back.patch.deltas[where], delta) for where, delta in kept.items())
+
+
+def test_another_browser_is_offered_nothing_and_a_forged_token_reaches_no_folder(studio, task):
+    first = bundled(studio, "first", "c" * 32, task)
+    last(studio.grow_one(first, *SETTINGS))
+    studio.close(first)
+    for token in ("d" * 32, "../../etc", "", None):
+        opened = last(studio.open_page(SimpleNamespace(session_hash="other"), "object:cat", "tiny", token))
+        assert not opened[studio.page.examples.offer]["visible"]
+
+
+def test_discarded_rounds_are_deleted(studio, task, tmp_path):
+    token = "e" * 32
+    first = bundled(studio, "first", token, task)
+    last(studio.grow_one(first, *SETTINGS))
+    studio.close(first)
+    request = SimpleNamespace(session_hash="second")
+    last(studio.open_page(request, "object:cat", "tiny", token))
+    last(studio.discard(request))
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_rounds_on_a_persons_own_pictures_are_never_written_to_disk(studio, visitor, tmp_path):
+    request = visitor("a")
+    studio.sessions.get("a").token = "f" * 32
+    last(studio.grow_one(request, *SETTINGS))
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+# ---------------------------------------------------------------- several concepts
+
+
+def test_two_concepts_are_stacked_switched_and_checked(studio, visitor, make_task):
+    request = visitor("a")
+    session = studio.sessions.get("a")
+    last(studio.grow(request, *SETTINGS))
+    last(studio.push(request))
+    session.start_over()
+    session.task = make_task("blue")
+    last(studio.grow(request, *SETTINGS))
+    assert session.grown_on == ("red",) and session.growth.bench.beneath.deltas
+    last(studio.push(request))
+    assert session.stack.names == ("red", "blue") and not session.stack.stale("blue")
+    said = last(studio.check(request))
+    listed = said[studio.page.stack.list]["concepts"]
+    assert all(c["numbers"]["unedited"]["value"] > 0.9 for c in listed)
+    moved = pick(studio.change_stack, request, action="up", name="red")
+    assert [c["name"] for c in moved[studio.page.stack.list]["concepts"]] == ["blue", "red"]
+    assert moved[studio.page.stack.list]["concepts"][1]["stale"]
+    pick(studio.change_stack, request, action="off", name="red")
+    assert session.stack.active == ("blue",)
+    with pytest.warns(UserWarning, match="must name one of its concepts"):
+        pick(studio.change_stack, request, action="off", name="green")
+
+
+# ---------------------------------------------------------------- the guide
+
+
+def test_the_guide_walks_five_steps_with_the_buttons_of_the_page(studio, visitor):
+    request = visitor("a")
+    guide, page = studio.page.guide, studio.page
+    assert last(studio.toggle_guide(request))[guide.box]["visible"]
+    seen = []
+    for _ in range(5):
+        done = last(studio.guide_do(request, *SETTINGS))
+        seen.append(done.get(guide.text, ""))
+        last(studio.guide_on(request))
+    session = studio.sessions.get("a")
+    assert session.growth.rounds and session.tested and session.found["spread"]
+    assert "scores highest" in seen[1] and "parts are edited" in seen[2] and "nothing was chosen by" in seen[3]
+    assert not last(studio.toggle_guide(request))[guide.box]["visible"]
+    assert page.edit.map is not None

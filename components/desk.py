@@ -1,0 +1,244 @@
+"""What all handlers share: the page's widgets, the visitors' sessions, and how a growth is drawn.
+
+Every handler works on the visitor's own session and answers in widget updates. Long work is a generator that yields
+between steps and asks the session's stop flag; the model is only ever edited inside Patch.applied, so stopping,
+closing the page or an error leaves nothing behind.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+
+import gradio as gr
+
+from components import compare_panel, edit_panel, examples_panel, guide, model_panel, reading
+from components.drift_panel import DriftPanel
+from components.head_map import map_value, picked_value
+from components.session import Session, Sessions
+from components.stack_panel import StackPanel
+from components.theme import status_html
+from components.timeline import timeline_value
+from components.trust_panel import TrustPanel
+from components.why_panel import WhyPanel
+from razor import models
+from razor.adapters.clip import ClipAdapter
+from razor.errors import InputError, RazorError
+from razor.examples import Task
+from razor.growth import Growth
+from razor.metrics import Evaluation
+from razor.minicanvas import tasks
+from razor.minicanvas.dataset import parse_target
+from razor.patches import Patch
+from razor.stack import set_aside
+from razor.step import evaluate
+
+
+@dataclass(frozen=True)
+class Page:
+    """All panels of the page."""
+
+    header: gr.HTML
+    tabs: gr.Tabs
+    guide: guide.Guide
+    model: model_panel.ModelPanel
+    examples: examples_panel.ExamplesPanel
+    edit: edit_panel.EditPanel
+    trust: TrustPanel
+    why: WhyPanel
+    drift: DriftPanel
+    stack: StackPanel
+    compare: compare_panel.ComparePanel
+
+
+def handler(status: Callable[[Page], gr.HTML]):
+    """Make a generator method a handler: an error becomes one sentence in the panel's status line and a toast."""
+
+    def wrap(work):
+        def run(self: "Desk", request: gr.Request, *args):
+            session = self.sessions.get(request.session_hash)
+            session.running += 1
+            silent = True
+            try:
+                for update in work(self, session, *args):
+                    silent = False
+                    yield update or gr.skip()
+                if silent:
+                    yield gr.skip()  # a generator that ends without a word would blank every widget
+            except RazorError as error:
+                gr.Warning(escape(str(error)))  # a toast renders HTML, and the sentence may quote a file name
+                yield {status(self.page): status_html(str(error), "problem")}
+            finally:
+                session.running -= 1
+
+        # Not functools.wraps: Gradio finds the request by this signature and its annotations.
+        run.__name__, run.__doc__ = work.__name__, work.__doc__
+        run.work = work  # for handlers made of others
+        return run
+
+    return wrap
+
+
+def on_event(status: Callable[[Page], gr.HTML]):
+    """The same for a handler of a widget's own event, which is a plain function of session and event."""
+
+    def wrap(work):
+        def run(self: "Desk", event: gr.EventData, request: gr.Request):
+            session = self.sessions.get(request.session_hash)
+            try:
+                return work(self, session, event)
+            except (RazorError, ValueError) as error:
+                gr.Warning(escape(str(error)))
+                return {status(self.page): status_html(str(error), "problem")}
+
+        run.__name__, run.__doc__ = work.__name__, work.__doc__
+        return run
+
+    return wrap
+
+
+class Desk:
+    """The visitors of one page and what is drawn for them."""
+
+    def __init__(self, page: Page, load: Callable[[str], ClipAdapter] = models.load, sessions: Sessions | None = None):
+        self.page, self.load, self.sessions = page, load, sessions or Sessions()
+
+    # A growth and what is known of it
+
+    def task_of(self, session: Session) -> Task:
+        """What the session is to forget."""
+        return session.task or tasks.task(parse_target(session.target))
+
+    def start(self, session: Session, settings) -> Growth:
+        """The session's growth under these settings, made when there is none."""
+        config = edit_panel.config_from(*settings)
+        session.settle(config)
+        if (growth := session.growth) is None:
+            epoch, task = session.epoch, self.task_of(session)
+            below = session.stack.below(task.concept)
+            others = [c.task for c in session.stack.concepts if c.name != task.concept and c.on]
+            growth = Growth(self.load(session.model), set_aside(task, others), config, beneath=below.patch)
+            if session.epoch != epoch:
+                raise InputError("Another target or model was chosen meanwhile; press the button again.")
+            session.growth, session.grown_on = growth, below.active
+            session.tested, session.domain, session.shown, session.found = None, None, None, {}
+            session.revision += 1
+        return growth
+
+    def test(self, session: Session, growth: Growth) -> tuple[Evaluation, Evaluation]:
+        """Before and after on the test split; kept by the session while this is still its edit."""
+        revision = session.revision
+        before = evaluate(growth.adapter, growth.bench, Patch(), "test")
+        tested = before, evaluate(growth.adapter, growth.bench, growth.patch, "test")
+        if session.growth is growth and session.revision == revision:
+            session.tested = tested
+        return tested
+
+    def side(self, session: Session, side: str) -> Patch:
+        """The whole edit a side of the comparison stands for: nothing, the edit as it stands, or a branch's end."""
+        growth = session.growth
+        if side == compare_panel.ORIGINAL:
+            return Patch()
+        if growth is None:
+            return session.stack.patch
+        concept, stack = growth.task.concept, session.stack
+        others = (stack.drop(concept) if concept in stack.names else stack).patch
+        if (branch := compare_panel.branch_of(side)) is None:
+            return others + growth.patch
+        state = growth.history.states[growth.history.branches[branch]]
+        return others + growth.patch_of(state.edit_set, state)
+
+    def sides(self, session: Session) -> tuple[tuple[str, str], list[Patch]]:
+        """The two sides of the comparison and their edits."""
+        chosen = session.sides or compare_panel.SIDES
+        return chosen, [self.side(session, side) for side in chosen]
+
+    def compared(self, session: Session, growth: Growth) -> dict:
+        """The suggested pictures on both sides of the comparison."""
+        chosen, patches = self.sides(session)
+        return compare_panel.suggested(growth, patches, chosen, session.found)
+
+    # Drawing
+
+    def drawn(self, session: Session, growth: Growth) -> dict:
+        """Map, marks, timeline, tiles, tables and cards of the growth as it stands; runs no model."""
+        panel = self.page.edit
+        if not growth.showable:
+            return {}
+        if session.domain is None:
+            session.domain = edit_panel.domain_of(growth)
+        now = growth.known_evaluation(growth.edit_set)
+        if now is not None:
+            session.shown = growth.history.position.state, growth.edit_set, now
+        spread = session.found.get("spread")
+        return {
+            panel.map: gr.update(value=edit_panel.map_of(growth, session.domain, spread), picked=self.picked(session)),
+            panel.timeline: edit_panel.timeline_of(growth, session.sides),
+            panel.tiles: reading.tiles_of(growth, session.tested),
+            panel.table: edit_panel.rows_of(growth),
+            panel.scatter: gr.update(value=edit_panel.scatter_of(growth), marked=edit_panel.marked_of(growth)),
+            panel.price: reading.constraints_html(growth),
+            panel.strength: growth.edit_set.strength,
+            **self.unit_shown(session),
+        }
+
+    def picked(self, session: Session) -> dict:
+        """The marks on the map."""
+        growth = session.growth
+        if growth is None:
+            return picked_value({}, session.ack)
+        return picked_value(edit_panel.states_of(growth), session.ack, growth.edit_set.isolated, focus=session.focus)
+
+    def unit_shown(self, session: Session) -> dict:
+        """The card of the unit looked at, and its strength."""
+        panel, growth, name = self.page.edit, session.growth, session.focus
+        if growth is None or name is None:
+            return {panel.unit: reading.no_unit_html(), panel.unit_strength: gr.update(value=1.0, interactive=False)}
+        inside = name in growth.edit_set.members
+        return {
+            panel.unit: reading.unit_html(growth, name, session.found.get("spread"), session.found.get("alone", {})),
+            panel.unit_strength: gr.update(value=growth.edit_set.strength_of(name), interactive=inside),
+        }
+
+    def current(self, session: Session) -> dict:
+        """What the page should show now. Gradio sends a handler's last update again when it ends, so work that was
+        overtaken by another target must end on this rather than on what it drew before."""
+        if session.growth is not None and session.growth.showable:
+            return self.drawn(session, session.growth)
+        return self.blank(session)
+
+    def blank(self, session: Session) -> dict:
+        """The widgets of screens 2 and 3 with nothing scored."""
+        panel = self.page.edit
+        session.domain = None
+        return {
+            panel.map: gr.update(value=map_value([]), picked=picked_value({}, session.ack)),
+            panel.timeline: timeline_value([], branches=[], branch="", current=0),
+            panel.tiles: "",
+            panel.table: [],
+            panel.scatter: gr.update(value=edit_panel.no_scatter()),
+            panel.price: "",
+            panel.estimate: "",
+            panel.preview: gr.update(visible=False),
+            panel.status: status_html("Press Score to see which heads matter."),
+            **self.unit_shown(session),
+            **self.uncompared(),
+            **self.unexplained(),
+        }
+
+    def uncompared(self) -> dict:
+        """The compare screen without results, which would be those of an earlier edit."""
+        panel = self.page.compare
+        return {
+            panel.cards: compare_panel.nothing(),
+            panel.own: gr.update(visible=False),
+            panel.tiles: "",
+            panel.status: "",
+        }
+
+    def unexplained(self) -> dict:
+        """The expensive views, empty."""
+        return {**self.page.trust.blank(), **self.page.why.blank(), **self.page.drift.blank()}
+
+    def note(self, sentence: str, tone: str = "ready") -> dict:
+        """The status line of screen 2."""
+        return {self.page.edit.status: status_html(sentence, tone)}

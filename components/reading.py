@@ -1,0 +1,271 @@
+"""What the page says of a growth, in plain words: findings, tiles, the card of a unit, the price of a choice."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from components.compare_panel import ORIGINAL, branch_of
+from components.glossary import term
+from components.theme import capital, status_html, tile_html, tiles_html
+from razor.edit_set import EditSet
+from razor.growth import Growth, describe_changes
+from razor.metrics import Evaluation, Measure
+from razor.scoring import UnitScore, ranked, threshold
+
+OVERSHOT = -0.25  # association below which the concept is said to be pushed further than forgetting needs
+NAMED = 4  # units named in a sentence; more are counted
+
+
+def names(units: Sequence[str]) -> str:
+    """A few unit names, then how many more."""
+    more = f" and {len(units) - NAMED} more" if len(units) > NAMED else ""
+    return ", ".join(units[:NAMED]) + more
+
+
+# Findings ------------------------------------------------------------------------------------------------------------
+
+
+def map_finding(scores: Sequence[UnitScore], growth: Growth) -> str:
+    """One sentence over the map: what is edited and what it cost, or which head presses hardest."""
+    members = growth.edit_set.members
+    best = ranked(scores)[0]
+    if not members:
+        middle = sorted(s.phi for s in scores)[len(scores) // 2]
+        times = f"{best.phi / middle:.0f} times" if middle > 0 else "far more than"
+        open_units = growth.candidates(scores)
+        above = sum(s.phi > threshold(open_units, growth.config.tau) for s in open_units)
+        return (
+            f"{best.unit.name} presses hardest on forgetting {growth.task.concept}: {times} the median unit. "
+            f"{above} of the {len(open_units)} units open to growth stand above tau."
+        )
+    now = growth.known_evaluation(growth.edit_set)
+    reached = f"{growth.task.concept} is recognised in {now.forget_accuracy.value:.0%}" if now else "estimating"
+    cost = f", retained answers changed by {change(growth.base, now, 'retain_accuracy'):+.1f} points" if now else ""
+    edited = f"{len(members)} units are edited: {names(members)}" if len(members) > 1 else f"{members[0]} is edited"
+    return f"{edited}. Of the search pictures, {reached}{cost}." if now else f"{edited}. Estimating what that does."
+
+
+def timeline_finding(growth: Growth) -> str:
+    """One sentence over the curves."""
+    now, base = growth.known_evaluation(growth.edit_set), growth.base
+    if not growth.edit_set.members or now is None:
+        return start_text(growth)
+    lost = -change(base, now, "retain_accuracy")
+    kept = f"retained answers lose {lost:.1f} points" if lost > 0.05 else "retained answers lose nothing"
+    many = f"{len(growth.edit_set.members)} units take" if len(growth.edit_set.members) > 1 else "1 unit takes"
+    return (
+        f"{many} {growth.task.concept} from {base.forget_accuracy.value:.0%} to {now.forget_accuracy.value:.0%}; "
+        f"{kept}. Curves are on the search split."
+    )
+
+
+def start_text(growth: Growth) -> str:
+    """What the unedited model knows."""
+    known = f"{growth.base.forget_accuracy.value:.0%} of the search pictures"
+    return f"{capital(growth.task.concept)} is recognised in {known} before any edit."
+
+
+def round_text(growth: Growth) -> str:
+    """What the round shown did, in full."""
+    if not growth.rounds:
+        return start_text(growth)
+    done = growth.rounds[-1]
+    hand = f" By hand before it: {done.by_hand}." if done.by_hand else ""
+    added = (
+        ", ".join(f"{s.unit.name} (phi {s.phi:.2g}, rank {s.rank})" for s in done.added) or "the units put in by hand"
+    )
+    return f"Round {done.index} tried {added} in {len(done.trials)} steps, {done.seconds:.1f} s.{hand} {done.reason}"
+
+
+# Estimates -----------------------------------------------------------------------------------------------------------
+
+
+def change(before: Evaluation, after: Evaluation, name: str) -> float:
+    """Points by which a share changed."""
+    return 100 * (getattr(after, name).value - getattr(before, name).value)
+
+
+def estimate_text(before: Evaluation, after: Evaluation) -> str:
+    """What a choice did: "forget 12.0 % -> 4.0 %, retain -0.3, nearest neighbour dog -1.1"."""
+    forget = f"forget {before.forget_accuracy.value:.1%} \u2192 {after.forget_accuracy.value:.1%}".replace("%", " %")
+    parts = [forget, f"retain {signed(change(before, after, 'retain_accuracy'))}"]
+    shifts = {n: 100 * (m.value - before.by_neighbor[n].value) for n, m in after.by_neighbor.items()}
+    if shifts:
+        worst = min(shifts, key=shifts.get)
+        parts.append(f"nearest neighbour {worst} {signed(shifts[worst])}")
+    return ", ".join(parts)
+
+
+def signed(points: float) -> str:
+    """Points with their sign; a change too small to print is 0."""
+    return "0" if abs(points) < 0.05 else f"{points:+.1f}".replace("-", "\u2212")
+
+
+def estimate_html(growth: Growth, before: tuple[int, EditSet, Evaluation] | None, after: Evaluation | None) -> str:
+    """The line under the map: what the last change by hand did, or that it is being estimated."""
+    state, edit_set = growth.history.position.state, growth.edit_set
+    same = before is not None and before[0] == state
+    done = describe_changes(before[1] if same else growth.history.state.edit_set, edit_set) or "The edit as it stands"
+    if after is None:
+        return status_html(f"{capital(done)}: estimating on the search pictures", "busy")
+    start = before[2] if before is not None else growth.history.state.evaluation
+    n = f"n = {after.forget_accuracy.n} and {after.retain_accuracy.n}"
+    return status_html(f"{capital(done)}: {estimate_text(start, after)} (search pictures, {n}).{overshoot(after)}")
+
+
+def overshoot(now: Evaluation) -> str:
+    """A caution where the concept was pushed further away than pictures of other things ever were."""
+    if now.association is None or not now.association < OVERSHOT:
+        return ""
+    return " The concept now lies further from its pictures than from unrelated ones: more than forgetting needs."
+
+
+# Tiles ---------------------------------------------------------------------------------------------------------------
+
+
+def tiles_of(growth: Growth, tested: tuple[Evaluation, Evaluation] | None) -> str:
+    """Metric tiles: measured on the test split once it has been, and saying so."""
+    now = growth.known_evaluation(growth.edit_set)
+    if tested is None and now is None:
+        return ""
+    before, after = tested or (growth.base, now)
+    total = sum(p.numel() for p in growth.adapter.model.parameters())
+    edited = growth.patch.parameters_edited
+    size = f"{edited:,} of {total / 1e6:.1f} M; {sum(growth.seconds.values()):.1f} s"
+    cost = tile_html("Parameters edited", f"{edited / total:.1%}", "", size, "edited")
+    return tiles_html([*_tiles(before, after, "test pictures" if tested else "search pictures"), cost])
+
+
+def side_tiles(growth: Growth, sides: tuple[str, str]) -> str:
+    """Metric tiles of the two sides of a comparison, on the search split, where every branch has been measured."""
+    measured = []
+    for side in sides:
+        branch = branch_of(side)
+        now = growth.base if side == ORIGINAL else growth.now
+        measured.append(growth.history.states[growth.history.branches[branch]].evaluation if branch else now)
+    return tiles_html(_tiles(*measured, "search pictures"))
+
+
+def _tiles(before: Evaluation, after: Evaluation, split: str) -> list[str]:
+    tiles = [
+        _tile("Forget accuracy", before.forget_accuracy, after.forget_accuracy, "forget", split),
+        _tile("Retain accuracy", before.retain_accuracy, after.retain_accuracy, "retain", f"answers about {split}"),
+    ]
+    if before.neighbor_accuracy and after.neighbor_accuracy:
+        tiles.append(_tile("Nearest neighbours", before.neighbor_accuracy, after.neighbor_accuracy, "neighbour", split))
+    return [*tiles, _tile("Retrieval stability", None, after.retrieval_stability, "original", split)]
+
+
+def _tile(label: str, before: Measure | None, after: Measure, kind: str, split: str) -> str:
+    if after.n == 0:
+        return tile_html(label, "not measured", "", f"none of the {split} can be counted", kind)
+    was = f"{before.value:.1%}" if before else ""
+    interval = f"95 % interval {after.low:.1%} to {after.high:.1%}, n = {after.n} {split}"
+    return tile_html(label, f"{after.value:.1%}", was, interval, kind)
+
+
+# The unit looked at --------------------------------------------------------------------------------------------------
+
+
+def no_unit_html() -> str:
+    """The card while no unit is looked at."""
+    return (
+        '<section class="unit-card"><h3>No unit chosen</h3>'
+        "<p>Click a cell of the map to see why it scores as it does.</p></section>"
+    )
+
+
+def unit_html(growth: Growth, name: str, spread=None, alone: Mapping | None = None) -> str:
+    """What is known of one unit: what it is, its scores, its state and what editing it alone does."""
+    unit = growth.every[name]
+    scored = {s.unit.name: s for s in growth.shown_scores()}
+    s = scored.get(name)
+    where = f"{capital(unit.tower)} tower, layer {unit.layer}, " + (
+        f"head {unit.column}" if unit.kind == "head" else {"mlp": "MLP", "layer": "the whole layer"}[unit.kind]
+    )
+    total = sum(p.numel() for p in growth.adapter.model.parameters())
+    facts = [("", "parameters", f"{growth.sizes[name]:,} ({growth.sizes[name] / total:.1%})")]
+    if s is not None:
+        facts = [
+            ("phi", "phi", f"{s.phi:.3g}{_interval(name, growth, spread)}"),
+            ("pressure", "pressure", f"{s.pressure:.3g}"),
+            ("separation", "separation", f"{s.separation:.3f}"),
+            ("ratio", "forget / retain", f"{s.ratio:.3g}"),
+            ("rank", "rank", f"{s.rank} of {len(scored)}"),
+            *facts,
+        ]
+    if alone and name in alone:
+        effect = alone[name]
+        facts.append(("trial step", "alone", f"forget {-100 * effect.gain:+.1f}, cost {100 * effect.cost:.1f} points"))
+    rows = "".join(
+        f"<div><dt>{term(key, label) if key else label}</dt><dd>{escape(text)}</dd></div>" for key, label, text in facts
+    )
+    return (
+        f'<section class="unit-card"><h3>{escape(name)}</h3><p>{escape(where)}</p><dl>{rows}</dl>'
+        f"<p>{escape(unit_story(growth, name, s))}</p></section>"
+    )
+
+
+def unit_story(growth: Growth, name: str, s: UnitScore | None) -> str:
+    """Why the unit is in or out, in one or two sentences."""
+    edit_set = growth.edit_set
+    if name in edit_set.banned:
+        return "Banned by you: growth passes it over."
+    if name in edit_set.off:
+        return "Switched off by you. Its change is kept: put it in and every bit is back."
+    if name not in edit_set.members:
+        return _outside(growth, s)
+    locked = " Locked: it stays in." if name in edit_set.locked else ""
+    for done in growth.rounds:
+        if done.accepted and (found := next((a for a in done.added if a.unit.name == name), None)):
+            price = f"{100 * done.gain:.1f} points of forgetting for {100 * done.price:.1f} points of retention"
+            joined = f"Joined in round {done.index} with phi {found.phi:.2g}, rank {found.rank}."
+            return f"{joined} That round: {price}.{locked}"
+    return f"Put in by you, with one trial step of a tenth of its weights until a round moves it.{locked}"
+
+
+def _outside(growth: Growth, s: UnitScore | None) -> str:
+    if s is None:
+        return "Not scored under these settings; allow its kind under Growth settings and score again."
+    if s.pressure == 0:
+        return "No forget gradient reaches it, so an edit here would do nothing."
+    open_units = growth.candidates(growth.shown_scores())
+    if s.unit.name not in {o.unit.name for o in open_units}:
+        return "Not open to growth under these settings; you can still put it in by hand."
+    level = threshold(open_units, growth.config.tau)
+    return "Above tau: growth may take it." if s.phi > level else "Below tau: growth leaves it alone."
+
+
+def _interval(name: str, growth: Growth, spread) -> str:
+    found = next((x for x in spread or () if x.unit.name == name), None)
+    if found is None:
+        return ""
+    alpha = growth.config.alpha
+    return f" [{found.low(alpha):.2g}, {found.high(alpha):.2g}]"
+
+
+# Locks and bans ------------------------------------------------------------------------------------------------------
+
+
+def constraints_html(growth: Growth) -> str:
+    """How many locks and bans hold, and what they turn away, as far as that is known without running the model."""
+    edit_set = growth.edit_set
+    if not edit_set.locked and not edit_set.banned:
+        return ""
+    counts = [(edit_set.locked, "locked"), (edit_set.banned, "banned")]
+    held = " and ".join(f"{len(units)} {word}" for units, word in counts if units)
+    passed = growth.passed_over() if growth.scored else []
+    turned = f" Without bans the next round would take {names([s.unit.name for s in passed])}." if passed else ""
+    return f'<p class="price">{escape(f"{capital(held)}.{turned}")}</p>'
+
+
+def price_text(growth: Growth, free: str, held: str) -> str:
+    """What locks and bans cost: the end of the branch around them beside that of the branch without."""
+    ends = [growth.history.states[growth.history.branches[name]] for name in (free, held)]
+    before, after = (state.evaluation for state in ends)
+    units = [len(state.edit_set.members) for state in ends]
+    seconds = [sum(s.round.seconds for s in growth.history.path(state.number) if s.round) for state in ends]
+    met = "meets the target" if growth.goal.reached(after) else "does not meet the target"
+    return (
+        f"Around your locks and bans growth {met}: {estimate_text(before, after)}; {units[1]} units instead of "
+        f"{units[0]}, {seconds[1]:.1f} s instead of {seconds[0]:.1f} s. The two plans are branches {held} and {free}."
+    )

@@ -1,0 +1,95 @@
+"""Several concepts: what the stack's buttons do."""
+
+from collections.abc import Iterator
+
+import gradio as gr
+
+from components import examples_panel, stack_panel
+from components.desk import Desk, handler, on_event
+from components.session import Session
+from components.theme import status_html
+from razor.errors import InputError
+from razor.minicanvas.dataset import parse_target
+from razor.minicanvas.tasks import axes
+from razor.stack import Concept, conflicts
+
+
+class Stacking(Desk):
+    """Handlers of the stack of concepts."""
+
+    @handler(lambda page: page.stack.status)
+    def push(self, session: Session) -> Iterator[dict]:
+        """Put the edit as it stands on the stack, in its old place when the concept was there before."""
+        growth = session.need_growth()
+        if not growth.patch.deltas:
+            raise InputError("Nothing is edited yet; grow the edit first, then put it on the stack.")
+        session.stack = session.stack.push(Concept(growth.task, growth.patch, growth.edit_set.active, session.grown_on))
+        session.found.pop("conflicts", None)
+        said = f"{growth.task.concept} is on the stack. Choose another target on screen 1 to forget that one as well."
+        yield {**self.stack_shown(session), self.page.stack.status: status_html(said)}
+
+    @handler(lambda page: page.stack.status)
+    def check(self, session: Session) -> Iterator[dict]:
+        """Measure on the test split what the concepts do to one another."""
+        session.stop.clear()
+        if not session.stack.active:
+            raise InputError("Nothing on the stack is switched on; put an edit on it or switch one on.")
+        adapter, stack = self.load(session.model), session.stack
+        yield {
+            self.page.stack.status: status_html(
+                f"Asking about {', '.join(stack.active)}, each alone and together", "busy"
+            )
+        }
+        bench_of = lambda task: adapter.bench(task, batch=96, mismatch_weight=1.0, seed=0)  # noqa: E731
+        found = conflicts(adapter, stack, bench_of, session.stop.is_set)
+        if session.stack is not stack:
+            yield {self.page.stack.status: status_html("The stack was changed meanwhile; check again.", "problem")}
+            return
+        session.found["conflicts"] = {c.name: c for c in found}
+        yield {**self.stack_shown(session), self.page.stack.status: status_html(stack_panel.conflict_text(found))}
+
+    @on_event(lambda page: page.stack.status)
+    def change_stack(self, session: Session, event: gr.EventData) -> dict:
+        """A concept switched, moved, removed, or chosen to be grown again."""
+        action, name = stack_panel.stack_change(event, session.stack.names)
+        if action == "again":
+            return self._again(session, name)
+        stack = session.stack
+        session.stack = {
+            "on": lambda: stack.switch(name, True),
+            "off": lambda: stack.switch(name, False),
+            "up": lambda: stack.move(name, 1),
+            "down": lambda: stack.move(name, -1),
+            "drop": lambda: stack.drop(name),
+        }[action]()
+        session.found.pop("conflicts", None)
+        on = ", ".join(session.stack.active) or "nothing"
+        return {**self.stack_shown(session), self.page.stack.status: status_html(f"Forgotten now: {on}.")}
+
+    def _again(self, session: Session, name: str) -> dict:
+        """Make this concept the target, so that growing it builds on what lies beneath it now."""
+        task = session.stack.find(name).task
+        session.start_over()
+        target = f"{task.axis}:{task.concept}"
+        bundled = task.concept in next((a.classes for a in axes() if a.name == task.axis), ())
+        if bundled:
+            session.target = target
+        else:
+            session.task = task
+        beneath = session.stack.below(name).active
+        ground = f"on top of {', '.join(beneath)}" if beneath else "on the unedited model"
+        examples = self.page.examples
+        gallery = examples_panel.bundled_gallery(parse_target(target)) if bundled else gr.skip()
+        return {
+            examples.gallery: gallery,
+            examples.story: gr.update(value=f"Forget {task.concept} and compare"),
+            **self.blank(session),
+            **self.stack_shown(session),
+            self.page.stack.status: status_html(
+                f"Press Grow to target to grow {name} {ground}, then put it on the stack."
+            ),
+        }
+
+    def stack_shown(self, session: Session) -> dict:
+        """The stack as it is."""
+        return {self.page.stack.list: stack_panel.stack_value(session.stack, session.found.get("conflicts", {}))}
