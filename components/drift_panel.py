@@ -1,14 +1,17 @@
 """The drift view: where pictures and words lie before the edit, and where it moves them."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gradio as gr
-from razor.drift import Drift
 
 from components.cards import cards, cards_value
 from components.chart import chart, chart_value, literal
+from razor.drift import Drift, PictureDrift, WordDrift
 from razor.growth import Growth
 
+STILL = 1e-6  # a smaller move is rounding
 VERDICTS = {  # verdict -> colour and symbol
     "correctly forgotten": ("retain", "circle"),
     "not forgotten": ("forget", "circle-open"),
@@ -103,15 +106,12 @@ def drift_value(growth: Growth, found: Drift) -> dict:
 
 
 def drift_finding(growth: Growth, found: Drift) -> str:
-    """How far pictures and the concept's word moved, and how many pictures are overly forgotten."""
-    counts = {verdict: sum(p.verdict == verdict for p in found.pictures) for verdict in VERDICTS}
-    moved = _mean([p.moved for p in found.pictures])
-    word = next((w.moved for w in found.words if w.name == growth.task.concept and w.axis == growth.task.axis), 0.0)
-    still = "Pictures stay where they were" if moved < 1e-6 else f"Pictures move by {moved:.2f} on average"
-    return (
-        f"{still}; the word {growth.task.concept} moves by {word:.2f}. {counts['correctly forgotten']} pictures are "
-        f"correctly forgotten, {counts['not forgotten']} not forgotten, {counts['overly forgotten']} overly forgotten."
-    )
+    """How far pictures and the concept's word moved on the map, and how many pictures are overly forgotten."""
+    mean = sum(map(_moved, found.pictures)) / max(1, len(found.pictures))
+    word = next(w for w in found.words if (w.axis, w.name) == (growth.task.axis, growth.task.concept))
+    still = "Pictures stay where they were" if mean < STILL else f"Pictures move by {mean:.2f} on average"
+    counts = ", ".join(f"{found.count(v)} {v}" for v in ("correctly forgotten", "not forgotten", "overly forgotten"))
+    return f"{still}; the word {growth.task.concept} moves by {_moved(word):.2f} on this map. Pictures: {counts}."
 
 
 def picture_key(point) -> str:
@@ -124,9 +124,14 @@ def no_picture() -> dict:
     return cards_value([], empty="Pick a point to see its picture.")
 
 
-def _trails(points, colour: str) -> dict:
+def _moved(point: PictureDrift | WordDrift) -> float:
+    """How far a point moved on the map."""
+    return math.dist(point.before, point.after)
+
+
+def _trails(points: Sequence[PictureDrift | WordDrift], colour: str) -> dict:
     """Thin lines from before to after, broken between points."""
-    moved = [p for p in points if max(abs(a - b) for a, b in zip(p.before, p.after, strict=True)) > 1e-6]
+    moved = [p for p in points if _moved(p) > STILL]
     line = lambda i: [v for p in moved for v in (p.before[i], p.after[i], None)]  # noqa: E731
     return {
         "type": "scatter",
@@ -138,7 +143,3 @@ def _trails(points, colour: str) -> dict:
         "hoverinfo": "skip",
         "showlegend": False,
     }
-
-
-def _mean(values) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -472,10 +472,9 @@ def test_the_guide_walks_five_steps_with_the_buttons_of_the_page(studio, visitor
     guide, page = studio.page.guide, studio.page
     assert last(studio.toggle_guide(request))[guide.box]["visible"]
     seen = []
-    for _ in range(5):
-        done = last(studio.guide_do(request, *SETTINGS))
-        seen.append(done.get(guide.text, ""))
-        last(studio.guide_on(request))
+    for number in range(5):
+        last(studio.guide_to(request, number))
+        seen.append(last(studio.guide_do(request, *SETTINGS)).get(guide.text, ""))
     session = studio.sessions.get("a")
     assert session.growth.rounds and session.tested and session.found["spread"]
     assert "scores highest" in seen[1] and "parts are edited" in seen[2] and "nothing was chosen by" in seen[3]
