@@ -169,6 +169,8 @@ def _wire_map(studio: Studio, drawn: list) -> None:
         _then_estimate(studio, slider.release(work, [slider, edit.guard], drawn, **HEAVY), drawn)
     edit.map.tau_change(studio.brush_tau, None, edit.tau, trigger_mode="always_last", **PRIVATE)
     resting = [edit.table, edit.scatter, edit.price, *unit]
+    # A table updated while its accordion is closed mounts without its rows, so they are sent again when it opens.
+    edit.ranked.expand(studio.rescaled, None, resting, **PRIVATE)
     for slider in (edit.alpha, edit.tau):
         moved = slider.change(studio.rescale, edit.settings(), edit.map, trigger_mode="always_last", **PRIVATE)
         moved.then(studio.rescaled, None, resting, trigger_mode="always_last", **PRIVATE)

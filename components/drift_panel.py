@@ -130,14 +130,20 @@ def _moved(point: PictureDrift | WordDrift) -> float:
 
 
 def _trails(points: Sequence[PictureDrift | WordDrift], colour: str) -> dict:
-    """Thin lines from before to after, broken between points."""
+    """Thin arrows from before to after."""
     moved = [p for p in points if _moved(p) > STILL]
     line = lambda i: [v for p in moved for v in (p.before[i], p.after[i], None)]  # noqa: E731
     return {
         "type": "scatter",
-        "mode": "lines",
+        "mode": "lines+markers",
         "x": line(0),
         "y": line(1),
+        "marker": {
+            "symbol": "arrow",
+            "angleref": "previous",
+            "size": [0, 9, 0] * len(moved),
+            "color": f"token:{colour}",
+        },
         "line": {"color": f"token:{colour}", "width": 1},
         "opacity": 0.5,
         "hoverinfo": "skip",

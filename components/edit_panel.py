@@ -20,6 +20,7 @@ from razor.scoring import UnitScore, ranked, threshold
 
 TOWER_TITLES = {"image": "Image tower", "text": "Text tower"}
 KINDS = {"heads": "head", "MLPs": "mlp", "whole layers": "layer"}
+HEADERS = ["rank", "unit", "phi", "pressure", "separation", "forget / retain", "state"]
 CURVE_POINTS = 60  # points of the iso-phi curve
 
 
@@ -32,6 +33,7 @@ class EditPanel:
     tiles: gr.HTML
     estimate: gr.HTML
     preview: gr.HTML
+    ranked: gr.Accordion
     table: gr.Dataframe
     scatter: gr.HTML
     brushed: gr.HTML
@@ -134,10 +136,11 @@ def build() -> EditPanel:
                 kinds = gr.CheckboxGroup([*KINDS], value=["heads"], label="Units growth may take")
     tiles = gr.HTML(apply_default_css=False, elem_id="tiles")
     line = timeline()
-    with gr.Accordion("Ranked units, and pressure against separation", open=False, elem_id="ranked"), gr.Row():
+    ranked_units = gr.Accordion("Ranked units, and pressure against separation", open=False, elem_id="ranked")
+    with ranked_units, gr.Row():
         with gr.Column(scale=5, min_width=420):
             table = gr.Dataframe(
-                headers=["rank", "unit", "phi", "pressure", "separation", "forget / retain", "state"],
+                headers=HEADERS,
                 interactive=False,
                 show_search="filter",
                 elem_id="ranking",
@@ -147,7 +150,8 @@ def build() -> EditPanel:
             brushed = gr.HTML(apply_default_css=False, elem_id="brushed")
             put_in = gr.Button("Put the selected units in", size="sm", elem_id="put-in", interactive=False)
     return EditPanel(
-        map=the_map, timeline=line, tiles=tiles, estimate=estimate, preview=preview, table=table, scatter=scatter,
+        map=the_map, timeline=line, tiles=tiles, estimate=estimate, preview=preview, ranked=ranked_units,
+        table=table, scatter=scatter,
         brushed=brushed, put_in=put_in, unit=unit, unit_strength=unit_strength, strength=strength, guard=guard,
         price=price, replan=replan, status=status, score=score, grow_one=grow_one, grow=grow, undo=undo, redo=redo,
         reset=reset, stop=stop, alpha=alpha, tau=tau, rho=rho, rounds=rounds, step_size=step_size, inner_steps=inner,
@@ -247,8 +251,13 @@ def states_of(growth: Growth) -> dict[str, UnitState]:
 # The table and the scatter -------------------------------------------------------------------------------------------
 
 
+def table_of(growth: Growth | None) -> dict:
+    """The ranked table; without a growth, its headers alone."""
+    return {"headers": HEADERS, "data": rows_of(growth) if growth else []}
+
+
 def rows_of(growth: Growth) -> list[list]:
-    """The ranked table."""
+    """One row a unit, highest phi first."""
     states = states_of(growth)
     return [
         [s.rank, s.unit.name, *(round(v, 4) for v in (s.phi, s.pressure, s.separation, s.ratio)), _words(states, s)]

@@ -335,7 +335,7 @@ class Editing(Desk):
         if growth is None or not growth.showable:
             return
         yield {
-            panel.table: edit_panel.rows_of(growth),
+            panel.table: edit_panel.table_of(growth),
             panel.scatter: gr.update(value=edit_panel.scatter_of(growth), marked=edit_panel.marked_of(growth)),
             panel.price: reading.constraints_html(growth),
             **self.unit_shown(session),

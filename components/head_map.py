@@ -66,7 +66,7 @@ class UnitState:
     strength: float = 1.0  # share of its change that is applied
 
 
-def head_map(elem_id: str = "head-map", label: str = "Head map") -> gr.HTML:
+def head_map(elem_id: str = "head-map", label: str = "Head map", visible: bool = True) -> gr.HTML:
     """The widget. Props: `value` (see `map_value`), `picked` (see `picked_value`).
 
     Events: `units_change` (see `payload`), `unit_focus` (see `focus_payload`), `tau_change` (see `tau_payload`).
@@ -75,6 +75,7 @@ def head_map(elem_id: str = "head-map", label: str = "Head map") -> gr.HTML:
         value=map_value([]),
         picked={"rev": 0, "ack": 0, "units": {}, "isolated": None, "focus": None},
         label=label,
+        visible=visible,
         html_template=f'<div class="head-map" role="group" aria-label="{escape(label)}" data-ready="false"></div>',
         js_on_load="\n".join(script(name) for name in SCRIPTS),
         apply_default_css=False,

@@ -17,6 +17,7 @@ from razor.attention import attention
 from razor.attribution import explain_head, head_gates, pixel_attribution
 from razor.drift import drift
 from razor.errors import InputError, ModelError
+from razor.patches import Patch
 from razor.step import edited
 
 TICK = 0.4  # seconds between two looks at a running measurement
@@ -118,9 +119,8 @@ class Insight(Desk):
             raise InputError("Choose a unit first: click a cell of the map.")
         unit = growth.every[session.focus]
         yield {panel.explain_status: status_html(f"Switching {unit.name} off and on", "busy")}
-        patch = growth.patch
-        card = explain_head(growth.adapter, growth.bench, unit, patch=patch)
-        with edited(growth.adapter, growth.bench, patch):
+        card = explain_head(growth.adapter, growth.bench, unit)  # what the head does before anything is edited
+        with edited(growth.adapter, growth.bench, Patch()):
             looks, pictures, note = self._attention(growth, unit, card)
         if session.growth is not growth:
             return

@@ -8,7 +8,6 @@ from html import escape
 
 import gradio as gr
 from PIL import Image
-from razor.trust import spearman
 
 from components.cards import image_url
 from components.edit_panel import grids
@@ -18,6 +17,7 @@ from razor.attention import AttentionMap
 from razor.attribution import GateAttribution, HeadCard, PixelAttribution, overlay
 from razor.examples import Task
 from razor.growth import Growth
+from razor.trust import spearman
 
 METHODS = {"integrated gradients": "integrated_gradients", "switching off one by one": "ablation"}
 PIXEL_METHODS = {"integrated gradients": "integrated_gradients", "hiding squares": "occlusion"}
@@ -85,7 +85,7 @@ def build() -> WhyPanel:
             attribute = gr.Button("Attribute to every head", elem_id="attribute", min_width=200)
             attribute_auto = gr.Checkbox(False, label="After every round", elem_id="attribute-auto", min_width=180)
         attribute_status = gr.HTML(apply_default_css=False, elem_id="attribute-status")
-        the_map = head_map("attribution-map", label="Attribution map")
+        the_map = head_map("attribution-map", label="Attribution map", visible=False)
     return WhyPanel(
         method, attribute, attribute_auto, attribute_status, the_map, explain, explain_auto, explain_status, card,
         example, pixel_method, look, look_auto, look_status, pixels,
@@ -132,7 +132,8 @@ def card_html(growth: Growth, found: HeadCard, looks: Sequence[tuple[str, Attent
     before, after = found.before, found.after
     lost = 100 * (after.retain_accuracy.value - before.retain_accuracy.value)
     alone = (
-        f"Switched off alone, {name} takes {task.concept} from {before.forget_accuracy.value:.0%} to "
+        f"In the unedited model, switching off {name} alone takes {task.concept} from "
+        f"{before.forget_accuracy.value:.0%} to "
         f"{after.forget_accuracy.value:.0%} and retained answers by {lost:+.1f} points (n = {after.forget_accuracy.n} "
         f"and {after.retain_accuracy.n} search pictures)."
     )

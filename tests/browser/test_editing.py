@@ -24,8 +24,8 @@ def data(page, name, selector=MAP):
 
 
 def until(page, condition, selector=MAP):
-    page.wait_for_function(f"(() => {{ const d = document.querySelector({selector!r}).dataset; return {condition}; }})()",
-                           timeout=LONG)  # fmt: skip
+    script = f"(() => {{ const d = document.querySelector({selector!r}).dataset; return {condition}; }})()"
+    page.wait_for_function(script, timeout=LONG)
 
 
 def settled(page, units=None):
@@ -291,7 +291,7 @@ def test_a_head_is_explained_and_the_picture_shows_where_the_concept_is_seen(pag
     page.mouse.click(*spot(page, 1, 0, 3))
     page.locator("#unit-card h3", has_text="text.0.head.3").wait_for(timeout=LONG)
     page.click("#explain")
-    page.locator("#head-card", has_text="Switched off alone, text.0.head.3 takes cat from").wait_for(timeout=LONG)
+    page.locator("#head-card", has_text="switching off text.0.head.3 alone takes cat from").wait_for(timeout=LONG)
     page.locator("#head-card .attention li").first.wait_for(timeout=LONG)
     page.click("#look")
     page.locator("#pixels img").nth(2).wait_for(timeout=LONG)
