@@ -265,12 +265,14 @@ class Editing(Desk):
             yield {self.page.edit.estimate: reading.estimate_html(growth, before, None)}
         now = growth.now
         if session.growth is not growth or session.revision != revision:
+            yield self.current(session)
             return
         session.found["estimated"] = revision
         said = reading.estimate_html(growth, before, now) if before and before[1] != growth.edit_set else gr.skip()
         yield {**self.drawn(session, growth), self.page.edit.estimate: said}
         shown = self.compared(session, growth)
         if session.growth is not growth or session.revision != revision:
+            yield self.current(session)
             return
         yield {
             self.page.edit.preview: gr.update(value=compare_panel.preview(shown), visible=bool(growth.patch.deltas)),

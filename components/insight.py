@@ -101,7 +101,7 @@ class Insight(Desk):
         session.stop.clear()
         work = lambda tell: head_gates(  # noqa: E731
             growth.adapter, growth.bench, growth.units, method=why_panel.METHODS.get(method, method),
-            patch=growth.patch, progress=tell, stop=session.stop.is_set,
+            patch=growth.scored_patch, progress=tell, stop=session.stop.is_set,
         )  # fmt: skip
         found = yield from self._told(session, panel.attribute_status, "Attributing to heads", work)
         if found is None or session.growth is not growth:

@@ -206,9 +206,17 @@ class Growth:
         Raises:
             InputError: nothing was scored yet.
         """
+        return self._stats_at(self._scored_state())
+
+    @property
+    def scored_patch(self) -> Patch:
+        """The edit the shown stats were collected at."""
+        return self._grown(self._scored_state())
+
+    def _scored_state(self) -> State:
         for state in reversed(self.history.path(self.history.position.state)):
-            if (found := self._stats_at(state)) is not None:
-                return found
+            if self._stats_at(state) is not None:
+                return state
         raise InputError("Nothing is scored yet; press Score first.")
 
     def shown_scores(self) -> list[UnitScore]:

@@ -9,7 +9,7 @@ import re
 import pytest
 
 pytestmark = pytest.mark.browser
-LONG = 240_000  # milliseconds; generous, since the machine may be busy
+LONG = 120_000  # milliseconds; generous, since the machine may be busy
 MAP = "#head-map .head-map"
 COLUMNS = (7, 5)  # of the two towers of mini-clip, with the MLP
 RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
@@ -24,7 +24,7 @@ def data(page, name, selector=MAP):
 
 
 def until(page, condition, selector=MAP):
-    script = f"(() => {{ const d = document.querySelector({selector!r}).dataset; return {condition}; }})()"
+    script = f"(() => {{ const d = document.querySelector({selector!r})?.dataset; return d && {condition}; }})()"
     page.wait_for_function(script, timeout=LONG)
 
 
@@ -46,7 +46,7 @@ def spot(page, tower, row, column):
 
 def estimated(page, text):
     """The line under the map that says what a change did."""
-    page.locator("#estimate .status-line", has_text=text).filter(has_text="search pictures").wait_for(timeout=LONG)
+    page.locator("#estimate .status-line", has_text=text).filter(has_text="search pictures, n").wait_for(timeout=LONG)
     return page.locator("#estimate").inner_text()
 
 
@@ -78,7 +78,9 @@ def tip_of_main(request):
         page.keyboard.press("Escape")
         settled(page)
         if data(page, "units") != "4" or data(page, "current", ".timeline") != "1":
-            page.click("#reset")
+            page.locator("#timeline .branch-tab", has_text="Main").get_by_role("button").first.click()
+            until(page, "d.branch === 'Main'", ".timeline")
+            scrub(page, "Home")
             until(page, "d.current === '0'", ".timeline")
             scrub(page, "End")
             until(page, "d.current === '1'", ".timeline")
@@ -182,7 +184,7 @@ def test_the_whole_map_is_worked_by_keyboard(page):
 
 def test_search_finds_text_mlps_and_csv_holds_every_unit(page):
     page.fill("#head-map .map-search input", "text mlp")
-    assert "6 of 72 units" in page.locator(MAP).inner_text()
+    page.locator(MAP, has_text="6 of 72 units").wait_for(timeout=LONG)
     page.fill("#head-map .map-search input", "")
     page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
     page.get_by_role("button", name="Copy CSV").click()
@@ -197,7 +199,7 @@ def test_the_threshold_brush_moves_tau_and_the_slider_follows(page):
     for _ in range(5):
         brush.press("ArrowRight")
     page.wait_for_function("+document.querySelector('#tau input[type=number]').value > 0.5", timeout=LONG)
-    page.locator(f"{MAP}", has_text=re.compile(r"tau 0\.5[1-9]|tau 0\.6")).wait_for(timeout=LONG)
+    assert re.search(r"tau 0\.5[1-9]", brush.get_attribute("aria-valuetext"))
 
 
 def test_moving_alpha_redraws_without_the_model(page):
@@ -219,7 +221,7 @@ def test_twenty_clicks_in_two_seconds_are_all_taken(page):
 
 def test_a_row_of_the_table_and_a_point_of_the_scatter_choose_the_unit(page):
     page.locator("#ranked button.label-wrap").first.click()
-    page.locator("#ranking td", has_text="image.5.mlp").first.click()
+    page.locator("#ranking").get_by_text("image.5.mlp").click()
     page.locator("#unit-card h3", has_text="image.5.mlp").wait_for(timeout=LONG)
     until(page, "d.focus === 'image.5.mlp'")
     until(page, "+d.points > 70", "#scatter .chart")
@@ -261,11 +263,9 @@ def test_a_branch_is_made_named_compared_and_deleted(page):
     page.keyboard.press("Enter")
     until(page, "d.branch.includes('<i>mine</i>')", ".timeline")
     name = data(page, "branch", ".timeline")
-    tab = page.locator("#timeline .branch-tabs > *", has_text=name).first
-    tab.get_by_role("button").last.click()
-    page.get_by_role("menuitem", name=re.compile("ompare")).or_(
-        page.locator("#timeline button", has_text=re.compile("ompare"))
-    ).first.click()
+    tab = page.locator("#timeline .branch-tab", has_text=name)
+    tab.locator(".branch-more").click()
+    tab.get_by_role("menuitemcheckbox", name="Compare").click()
     note(page, "#edit-status", "The compare screen shows")
     page.get_by_role("tab", name="3 Compare").click()
     page.click("#compare")
