@@ -27,8 +27,7 @@ def chart(elem_id: str, empty: str = "Run the edit to draw this chart.") -> gr.H
     return gr.HTML(
         value=chart_value([], {}),
         marked=marked_value([]),
-        empty=empty,
-        html_template='<div class="chart" data-ready="false"></div>',
+        html_template=f'<div class="chart" data-ready="false" data-empty="{escape(empty)}"></div>',
         head=plotly_head(),
         js_on_load=script("chart.js"),
         apply_default_css=False,

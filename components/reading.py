@@ -6,8 +6,8 @@ from html import escape
 from components.compare_panel import ORIGINAL, branch_of
 from components.glossary import term
 from components.theme import capital, status_html, tile_html, tiles_html
-from razor.edit_set import EditSet
-from razor.growth import Growth, describe_changes
+from razor.edit_set import EditSet, describe_changes
+from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
 from razor.scoring import UnitScore, ranked, threshold
 

@@ -85,9 +85,12 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from razor.bench import clip
+    from razor.bench import clip, editing
 
-    clip.main(args.targets, args.json, args.parts)
+    if args.family == "editing":
+        editing.main(args.json)
+    else:
+        clip.main(args.targets, args.json, args.parts)
 
 
 def _app(args: argparse.Namespace) -> None:
@@ -164,8 +167,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", type=Path, metavar="OUT")
     evaluate.set_defaults(run=_evaluate)
 
-    bench = commands.add_parser("bench", help="measure on every bundled target")
-    bench.add_argument("family", choices=["clip"])
+    bench = commands.add_parser("bench", help="clip: every bundled target; editing: what a choice on the map costs")
+    bench.add_argument("family", choices=["clip", "editing"])
     bench.add_argument("--targets", default="", help="only these, comma-separated (default: all)")
     bench.add_argument("--parts", default="targets,scoring,size", help="any of targets, scoring, size")
     bench.add_argument("--json", type=Path, metavar="OUT", help="results file; finished targets in it are kept")

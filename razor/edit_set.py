@@ -128,6 +128,21 @@ class EditSet:
         return cls(**values | sets | read)
 
 
+def describe_changes(before: EditSet, after: EditSet) -> str:
+    """What turned one edit set into another, in words: "without a; b at 80 %"."""
+    put_in = [n for n in after.members if n not in before.members]
+    out = [n for n in before.members if n not in after.members]
+    dialled = [
+        f"{n} at {after.strength_of(n):.0%}" for n in after.members if after.strength_of(n) != before.strength_of(n)
+    ]
+    said = [f"with {', '.join(put_in)}"] if put_in else []
+    said += [f"without {', '.join(out)}"] if out else []
+    said += dialled
+    said += [f"all at {after.strength:.0%}"] if after.strength != before.strength else []
+    said += [f"only {after.isolated}"] if after.isolated else []
+    return "; ".join(said)
+
+
 def check_names(names: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
     """The names, if every one is a unit of this model.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from razor.adapters.base import Adapter
 from razor.config import RazorConfig
-from razor.edit_set import EditSet
+from razor.edit_set import EditSet, describe_changes
 from razor.errors import InputError
 from razor.examples import Task
 from razor.gradients import UnitStats, collect
@@ -445,21 +445,6 @@ class Growth:
             f"{names} locked in: that alone breaks the budgets by {100 * (damage - free):.1f} points, so the target "
             "cannot be met; unlock it, weaken it, or raise the retain budget."
         )
-
-
-def describe_changes(before: EditSet, after: EditSet) -> str:
-    """What turned one edit set into another, in words: "without a; b at 80 %"."""
-    put_in = [n for n in after.members if n not in before.members]
-    out = [n for n in before.members if n not in after.members]
-    dialled = [
-        f"{n} at {after.strength_of(n):.0%}" for n in after.members if after.strength_of(n) != before.strength_of(n)
-    ]
-    said = [f"with {', '.join(put_in)}"] if put_in else []
-    said += [f"without {', '.join(out)}"] if out else []
-    said += dialled
-    said += [f"all at {after.strength:.0%}"] if after.strength != before.strength else []
-    said += [f"only {after.isolated}"] if after.isolated else []
-    return "; ".join(said)
 
 
 def _key(edit_set: EditSet, state: State) -> tuple:

@@ -31,7 +31,7 @@ live.setAttribute("aria-live", "polite");
 clear.type = "button";
 field.append(plot);
 bar.append(count, clear);
-empty.append(make("strong", "", "Nothing to show yet"), make("p", "", props.empty || ""));
+empty.append(make("strong", "", "Nothing to show yet"), make("p", "", root.dataset.empty || ""));
 root.replaceChildren(finding, field, bar, live, empty);
 
 // ---------------------------------------------------------------- the figure

@@ -1,0 +1,142 @@
+"""Which event calls which handler. Everything that runs a model shares one queue slot."""
+
+import gradio as gr
+
+from components.studio import Studio
+
+PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
+HEAVY = PRIVATE | {"concurrency_id": "model", "concurrency_limit": 1}  # one queue slot for all that runs a model
+
+
+def wire(demo: gr.Blocks, studio: Studio) -> None:
+    """Connect widgets to handlers, screen by screen."""
+    page = studio.page
+    shown = [page.compare.left, page.compare.right, page.compare.cards, page.compare.tiles, page.compare.own,
+             page.compare.status]  # fmt: skip
+    views = [*page.trust.blank(), *page.why.blank(), *page.drift.blank()]
+    drawn = [*page.edit.drawn(), *shown, page.stack.list]
+    _wire_examples(demo, studio, drawn + views)
+    _wire_growth(studio, drawn)
+    _wire_map(studio, drawn)
+    _wire_insight(studio, drawn + views)
+    page.compare.refresh.click(
+        studio.compare, [page.compare.left, page.compare.right], [*shown, page.edit.timeline], **HEAVY
+    )
+    page.compare.ask.click(studio.ask, [page.compare.files, page.compare.labels], shown, **HEAVY)
+    guided = page.guide
+    steps = [
+        guided.box,
+        guided.toggle,
+        guided.steps,
+        guided.text,
+        guided.do,
+        guided.next,
+        page.tabs,
+        page.examples.status,
+    ]
+    guided.toggle.click(studio.toggle_guide, None, steps, **PRIVATE)
+    guided.steps.input(studio.guide_to, guided.steps, steps, **PRIVATE)
+    guided.next.click(studio.guide_on, None, steps, **PRIVATE)
+    guided.do.click(studio.guide_do, page.edit.settings(), [*steps, *drawn, *views], **HEAVY)
+
+
+def _wire_examples(demo: gr.Blocks, studio: Studio, drawn: list) -> None:
+    page, examples = studio.page, studio.page.examples
+    first = [examples.gallery, examples.status, examples.story, page.model.card, page.header]
+    offer = [examples.offer, examples.offer_text, examples.token, examples.status]
+    demo.load(studio.open_page, [examples.target, page.model.name, examples.token], offer, **PRIVATE)
+    demo.unload(studio.close)
+    examples.take_back.click(studio.take_back, None, [*first, *drawn, examples.offer, page.tabs], **HEAVY)
+    examples.discard.click(studio.discard, None, [examples.offer, examples.status], **PRIVATE)
+    page.model.load.click(studio.choose_model, page.model.name, first + drawn, **HEAVY)
+    for event in (examples.target.change, examples.use_bundled.click):
+        event(studio.choose_target, examples.target, first + drawn, **PRIVATE)
+    both = [examples.forget_files, examples.retain_files]
+    for files in both:
+        files.change(studio.read_own, both, [examples.captions, examples.status], **PRIVATE)
+    own = [examples.concept, examples.labels, examples.captions]
+    examples.use_own.click(studio.use_own, own, first + drawn, **HEAVY)
+    told = examples.story.click(studio.tell, page.edit.settings(), [*first, *drawn, page.tabs], **HEAVY)
+    told.then(studio.choices, None, [page.trust.choices, page.why.example, page.trust.status], **PRIVATE)
+
+
+def _wire_growth(studio: Studio, drawn: list) -> None:
+    page, edit, trust, why = studio.page, studio.page.edit, studio.page.trust, studio.page.why
+    for button, work in ((edit.score, studio.score), (edit.grow_one, studio.grow_one), (edit.grow, studio.grow),
+                         (edit.replan, studio.replan)):  # fmt: skip
+        done = button.click(work, edit.settings(), drawn, **HEAVY)
+        done = done.then(studio.estimate, None, drawn, **HEAVY)
+        done = done.then(studio.choices, None, [trust.choices, why.example, trust.status], **PRIVATE)
+        views = [trust.spread, trust.agreement, trust.status]
+        done = done.then(studio.after_score, [trust.resample_auto, trust.alone_auto], drawn + views, **HEAVY)
+        attribution = [why.map, why.attribute_status]
+        done = done.then(studio.after_round, [why.attribute_auto, why.method], attribution, **HEAVY)
+        _then_views(studio, done)
+    for button, work in ((edit.undo, studio.undo), (edit.redo, studio.redo), (edit.reset, studio.reset)):
+        _then_estimate(studio, button.click(work, None, drawn, **PRIVATE), drawn)
+    _then_estimate(studio, edit.timeline.round_pick(studio.show_round, None, drawn, **PRIVATE), drawn)
+    _then_estimate(studio, edit.timeline.branch_change(studio.change_branch, None, drawn, **PRIVATE), drawn)
+    for stop, status in ((edit.stop, edit.status), (page.examples.stop, page.examples.status)):
+        stop.click(studio.stop, None, status, queue=False, **PRIVATE)
+
+
+def _wire_map(studio: Studio, drawn: list) -> None:
+    edit = studio.page.edit
+    clicked = edit.map.units_change(
+        studio.change_units, None, [edit.map, edit.estimate], trigger_mode="multiple", queue=False, **PRIVATE
+    )
+    _then_estimate(studio, clicked, drawn)
+    unit = [edit.unit, edit.unit_strength]
+    looked = edit.map.unit_focus(studio.look_at, None, unit, trigger_mode="always_last", **PRIVATE)
+    looked = [looked, edit.table.select(studio.pick_row, None, [edit.map, *unit, edit.status], **PRIVATE)]
+    looked.append(edit.scatter.point_pick(studio.pick_point, None, [edit.map, *unit, edit.status], **PRIVATE))
+    why = studio.page.why
+    for look in looked:
+        look.then(studio.after_look, why.explain_auto, [why.card, why.explain_status], **HEAVY)
+    brushed = [edit.brushed, edit.put_in, edit.status]
+    edit.scatter.points_select(studio.brush, None, brushed, trigger_mode="always_last", **PRIVATE)
+    _then_estimate(studio, edit.put_in.click(studio.put_in, None, drawn, **PRIVATE), drawn)
+    for slider, work in ((edit.strength, studio.dial), (edit.unit_strength, studio.dial_unit)):
+        _then_estimate(studio, slider.release(work, [slider, edit.guard], drawn, **HEAVY), drawn)
+    edit.map.tau_change(studio.brush_tau, None, edit.tau, trigger_mode="always_last", **PRIVATE)
+    resting = [edit.table, edit.scatter, edit.price, *unit]
+    # A table updated while its accordion is closed mounts without its rows, so they are sent again when it opens.
+    edit.ranked.expand(studio.rescaled, None, resting, **PRIVATE)
+    for slider in (edit.alpha, edit.tau):
+        moved = slider.change(studio.rescale, edit.settings(), edit.map, trigger_mode="always_last", **PRIVATE)
+        moved.then(studio.rescaled, None, resting, trigger_mode="always_last", **PRIVATE)
+
+
+def _wire_insight(studio: Studio, drawn: list) -> None:
+    page, trust, why, drift, stack = (
+        studio.page, studio.page.trust, studio.page.why, studio.page.drift, studio.page.stack
+    )  # fmt: skip
+    trust.resample.click(studio.resample, None, [*drawn, trust.status], **HEAVY)
+    trust.alone.click(
+        studio.alone, None, [trust.agreement, trust.status, page.edit.unit, page.edit.unit_strength], **HEAVY
+    )
+    why.attribute.click(studio.attribute, why.method, [why.map, why.attribute_status], **HEAVY)
+    why.explain.click(studio.explain, None, [why.card, why.explain_status], **HEAVY)
+    why.look.click(studio.look, [why.example, why.pixel_method], [why.pixels, why.look_status], **HEAVY)
+    drift.run.click(studio.move, None, [drift.chart, drift.picked, drift.status], **HEAVY)
+    drift.chart.point_pick(studio.pick_picture, None, [drift.picked, drift.status], **HEAVY)
+    listed = [stack.list, stack.status]
+    stack.push.click(studio.push, None, listed, **PRIVATE)
+    stack.check.click(studio.check, None, listed, **HEAVY)
+    again = [page.examples.gallery, page.examples.story]
+    stack.list.stack_change(studio.change_stack, None, [*listed, *again, *drawn], **PRIVATE)
+
+
+def _then_estimate(studio: Studio, event, drawn: list) -> None:
+    """After a change by hand: measure it, then run the views that are switched on."""
+    _then_views(studio, event.then(studio.estimate, None, drawn, **HEAVY))
+
+
+def _then_views(studio: Studio, event) -> None:
+    why, drift = studio.page.why, studio.page.drift
+    event.then(
+        studio.after_change,
+        [why.look_auto, why.example, why.pixel_method, drift.auto],
+        [why.pixels, why.look_status, drift.chart, drift.picked, drift.status],
+        **HEAVY,
+    )
