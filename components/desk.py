@@ -100,7 +100,8 @@ class Desk:
     """The visitors of one page and what is drawn for them."""
 
     def __init__(self, page: Page, load: Callable[[str], ClipAdapter] = models.load, sessions: Sessions | None = None):
-        self.page, self.load, self.sessions = page, load, sessions or Sessions()
+        self.page, self.load = page, load
+        self.sessions = Sessions() if sessions is None else sessions  # an empty one counts as false
 
     # A growth and what is known of it
 
@@ -162,14 +163,18 @@ class Desk:
     def drawn(self, session: Session, growth: Growth) -> dict:
         """Map, marks, timeline, tiles, tables and cards of the growth as it stands; runs no model."""
         panel = self.page.edit
-        if not growth.showable:
-            return {}
-        if session.domain is None:
-            session.domain = edit_panel.domain_of(growth)
         now = growth.known_evaluation(growth.edit_set)
         if now is not None:
             session.shown = growth.history.position.state, growth.edit_set, now
-        spread = session.found.get("spread")
+        if not growth.showable:  # never scored, or other kinds of units are asked for since
+            return {
+                panel.map: gr.update(picked=self.picked(session)),
+                panel.timeline: edit_panel.timeline_of(growth, session.sides),
+                panel.tiles: reading.tiles_of(growth, session.tested),
+            }
+        if session.domain is None:
+            session.domain = edit_panel.domain_of(growth)
+        spread = session.kept("spread")
         return {
             panel.map: gr.update(value=edit_panel.map_of(growth, session.domain, spread), picked=self.picked(session)),
             panel.timeline: edit_panel.timeline_of(growth, session.sides),
@@ -191,11 +196,11 @@ class Desk:
     def unit_shown(self, session: Session) -> dict:
         """The card of the unit looked at, and its strength."""
         panel, growth, name = self.page.edit, session.growth, session.focus
-        if growth is None or name is None:
+        if growth is None or name is None or not growth.showable:
             return {panel.unit: reading.no_unit_html(), panel.unit_strength: gr.update(value=1.0, interactive=False)}
         inside = name in growth.edit_set.members
         return {
-            panel.unit: reading.unit_html(growth, name, session.found.get("spread"), session.found.get("alone", {})),
+            panel.unit: reading.unit_html(growth, name, session.kept("spread"), session.kept("alone")),
             panel.unit_strength: gr.update(value=growth.edit_set.strength_of(name), interactive=inside),
         }
 
@@ -219,6 +224,7 @@ class Desk:
             panel.price: "",
             panel.estimate: "",
             panel.preview: gr.update(visible=False),
+            panel.strength: 1.0,
             panel.status: status_html("Press Score to see which heads matter."),
             **self.unit_shown(session),
             **self.uncompared(),

@@ -7,7 +7,7 @@ from html import escape
 import gradio as gr
 
 from components import compare_panel, edit_panel, reading, story
-from components.chart import selected_keys
+from components.chart import picked_key, selected_keys
 from components.desk import Desk, handler, on_event
 from components.head_map import focus_payload, payload, tau_payload
 from components.session import Session
@@ -66,6 +66,9 @@ class Editing(Desk):
             growth.reset()
             history.branch_from(FREE if FREE not in history.branches else history.free_name(), 0)
             yield from self._grow(session, settings, rounds=None)
+            if session.growth is not growth or session.stop.is_set():
+                yield self.current(session)
+                return
             free = history.position.branch
             history.change(replace(history.position.edit_set, locked=start.locked, banned=start.banned))
         growth.replan(name)
@@ -78,7 +81,8 @@ class Editing(Desk):
     def _is_free(growth: Growth, branch: str) -> bool:
         """A branch with rounds, grown without any lock or ban."""
         path = growth.history.path(growth.history.branches[branch])
-        return len(path) > 1 and not any(s.edit_set.locked or s.edit_set.banned for s in path)
+        by_hand = any(s.edit_set.locked or s.edit_set.banned or (s.round and s.round.by_hand) for s in path)
+        return len(path) > 1 and not by_hand and growth.goal.reached(path[-1].evaluation)
 
     def _grow(self, session: Session, settings, rounds: int | None) -> Iterator[dict]:
         session.stop.clear()
@@ -109,6 +113,7 @@ class Editing(Desk):
         if session.growth is not growth:
             yield self.current(session)
             return
+        session.look_at_best()
         last = growth.rounds[-1].reason if growth.rounds else "Stopped before the first round."
         yield {**self.drawn(session, growth), **self.note(" ".join(filter(None, [last, growth.lock_price()])))}
 
@@ -124,13 +129,13 @@ class Editing(Desk):
     def undo(self, session: Session) -> Iterator[dict]:
         """Take the last change, round or move back."""
         session.need_growth().undo()
-        yield self._moved(session, "Undone.")
+        yield self._moved(session, f"Undone. Now: {self._where(session)}.")
 
     @handler(lambda page: page.edit.status)
     def redo(self, session: Session) -> Iterator[dict]:
         """Do it again."""
         session.need_growth().redo()
-        yield self._moved(session, "Done again.")
+        yield self._moved(session, f"Done again. Now: {self._where(session)}.")
 
     @handler(lambda page: page.edit.status)
     def reset(self, session: Session) -> Iterator[dict]:
@@ -138,12 +143,20 @@ class Editing(Desk):
         session.need_growth().reset()
         yield self._moved(session, "Back at the unedited model. The rounds stay on the timeline, and Undo returns.")
 
+    @staticmethod
+    def _where(session: Session) -> str:
+        """The state shown, in a few words."""
+        growth = session.growth
+        after = f"after round {growth.rounds[-1].index}" if growth.rounds else "the unedited model"
+        return ", ".join(filter(None, [after, growth.by_hand]))
+
     @on_event(lambda page: page.edit.status)
     def show_round(self, session: Session, event: gr.EventData) -> dict:
         """A round picked on the timeline: everything shows the state it left."""
         growth = session.need_growth()
+        aside = " Your changes by hand are set aside; Undo brings them back." if growth.by_hand else ""
         growth.go(round_picked(event, growth.history.states))
-        return self._moved(session, reading.round_text(growth))
+        return self._moved(session, reading.round_text(growth) + aside)
 
     @on_event(lambda page: page.edit.status)
     def change_branch(self, session: Session, event: gr.EventData) -> dict:
@@ -155,7 +168,8 @@ class Editing(Desk):
             session.sides = compare_panel.toggled(session.sides, name)
             left, right = map(compare_panel.side_name, session.sides or compare_panel.SIDES)
             return {
-                **self._moved(session, f"The compare screen shows {left} beside {right}."),
+                self.page.edit.timeline: edit_panel.timeline_of(growth, session.sides),
+                **self.note(f"The compare screen shows {left} beside {right}."),
                 **compare_panel.side_choices(self.page.compare, history.branches, session.sides),
             }
         growth.still()
@@ -166,6 +180,7 @@ class Editing(Desk):
             session.sides = compare_panel.renamed(session.sides, name, to)
         elif action == "delete":
             history.delete(name)
+            growth.forget_lost()
         else:
             history.switch(name)
         said = {"new": f"On the new branch {to}.", "rename": f"{name} is now {to}.", "delete": f"{name} is deleted."}
@@ -228,7 +243,7 @@ class Editing(Desk):
     @on_event(lambda page: page.edit.status)
     def pick_point(self, session: Session, event: gr.EventData) -> dict:
         """A point of the scatter: the map looks at its unit."""
-        return self._look_from_elsewhere(session, getattr(event, "key", ""))
+        return self._look_from_elsewhere(session, picked_key(event, session.need_growth().every))
 
     def _look_from_elsewhere(self, session: Session, name: str) -> dict:
         growth = session.need_growth()
@@ -268,7 +283,8 @@ class Editing(Desk):
             yield self.current(session)
             return
         session.found["estimated"] = revision
-        said = reading.estimate_html(growth, before, now) if before and before[1] != growth.edit_set else gr.skip()
+        changed = before is not None and before[1] != growth.edit_set
+        said = reading.estimate_html(growth, before, now) if changed or growth.by_hand else ""
         yield {**self.drawn(session, growth), self.page.edit.estimate: said}
         shown = self.compared(session, growth)
         if session.growth is not growth or session.revision != revision:
@@ -312,7 +328,8 @@ class Editing(Desk):
             growth.set_strength(allowed, name)
             session.edited()
             said = f"Overshoot guard: beyond {allowed:.0%} a budget would break, so the strength is {allowed:.0%}."
-            yield {**self.drawn(session, growth), **self.note(said)}
+            estimate = reading.estimate_html(growth, None, growth.known_evaluation(growth.edit_set))
+            yield {**self.drawn(session, growth), self.page.edit.estimate: estimate, **self.note(said)}
 
     # Settings that need no model
 
@@ -326,9 +343,7 @@ class Editing(Desk):
         growth.configure(replace(growth.config, alpha=config.alpha, tau=config.tau))
         if session.domain is None:
             session.domain = edit_panel.domain_of(growth)
-        yield {
-            self.page.edit.map: gr.update(value=edit_panel.map_of(growth, session.domain, session.found.get("spread")))
-        }
+        yield {self.page.edit.map: gr.update(value=edit_panel.map_of(growth, session.domain, session.kept("spread")))}
 
     @handler(lambda page: page.edit.status)
     def rescaled(self, session: Session) -> Iterator[dict]:

@@ -25,7 +25,7 @@ STEPS = (
     Step(
         "Choose",
         "model",
-        "These are the pictures",
+        "Go on with these pictures",
         f"Choose what the model shall forget under <b>Make it forget</b>. The first row, the {term('forget set')}, "
         f"shows it; the second its {term('neighbour', 'nearest neighbours')}, the first to suffer from a clumsy edit; "
         f"the third what must stay, the {term('retain set')}.",
@@ -140,7 +140,7 @@ def _compared(growth: Growth, session: Session) -> str:
 
 
 def _trusted(growth: Growth, session: Session) -> str:
-    spread = session.found.get("spread")
+    spread = session.kept("spread")
     if not spread:
         return "Not tested yet; it takes about fifteen seconds."
     faded = sum(s.unstable(growth.config.alpha) for s in spread)

@@ -258,7 +258,7 @@ def payload(evt: Any) -> tuple[list[str], str, int]:
         raise ValueError(f"A change on the map must ask for one of {', '.join(ACTIONS)}.")
     if not whole_number(seq) or seq < 1:
         raise ValueError("A change on the map must carry its number, a whole number from 1.")
-    return units, action, seq
+    return list(dict.fromkeys(units)), action, seq
 
 
 def focus_payload(evt: Any) -> str | None:

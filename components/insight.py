@@ -33,14 +33,15 @@ class Insight(Desk):
         """phi on resampled batches: its spread, and faded cells on the map."""
         growth, panel = self._scored(session), self.page.trust
         session.stop.clear()
-        patch = growth.patch_of(growth.history.state.edit_set)
+        patch = growth.scored_patch
         work = lambda tell: trust.bootstrap(  # noqa: E731
             growth.adapter, growth.bench, growth.units, patch, progress=tell, stop=session.stop.is_set
         )  # fmt: skip
         found = yield from self._told(session, panel.status, "Scoring on resampled batches", work)
         if found is None or session.growth is not growth:
+            yield {panel.status: "" if session.growth is not growth else status_html("Stopped.")}
             return
-        session.found["spread"] = found
+        session.keep("spread", found)
         yield {
             **self.drawn(session, growth),
             panel.spread: gr.update(value=trust_panel.spread_value(growth, found)),
@@ -68,13 +69,15 @@ class Insight(Desk):
         session.stop.clear()
         growth.scores()
         patch = growth.patch_of(growth.history.state.edit_set)
-        outside = [u for u in growth.units if u.name not in growth.history.state.edit_set.members]
+        inside = growth.history.state.changes
+        outside = [u for u in growth.units if u.name not in inside]
         effects = []
         for effect in trust.alone(
-            growth.adapter, growth.bench, outside, growth.change_of, patch=patch, stop=session.stop.is_set
+            growth.adapter, growth.bench, outside, growth.trial_of, patch=patch, stop=session.stop.is_set
         ):
             effects.append(effect)
             if session.growth is not growth:
+                yield {panel.status: ""}
                 return
             if len(effects) % 4 == 0:
                 said = f"Editing every unit alone: {len(effects)} of {len(outside)}"
@@ -82,7 +85,7 @@ class Insight(Desk):
         if len(effects) < 3:
             yield {panel.status: status_html("Stopped before there was anything to compare.")}
             return
-        session.found["alone"] = {e.name: e for e in effects}
+        session.keep("alone", {e.name: e for e in effects})
         scores = trust.choices(growth.stats(), alpha=growth.config.alpha)
         found = trust.agreement(scores, effects)
         note = "" if len(effects) == len(outside) else f"Stopped after {len(effects)} of {len(outside)} units."
@@ -105,6 +108,7 @@ class Insight(Desk):
         )  # fmt: skip
         found = yield from self._told(session, panel.attribute_status, "Attributing to heads", work)
         if found is None or session.growth is not growth:
+            yield {panel.attribute_status: "" if session.growth is not growth else status_html("Stopped.")}
             return
         yield {
             panel.map: gr.update(value=why_panel.attribution_map(growth, found), visible=True),
@@ -123,6 +127,7 @@ class Insight(Desk):
         with edited(growth.adapter, growth.bench, Patch()):
             looks, pictures, note = self._attention(growth, unit, card)
         if session.growth is not growth:
+            yield {panel.explain_status: ""}
             return
         html = why_panel.card_html(growth, card, looks, growth.task) + pictures
         yield {panel.card: html, panel.explain_status: status_html(note) if note else ""}
@@ -162,6 +167,7 @@ class Insight(Desk):
             method=why_panel.PIXEL_METHODS.get(method, method),
         )  # fmt: skip
         if session.growth is not growth:
+            yield {panel.look_status: ""}
             return
         yield {panel.pixels: why_panel.pixels_html(example.image, found, growth.task.concept), panel.look_status: ""}
 
@@ -174,6 +180,7 @@ class Insight(Desk):
         yield {panel.status: status_html("Placing pictures and words", "busy")}
         found = drift(growth.adapter, growth.bench, growth.patch)
         if session.growth is not growth:
+            yield {panel.status: ""}
             return
         session.found["drift"] = {drift_panel.picture_key(p): p for p in found.pictures}
         note = "" if growth.patch.deltas else "Nothing is edited yet, so nothing has moved."
@@ -201,17 +208,17 @@ class Insight(Desk):
     @handler(lambda page: page.trust.status)
     def after_score(self, session: Session, resample: bool, alone: bool) -> Iterator[dict]:
         """Scores changed."""
-        if session.growth is None or not session.growth.showable:
+        if session.growth is None or not session.growth.showable or session.stop.is_set():
             return
         if resample:
             yield from Insight.resample.work(self, session)
-        if alone:
+        if alone and not session.stop.is_set():
             yield from Insight.alone.work(self, session)
 
     @handler(lambda page: page.why.attribute_status)
     def after_round(self, session: Session, attribute: bool, method: str) -> Iterator[dict]:
         """A round ended."""
-        if attribute and session.growth is not None and session.growth.showable:
+        if attribute and session.growth is not None and session.growth.showable and not session.stop.is_set():
             yield from Insight.attribute.work(self, session, method)
 
     @handler(lambda page: page.drift.status)
@@ -258,6 +265,5 @@ class Insight(Desk):
         if "error" in state:
             raise state["error"]
         if state["result"] is None or session.stop.is_set():
-            yield {status: status_html("Stopped.")}
             return None
         return state["result"]

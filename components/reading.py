@@ -26,32 +26,43 @@ def names(units: Sequence[str]) -> str:
 
 def map_finding(scores: Sequence[UnitScore], growth: Growth) -> str:
     """One sentence over the map: what is edited and what it cost, or which head presses hardest."""
-    members = growth.edit_set.members
     best = ranked(scores)[0]
-    if not members:
+    if not growth.edit_set.active:
         middle = sorted(s.phi for s in scores)[len(scores) // 2]
         times = f"{best.phi / middle:.0f} times" if middle > 0 else "far more than"
         open_units = growth.candidates(scores)
         above = sum(s.phi > threshold(open_units, growth.config.tau) for s in open_units)
         return (
-            f"{best.unit.name} presses hardest on forgetting {growth.task.concept}: {times} the median unit. "
+            f"{best.unit.name} scores highest for forgetting {growth.task.concept}: its phi is {times} the median's. "
             f"{above} of the {len(open_units)} units open to growth stand above tau."
         )
     now = growth.known_evaluation(growth.edit_set)
     reached = f"{growth.task.concept} is recognised in {now.forget_accuracy.value:.0%}" if now else "estimating"
     cost = f", retained answers changed by {change(growth.base, now, 'retain_accuracy'):+.1f} points" if now else ""
+    said = f"{_edited_text(growth)}. "
+    return f"{said}Of the search pictures, {reached}{cost}." if now else f"{said}Estimating what that does."
+
+
+def _edited_text(growth: Growth) -> str:
+    """Which units act, and why those where growth chose them."""
+    members, edit_set, concept = growth.edit_set.members, growth.edit_set, growth.task.concept
+    if edit_set.isolated:
+        return f"Only {edit_set.isolated} acts for now ({len(members)} are in)"
     edited = f"{len(members)} units are edited: {names(members)}" if len(members) > 1 else f"{members[0]} is edited"
-    return f"{edited}. Of the search pictures, {reached}{cost}." if now else f"{edited}. Estimating what that does."
+    if edit_set.strength != 1:
+        edited += f", at {edit_set.strength:.0%} strength"
+    by_hand = growth.by_hand or any(r.by_hand for r in growth.rounds)
+    return edited if by_hand else f"{edited}, chosen for pushing on {concept} and little against the rest"
 
 
 def timeline_finding(growth: Growth) -> str:
     """One sentence over the curves."""
     now, base = growth.known_evaluation(growth.edit_set), growth.base
-    if not growth.edit_set.members or now is None:
+    if not growth.edit_set.active or now is None:
         return start_text(growth)
     lost = -change(base, now, "retain_accuracy")
     kept = f"retained answers lose {lost:.1f} points" if lost > 0.05 else "retained answers lose nothing"
-    many = f"{len(growth.edit_set.members)} units take" if len(growth.edit_set.members) > 1 else "1 unit takes"
+    many = f"{len(growth.edit_set.active)} units take" if len(growth.edit_set.active) > 1 else "1 unit takes"
     return (
         f"{many} {growth.task.concept} from {base.forget_accuracy.value:.0%} to {now.forget_accuracy.value:.0%}; "
         f"{kept}. Curves are on the search split."
@@ -218,7 +229,7 @@ def unit_story(growth: Growth, name: str, s: UnitScore | None) -> str:
     for done in growth.rounds:
         if done.accepted and (found := next((a for a in done.added if a.unit.name == name), None)):
             price = f"{100 * done.gain:.1f} points of forgetting for {100 * done.price:.1f} points of retention"
-            joined = f"Joined in round {done.index} with phi {found.phi:.2g}, rank {found.rank}."
+            joined = f"Joined in round {done.index} with phi {found.phi:.3g}, rank {found.rank}."
             return f"{joined} That round: {price}.{locked}"
     return f"Put in by you, with one trial step of a tenth of its weights until a round moves it.{locked}"
 

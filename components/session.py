@@ -50,6 +50,7 @@ class Session:
     domain: dict | None = None  # colour ranges of the first scoring, kept so that rounds stay comparable
     focus: str | None = None  # the unit looked at
     shown: tuple[int, EditSet, Evaluation] | None = None  # state, edit set and metrics last shown
+    left: "Left | None" = None  # rounds of an earlier page, offered back
     found: dict = field(default_factory=dict)  # what the expensive views found, by view
     sides: tuple[str, str] | None = None  # what the compare screen shows left and right; None for before and now
     revision: int = 0  # goes up with every change of the edit; an estimate of an older one is not begun
@@ -73,13 +74,31 @@ class Session:
         self.stop.set()
         self.epoch += 1
         self.revision += 1
-        self.task, self.growth, self.tested, self.domain = None, None, None, None
+        self.growth, self.task, self.tested, self.domain = None, None, None, None
         self.focus, self.shown, self.sides, self.found = None, None, None, {}
 
     def edited(self) -> None:
         """The edit moved: what was measured of it no longer holds."""
         self.revision += 1
         self.tested = None
+
+    def keep(self, view: str, value: object) -> None:
+        """What an expensive view found about the scores shown."""
+        self.found[view] = self.growth.scored_at, value
+
+    def kept(self, view: str):
+        """The same again, while those scores are the ones shown; else None."""
+        at, value = self.found.get(view, (None, None))
+        fits = self.growth is not None and self.growth.showable and at == self.growth.scored_at
+        return value if fits else None
+
+    def look_at_best(self) -> None:
+        """Look at the edited unit of highest phi, unless the visitor looks at one already."""
+        members = {name for r in self.growth.rounds for name in r.members} & {*self.growth.edit_set.members}
+        if self.focus is None and members and self.growth.showable:
+            self.focus = min(
+                (s for s in self.growth.shown_scores() if s.unit.name in members), key=lambda s: s.rank
+            ).unit.name
 
     def need_growth(self) -> Growth:
         """The growth, or a sentence saying how to get one."""
@@ -134,8 +153,12 @@ class Sessions:
         growth = session.growth
         if growth is None or session.task is not None or not (folder := self._folder(session)):
             return
+        if growth.bench.beneath.deltas:
+            return  # without the stack beneath it, the growth could not be taken up again
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._own():
+                return
             folder.parent.mkdir(mode=0o700, exist_ok=True)
             saved.save(growth, folder, {"target": session.target, "model": session.model})
         except OSError:
@@ -152,9 +175,13 @@ class Sessions:
                 last = max(closed, key=lambda s: s.closed_at)
                 return Left(last, None, _note(last))
             live = {s.key for s in mine} | {session.key}
-        self._expire()
-        folders = [f for f in self._mine(session) if f.name not in live]
-        for folder in sorted(folders, key=lambda f: f.stat().st_mtime, reverse=True):
+        try:
+            self._expire()
+            folders = [f for f in self._mine(session) if f.name not in live]
+            folders.sort(key=lambda f: f.stat().st_mtime, reverse=True)
+        except OSError:
+            return None  # somebody else is tidying up; the next page asks again
+        for folder in folders:
             try:
                 note = saved.read_note(folder)
             except InputError:
@@ -164,13 +191,20 @@ class Sessions:
                 return Left(None, folder, note)
         return None
 
+    def _own(self) -> bool:
+        """The folder is ours alone: not a link, and no other user may look into it."""
+        found = self.root.lstat()
+        ours = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+        return self.root.is_dir() and not self.root.is_symlink() and ours and not found.st_mode & 0o077
+
     def drop(self, left: "Left") -> None:
         """Delete rounds that were offered back."""
         if left.folder:
             shutil.rmtree(left.folder, ignore_errors=True)
         if left.session:
             with self._lock:
-                self._all.pop(left.session.key, None)
+                if gone := self._all.pop(left.session.key, None):
+                    gone.forget_files()
             if folder := self._folder(left.session):
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -180,13 +214,16 @@ class Sessions:
 
     def _mine(self, session: Session) -> list[Path]:
         home = self.root / session.token
-        return [f for f in home.iterdir() if f.is_dir()] if home.is_dir() else []
+        return [f for f in home.iterdir() if f.is_dir()] if home.is_dir() and self._own() else []
 
     def _expire(self) -> None:
-        for home in self.root.iterdir() if self.root.is_dir() else ():
+        homes = self.root.iterdir() if self.root.is_dir() and self._own() else ()
+        for home in [h for h in homes if h.is_dir() and _TOKEN.fullmatch(h.name)]:
             for folder in home.iterdir():
                 if time.time() - folder.stat().st_mtime > KEEP_SAVED:
                     shutil.rmtree(folder, ignore_errors=True)
+            if not any(home.iterdir()):
+                home.rmdir()
 
     def _sweep(self, keep: str | None = None) -> None:
         now = time.monotonic()

@@ -61,7 +61,7 @@ class Studio(Editing, Insight, Stacking, Desk):
         session.model, session.target = model, target
         session.token = token if isinstance(token, str) and token else uuid4().hex
         panel, left = self.page.examples, self.sessions.left_behind(session)
-        session.found["left"] = left
+        session.left = left
         yield {
             panel.token: session.token,
             panel.status: status_html("Ready. One click runs the whole story."),
@@ -72,7 +72,7 @@ class Studio(Editing, Insight, Stacking, Desk):
     @handler(lambda page: page.examples.status)
     def take_back(self, session: Session) -> Iterator[dict]:
         """The rounds of an earlier page, as they were left."""
-        page, left = self.page, session.found.get("left")
+        page, left = self.page, session.left
         if left is None:
             raise InputError("There are no rounds to take back any more.")
         yield {page.examples.status: status_html("Taking your rounds back", "busy")}
@@ -87,12 +87,13 @@ class Studio(Editing, Insight, Stacking, Desk):
                 old.grown_on,
             )
             session.forget, session.retain, session.domain = old.forget, old.retain, old.domain
-            session.uploads, old.uploads = old.uploads, set()
+            session.uploads, old.uploads = session.uploads | old.uploads, set()
         else:
             adapter, task = self.load(session.model), self.task_of(session)
             growth = Growth(adapter, task, saved.config_of(left.folder))
             saved.restore(growth, left.folder)
             session.growth = growth
+        session.left = None
         self.sessions.drop(left)
         self.sessions.save(session)
         growth = session.growth
@@ -118,8 +119,9 @@ class Studio(Editing, Insight, Stacking, Desk):
     @handler(lambda page: page.examples.status)
     def discard(self, session: Session) -> Iterator[dict]:
         """The rounds of an earlier page are not wanted."""
-        if left := session.found.pop("left", None):
-            self.sessions.drop(left)
+        if session.left:
+            self.sessions.drop(session.left)
+        session.left = None
         yield {self.page.examples.offer: gr.update(visible=False)}
 
     @handler(lambda page: page.examples.status)
@@ -226,6 +228,7 @@ class Studio(Editing, Insight, Stacking, Desk):
             yield self.current(session)
             return
         end = story.ending(growth, *tested)
+        session.look_at_best()
         yield {
             **self.drawn(session, growth),
             page.compare.cards: shown,

@@ -280,11 +280,6 @@ def header_html(name: str, purpose: str, status: str = "", tone: str = "ready") 
     )
 
 
-def empty_state_html(title: str, next_step: str) -> str:
-    """What an empty panel shows: what it is for, and what to do next."""
-    return f'<div class="empty-state"><strong>{escape(title)}</strong><p>{escape(next_step)}</p></div>'
-
-
 def finding_html(sentence: str) -> str:
     """The sentence above a chart that says what the chart shows."""
     return f'<p class="finding">{escape(sentence)}</p>'

@@ -206,7 +206,7 @@ def example_of(task: Task, choice: str):
     """The example behind a choice, or None."""
     side, _, number = str(choice).partition("/")
     examples = getattr(task, side).search if side in ("forget", "retain") else ()
-    return examples[int(number)] if number.isdigit() and int(number) < len(examples) else None
+    return examples[int(number)] if number.isdecimal() and int(number) < len(examples) else None
 
 
 def _spread(n: int, most: int) -> list[int]:

@@ -14,14 +14,13 @@ def wire(demo: gr.Blocks, studio: Studio) -> None:
     shown = [page.compare.left, page.compare.right, page.compare.cards, page.compare.tiles, page.compare.own,
              page.compare.status]  # fmt: skip
     views = [*page.trust.blank(), *page.why.blank(), *page.drift.blank()]
-    drawn = [*page.edit.drawn(), *shown, page.stack.list]
-    _wire_examples(demo, studio, drawn + views)
+    # Work that another target overtakes ends by blanking all of this, so all of it is among the outputs.
+    drawn = [*page.edit.drawn(), *shown, page.stack.list, *views]
+    _wire_examples(demo, studio, drawn)
     _wire_growth(studio, drawn)
     _wire_map(studio, drawn)
-    _wire_insight(studio, drawn + views)
-    page.compare.refresh.click(
-        studio.compare, [page.compare.left, page.compare.right], [*shown, page.edit.timeline], **HEAVY
-    )
+    _wire_insight(studio, drawn)
+    page.compare.refresh.click(studio.compare, [page.compare.left, page.compare.right], drawn, **HEAVY)
     page.compare.ask.click(studio.ask, [page.compare.files, page.compare.labels], shown, **HEAVY)
     guided = page.guide
     steps = [
@@ -37,7 +36,7 @@ def wire(demo: gr.Blocks, studio: Studio) -> None:
     guided.toggle.click(studio.toggle_guide, None, steps, **PRIVATE)
     guided.steps.input(studio.guide_to, guided.steps, steps, **PRIVATE)
     guided.next.click(studio.guide_on, None, steps, **PRIVATE)
-    guided.do.click(studio.guide_do, page.edit.settings(), [*steps, *drawn, *views], **HEAVY)
+    guided.do.click(studio.guide_do, page.edit.settings(), [*steps, *drawn], **HEAVY)
 
 
 def _wire_examples(demo: gr.Blocks, studio: Studio, drawn: list) -> None:
@@ -67,8 +66,7 @@ def _wire_growth(studio: Studio, drawn: list) -> None:
         done = button.click(work, edit.settings(), drawn, **HEAVY)
         done = done.then(studio.estimate, None, drawn, **HEAVY)
         done = done.then(studio.choices, None, [trust.choices, why.example, trust.status], **PRIVATE)
-        views = [trust.spread, trust.agreement, trust.status]
-        done = done.then(studio.after_score, [trust.resample_auto, trust.alone_auto], drawn + views, **HEAVY)
+        done = done.then(studio.after_score, [trust.resample_auto, trust.alone_auto], drawn, **HEAVY)
         attribution = [why.map, why.attribute_status]
         done = done.then(studio.after_round, [why.attribute_auto, why.method], attribution, **HEAVY)
         _then_views(studio, done)
@@ -99,11 +97,13 @@ def _wire_map(studio: Studio, drawn: list) -> None:
     for slider, work in ((edit.strength, studio.dial), (edit.unit_strength, studio.dial_unit)):
         _then_estimate(studio, slider.release(work, [slider, edit.guard], drawn, **HEAVY), drawn)
     edit.map.tau_change(studio.brush_tau, None, edit.tau, trigger_mode="always_last", **PRIVATE)
-    resting = [edit.table, edit.scatter, edit.price, *unit]
+    resting = [edit.table, edit.scatter, edit.price, *unit, edit.status]
     # A table updated while its accordion is closed mounts without its rows, so they are sent again when it opens.
     edit.ranked.expand(studio.rescaled, None, resting, **PRIVATE)
     for slider in (edit.alpha, edit.tau):
-        moved = slider.change(studio.rescale, edit.settings(), edit.map, trigger_mode="always_last", **PRIVATE)
+        moved = slider.change(
+            studio.rescale, edit.settings(), [edit.map, edit.status], trigger_mode="always_last", **PRIVATE
+        )
         moved.then(studio.rescaled, None, resting, trigger_mode="always_last", **PRIVATE)
 
 
@@ -111,7 +111,7 @@ def _wire_insight(studio: Studio, drawn: list) -> None:
     page, trust, why, drift, stack = (
         studio.page, studio.page.trust, studio.page.why, studio.page.drift, studio.page.stack
     )  # fmt: skip
-    trust.resample.click(studio.resample, None, [*drawn, trust.status], **HEAVY)
+    trust.resample.click(studio.resample, None, drawn, **HEAVY)
     trust.alone.click(
         studio.alone, None, [trust.agreement, trust.status, page.edit.unit, page.edit.unit_strength], **HEAVY
     )

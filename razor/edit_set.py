@@ -44,8 +44,9 @@ class EditSet:
         return replace(self, locked=self.locked - {*names})
 
     def _ban(self, names: Iterable[str]) -> "EditSet":
-        free = [n for n in names if n not in self.locked]
-        return replace(self._out(free), banned=self.banned | {*free})
+        free = {n for n in names if n not in self.locked}
+        out = self._out(free)
+        return replace(out, banned=self.banned | free, isolated=self._unless(out.isolated, free))
 
     def _unban(self, names: Iterable[str]) -> "EditSet":
         return replace(self, banned=self.banned - {*names})

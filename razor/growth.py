@@ -58,7 +58,7 @@ class Growth:
         self._lock = threading.Lock()  # a click on the map may come while a round ends
         self._meanwhile: list[tuple[str, tuple[str, ...]]] = []  # actions since the round under way began
         self._stats: dict[int, list[UnitStats]] = {}  # of the patched model, by state
-        self._trials: dict[str, Patch] = {}  # unit -> its trial step, from the last scoring
+        self._trials: tuple[int, dict[str, Patch]] = (0, {})  # the last state scored; unit -> its trial step there
         self._by_hand: dict[tuple[int, str], Patch] = {}  # (state, unit) -> what putting it in there added
         self._measured: OrderedDict[tuple, Evaluation] = OrderedDict()
         self.configure(config)
@@ -101,12 +101,16 @@ class Growth:
         if name in state.changes:
             return state.changes[name]
         if (state.number, name) not in self._by_hand:
-            if name in self._trials:
-                found = self._trials[name]
-            else:
-                found = trial_step(self.adapter, self.bench, self.every[name], self._grown(state), self.config)
-            self._by_hand[state.number, name] = found
+            self._by_hand[state.number, name] = self.trial_of(name, state)
         return self._by_hand[state.number, name]
+
+    def trial_of(self, name: str, state: State | None = None) -> Patch:
+        """The step a unit gets by hand: from the scoring whose scores are shown, else from gradients of its own."""
+        state = state or self.history.state
+        scored, steps = self._trials
+        if name in steps and scored == self._scored_state(state).number:
+            return steps[name]
+        return trial_step(self.adapter, self.bench, self.every[name], self._grown(state), self.config)
 
     @property
     def now(self) -> Evaluation:
@@ -150,7 +154,7 @@ class Growth:
         kinds = ("head", "mlp", *(["layer"] if "layer" in config.granularity else []))
         units = [u for u in self.every.values() if u.kind in kinds]
         if units != self.units:
-            self.units, self._stats = units, {}
+            self.units, self._stats, self._trials = units, {}, (0, {})
         target = self.task.chance / 2 if config.forget_target is None else config.forget_target
         self.goal = Goal(target, config.retain_budget, self.base)
 
@@ -171,7 +175,8 @@ class Growth:
     def _stats_at(self, state: State) -> list[UnitStats] | None:
         """Stats that hold for a state: its own, or its parent's where the round changed nothing or scores are kept."""
         while state.number not in self._stats:
-            if state.parent is None or (state.round.accepted and self.config.rescore):
+            moved = state.round is not None and (state.round.accepted or state.round.by_hand)
+            if state.parent is None or (moved and self.config.rescore):
                 return None
             state = self.history.states[state.parent]
         return self._stats[state.number]
@@ -182,7 +187,8 @@ class Growth:
         kept: dict[str, tuple[Tensor, Tensor]] | None = {} if small else None
         with edited(self.adapter, self.bench, self._grown(state)):
             found = collect(self.adapter.model, self.units, self.bench.scoring_terms(), kept=kept)
-            self._trials = trial_steps(self.adapter.model, self.units, kept, self.config) if kept else {}
+            steps = trial_steps(self.adapter.model, self.units, kept, self.config) if kept else {}
+        self._trials = state.number, steps
         self._stats[state.number] = found
         self.seconds["score"] += time.monotonic() - started
         return found
@@ -206,17 +212,23 @@ class Growth:
         Raises:
             InputError: nothing was scored yet.
         """
-        return self._stats_at(self._scored_state())
+        return self._stats_at(self._scored_state(self.history.state))
 
     @property
     def scored_patch(self) -> Patch:
         """The edit the shown stats were collected at."""
-        return self._grown(self._scored_state())
+        return self._grown(self._scored_state(self.history.state))
 
-    def _scored_state(self) -> State:
-        for state in reversed(self.history.path(self.history.position.state)):
-            if self._stats_at(state) is not None:
-                return state
+    @property
+    def scored_at(self) -> int:
+        """The number of the state the shown stats were collected at."""
+        return self._scored_state(self.history.state).number
+
+    def _scored_state(self, state: State) -> State:
+        """The last state up to this one whose own stats are at hand."""
+        for found in reversed(self.history.path(state.number)):
+            if found.number in self._stats:
+                return found
         raise InputError("Nothing is scored yet; press Score first.")
 
     def shown_scores(self) -> list[UnitScore]:
@@ -348,18 +360,18 @@ class Growth:
         Raises:
             InputError: nothing is left to take in, or a round is under way already.
         """
-        self.still()
-        state, start = self.history.state, replace(self.edit_set, isolated=None)
-        scores = self.scores()
-        added = self._proposed(scores, start)
-        if not added and not self._fresh(start):
-            raise InputError(self._nothing_left(scores, start))
-        started = time.monotonic()
-        names = [*start.members, *(s.unit.name for s in added)]
-        before, patch = self.evaluation(start), self.patch_of(start)
         with self._lock:
+            self.still()
             self._meanwhile, self.rounding = [], True
+            state, start = self.history.state, replace(self.edit_set, isolated=None)
         try:
+            scores = self.scores()
+            added = self._proposed(scores, start)
+            if not added and not self._fresh(start):
+                raise InputError(self._nothing_left(scores, start))
+            started = time.monotonic()
+            names = [*start.members, *(s.unit.name for s in added)]
+            before, patch = self.evaluation(start, state), self.patch_of(start, state)
             found = take_steps(
                 self.adapter,
                 self.bench,
@@ -401,13 +413,28 @@ class Growth:
         if not done.accepted:
             edit_set = start.joined(()).turned_down(names if done.trials else ())
         changes = {name: patch.only(self.every[name].slices) for name in edit_set.members}
-        parked = {name: self.change_of(name, state) for name in edit_set.off if name not in changes}
-        new = State(max(self.history.states) + 1, state.number, done, edit_set, changes | parked, done.after)
+        parked = {name: self._parked(name, state, start) for name in edit_set.off if name not in changes}
+        new = State(self.history.new_number(), state.number, done, edit_set, changes | parked, done.after)
         with self._lock:
             self.history.add(new)
             for action, units in self._meanwhile:
-                self.history.change(self.edit_set.act(action, units))
+                free = [n for n in units if not (action in ("in", "lock") and self._barred(self.edit_set, [n]))]
+                self.history.change(self.edit_set.act(action, free))
             self.rounding = False
+
+    def _parked(self, name: str, state: State, start: EditSet) -> Patch:
+        """A switched-off unit's change as it would act: strengths are part of every change after a round."""
+        strength = start.strength * start.strength_of(name)
+        change = self.change_of(name, state)
+        return change if strength == 1 else change.scaled(strength)
+
+    def forget_lost(self) -> None:
+        """Let go of what was kept for states that are no longer in the history."""
+        held = self.history.states
+        self._stats = {n: found for n, found in self._stats.items() if n in held}
+        self._by_hand = {place: patch for place, patch in self._by_hand.items() if place[0] in held}
+        for key in [key for key in self._measured if key[0] not in held]:
+            del self._measured[key]
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[GrowthRound]:
         """Rounds until the target is met, the rounds are used up, or `stop` says so. May be run again to go on."""

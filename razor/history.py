@@ -73,6 +73,7 @@ class History:
 
     def __init__(self, start: State):
         self.states: dict[int, State] = {start.number: start}
+        self._next = start.number + 1
         self.branches: dict[str, int] = {MAIN: start.number}
         self.position = Position(start.number, start.edit_set, MAIN)
         self._past: deque[Position] = deque(maxlen=MAX_UNDO)
@@ -89,8 +90,11 @@ class History:
             found.append(self.states[found[-1].parent])
         return found[::-1]
 
-    def children(self, number: int) -> list[int]:
-        return [s.number for s in self.states.values() if s.parent == number]
+    def new_number(self) -> int:
+        """A number no state of this history has or had."""
+        self._next = max(self._next, *(number + 1 for number in self.states))
+        self._next += 1
+        return self._next - 1
 
     # Moving
 

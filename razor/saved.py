@@ -19,7 +19,7 @@ from razor.errors import InputError
 from razor.gradients import UnitStats
 from razor.growth import Growth
 from razor.history import GrowthRound, Position, State
-from razor.metrics import Evaluation
+from razor.metrics import Evaluation, Measure
 from razor.patches import Patch
 from razor.scoring import UnitScore
 from razor.step import Trial
@@ -38,7 +38,8 @@ def save(growth: Growth, folder: Path, note: Mapping[str, str] | None = None) ->
     history, tensors = growth.history, {}
     states = [_state_json(growth, state, tensors) for state in history.states.values()]
     number = history.position.state
-    fresh = [n for n in growth.edit_set.active if n not in history.state.changes]
+    placed = {*growth.edit_set.members, *growth.edit_set.off, *growth.edit_set.active}
+    fresh = [n for n in sorted(placed) if n not in history.state.changes]
     by_hand = {n: _store(growth.change_of(n), f"hand/{n}", tensors) for n in fresh}
     table = {
         "format": FORMAT,
@@ -130,7 +131,7 @@ def _state_json(growth: Growth, state: State, tensors: dict) -> dict:
         "round": _round_json(state.round) if state.round else None,
         "edit_set": state.edit_set.to_json(),
         "changes": changes,
-        "evaluation": state.evaluation.to_json(),
+        "evaluation": _exact(state.evaluation),
         "stats": [{**vars(s), "unit": s.unit.name} for s in stats] if stats else None,
     }
 
@@ -140,9 +141,15 @@ def _round_json(done: GrowthRound) -> dict:
         **vars(done),
         "added": [{**vars(s), "unit": s.unit.name} for s in done.added],
         "trials": [vars(t) for t in done.trials],
-        "before": done.before.to_json(),
-        "after": done.after.to_json(),
+        "before": _exact(done.before),
+        "after": _exact(done.after),
     }
+
+
+def _exact(e: Evaluation) -> dict:
+    """Unrounded: a target met by a hair must still be met after reading."""
+    plain = {name: dict(vars(m)) if isinstance(m, Measure) else m for name, m in vars(e).items()}
+    return plain | {"by_neighbor": {name: dict(vars(m)) for name, m in e.by_neighbor.items()}}
 
 
 def _state(growth: Growth, entry: dict, read) -> State:

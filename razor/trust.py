@@ -82,13 +82,6 @@ def bootstrap(
     return [UnitSpread(s[0].unit, s) for s in zip(*found, strict=True)]
 
 
-def rank_ranges(spreads: Sequence[UnitSpread], *, alpha: float = 1.0) -> dict[str, tuple[int, int]]:
-    """Unit name -> its best and its worst rank over the draws; 1 is the highest phi."""
-    by_draw = [score(stats, alpha=alpha) for stats in zip(*(s.draws for s in spreads), strict=True)]
-    ranks = {s.unit.name: [scores[i].rank for scores in by_draw] for i, s in enumerate(spreads)}
-    return {name: (min(found), max(found)) for name, found in ranks.items()}
-
-
 # ---------------------------------------------------------------- other scores
 
 

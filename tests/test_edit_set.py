@@ -111,3 +111,7 @@ def test_check_names_returns_known_names_and_refuses_others():
     assert check_names(["b", "a"], ["a", "b"]) == ("b", "a")
     with pytest.raises(InputError, match=r"^This model has no unit named 'x'; names look like 'a'.$"):
         check_names(["a", "x"], ["b", "a"])
+
+
+def test_a_banned_unit_never_acts_alone():
+    assert EditSet().act("isolate", ["a"]).act("ban", ["a"]).active == ()

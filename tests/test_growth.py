@@ -345,7 +345,8 @@ def test_a_trial_step_from_its_own_gradients_points_where_the_kept_one_does(grow
     growth = grow(**SHORT)
     growth.scores()
     kept = growth.change_of("text.0.head.0")
-    growth._by_hand.clear(), growth._trials.clear()
+    growth._by_hand.clear()
+    growth._trials = (0, {})
     own = growth.change_of("text.0.head.0")
     a, b = (torch.cat([p.deltas[s].flatten() for s in growth.every["text.0.head.0"].slices]) for p in (kept, own))
     assert torch.cosine_similarity(a, b, dim=0) > 0.5  # other batches, and M beside R
@@ -467,3 +468,61 @@ def test_edits_beneath_are_where_the_run_starts(grow, trained, task):
         second.base.forget_accuracy == first.now.forget_accuracy
     )
     assert second.patch == Patch()
+
+
+# ---------------------------------------------------------------- what a person does while a round scores
+
+
+def test_a_ban_made_while_a_round_scores_holds_and_nothing_can_be_undone_meanwhile(improving, monkeypatch):
+    growth = improving()
+    best = next(s.unit.name for s in growth.scores() if s.rank == 1)
+    growth._stats.clear()
+    real = growth._collect
+
+    def collect(state):
+        growth.act("ban", [best])
+        with pytest.raises(InputError, match=r"^A round is under way"):
+            growth.still()
+        return real(state)
+
+    monkeypatch.setattr(growth, "_collect", collect)
+    growth.next_round()
+    assert growth.edit_set.banned == {best} and best not in growth.edit_set.members
+    growth.still()
+
+
+def test_a_deleted_rounds_number_and_scores_are_never_used_again(improving):
+    growth = improving()
+    growth.next_round()
+    growth.history.branch_from("Other", 0)
+    gone = growth.next_round()
+    growth.scores()
+    growth.history.delete("Other")
+    growth.forget_lost()
+    growth.next_round()
+    assert sorted(growth.history.states) == [0, 1, 3] and not growth.scored
+    assert gone not in growth.rounds
+
+
+def test_a_unit_switched_off_at_half_strength_comes_back_at_half_strength_after_a_round(improving):
+    growth = improving()
+    growth.next_round()
+    name = growth.edit_set.members[0]
+    where, full = growth.every[name].slices[0], growth.patch
+    growth.set_strength(0.5, name)
+    growth.act("out", [name])
+    growth.next_round()
+    growth.act("in", [name])
+    assert torch.equal(growth.patch.deltas[where], full.deltas[where] * 0.5)
+
+
+def test_a_trial_step_belongs_to_the_scores_shown(improving):
+    growth = improving()
+    growth.scores()
+    first = growth.trial_of("text.0.mlp")
+    growth.next_round()
+    assert same(growth.trial_of("text.0.mlp"), first)  # the map still shows those scores
+    growth.scores()
+    second = growth.trial_of("text.0.mlp")
+    growth.go(0)
+    assert not same(growth.trial_of("text.0.mlp"), second)

@@ -81,3 +81,23 @@ def test_a_broken_file_is_one_sentence(grown, trained, task, tmp_path, damage):
     with pytest.raises(InputError, match=r"start a new run\.$"):
         restore(fresh, tmp_path)
     assert fresh.rounds == [] and fresh.edit_set.members == ()
+
+
+def test_a_unit_put_in_and_out_by_hand_comes_back_bit_for_bit_after_reading(trained, task, tmp_path):
+    growth = Growth(trained, task, CONFIG)
+    growth.scores()
+    growth.act("in", ["text.0.mlp"])
+    before = growth.patch
+    growth.act("out", ["text.0.mlp"])
+    save(growth, tmp_path)
+    again = Growth(trained, task, CONFIG)
+    restore(again, tmp_path)
+    again.act("in", ["text.0.mlp"])
+    assert same(again.patch, before)
+
+
+def test_numbers_come_back_unrounded(grown, trained, task, tmp_path):
+    save(grown, tmp_path)
+    again = Growth(trained, task, CONFIG)
+    restore(again, tmp_path)
+    assert again.history.states[1].evaluation == grown.history.states[1].evaluation

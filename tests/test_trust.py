@@ -20,7 +20,6 @@ from razor.trust import (
     bootstrap,
     choices,
     quantile,
-    rank_ranges,
     ranks,
     slug_pareto,
     spearman,
@@ -97,12 +96,6 @@ def test_a_unit_is_unstable_when_its_interval_spans_more_than_a_factor_of_two(fo
 def test_alpha_can_make_a_unit_unstable():
     spread = UnitSpread(stats_of("u", 1).unit, (stats_of("u", 1, cosine=0.9), stats_of("u", 1, cosine=-0.9)))
     assert not spread.unstable(0) and spread.unstable(1)
-
-
-def test_rank_ranges_go_from_the_best_rank_to_the_worst():
-    draws = {"a": (3, 1, 3), "b": (2, 2, 2), "c": (1, 3, 1.5)}
-    spreads = [UnitSpread(stats_of(n, 1).unit, tuple(stats_of(n, f) for f in fs)) for n, fs in draws.items()]
-    assert rank_ranges(spreads) == {"a": (1, 3), "b": (2, 2), "c": (1, 3)}
 
 
 @pytest.mark.parametrize("q, value", [(0, 1), (0.5, 3), (0.25, 1.5), (1, 9), (0.75, 6)])

@@ -434,7 +434,7 @@ watch("value", () => { hearTau(); draw(); });
 watch("picked", receive);
 new ResizeObserver(draw).observe(root);
 new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
-root.addEventListener("keydown", findBySlash);
+document.addEventListener("keydown", findBySlash);
 document.fonts.load('700 14px "IBM Plex Mono"').then(draw);  // a canvas does not ask for its font by itself
 window.addEventListener("scroll", scrolled, { passive: true, capture: true });
 hearTau();

