@@ -150,9 +150,12 @@ function endLabels(now) {
   const beside = value.draft ? current.index + BESIDE : 0;
   const mine = CURVES.flatMap(([name]) => {
     const last = path.filter((node) => node[name] && stands(node)).at(-1);
-    const text = last && `<b>${name}</b> ${percent(last[name].value)} %`;
+    if (!last) return [];
+    const drafted = value.draft && current === path.at(-1) ? value.draft[name] : null;
+    const point = drafted || last[name];  // beside a change by hand stands its own number
     const font = { color: token(`--razor-${name}`), size: 13 };
-    return last ? [{ text, font, x: Math.max(beside, path.at(-1).index), y: (1 - last[name].value) * height }] : [];
+    const text = `<b>${name}</b> ${percent(point.value)} %`;
+    return [{ text, font, x: Math.max(beside, path.at(-1).index), y: (1 - point.value) * height }];
   });
   const others = otherBranches(now).flatMap((branch) => {
     const last = branch.nodes.filter((node) => node.forget || node.retain).at(-1);

@@ -45,6 +45,7 @@ def measure() -> dict:
     from razor.growth import Growth
 
     growth = Growth(models.load("mini-clip"), task(parse_target("object:cat")), RazorConfig())
+    agreement, alone_seconds = _agreement(growth)
     for _ in growth.run():
         pass
     growth.scores()
@@ -53,7 +54,8 @@ def measure() -> dict:
         "toggle_seconds": toggles,
         "growth_mib": _memory(growth),
         "rescore_24_layers_of_17_ms": _arithmetic(growth),
-        "views": _views(growth),
+        "views": _views(growth) | {"edit 72 units alone": alone_seconds},
+        "agreement": agreement,
     }
 
 
@@ -95,18 +97,28 @@ def _views(growth) -> dict[str, float]:
     """Seconds of each view that explains the score."""
     from razor.attribution import explain_head, head_gates
     from razor.drift import drift
-    from razor.trust import alone, bootstrap
+    from razor.trust import bootstrap
 
     adapter, bench, patch = growth.adapter, growth.bench, growth.scored_patch
     unit = growth.every["image.5.head.3"]
     return {
         "resample, 8 draws": _seconds(lambda: bootstrap(adapter, bench, growth.units, patch)),
-        "edit 72 units alone": _seconds(lambda: list(alone(adapter, bench, growth.units, growth.change_of))),
         "attribution, integrated gradients": _seconds(lambda: head_gates(adapter, bench, growth.units)),
         "attribution, ablation": _seconds(lambda: head_gates(adapter, bench, growth.units, method="ablation")),
         "explain a head": _seconds(lambda: explain_head(adapter, bench, unit)),
         "what moved": _seconds(lambda: drift(adapter, bench, growth.patch)),
     }
+
+
+def _agreement(growth) -> tuple[dict, float]:
+    """Rank correlation of each score with what editing every unit alone does, and how long that took."""
+    from razor.trust import agreement, alone, choices
+
+    started = time.perf_counter()
+    stats = growth.stats()
+    effects = list(alone(growth.adapter, growth.bench, growth.units, growth.trial_of))
+    found = agreement(choices(stats, alpha=growth.config.alpha), effects)
+    return {name: vars(a.value) for name, a in found.items()}, time.perf_counter() - started
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -124,6 +136,7 @@ def report(results: dict) -> str:
     for what, found in results["toggle_seconds"].items():
         met = "met" if found["worst"] <= GOALS["toggle"] else "missed"
         lines.append(f"| {what} | {found['median']:.2f} | {found['worst']:.2f} | {met} |")
+    ranks = sorted(results["agreement"].items(), key=lambda entry: -entry[1]["value"])
     views = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in results["views"].items())
     return "\n".join(
         [
@@ -134,5 +147,9 @@ def report(results: dict) -> str:
             f"{results['rescore_24_layers_of_17_ms']:.1f} ms.",
             "",
             f"Views: {views}.",
+            "",
+            "Rank correlation with forget gain per retain cost of editing each unit alone (95 % interval): "
+            + ", ".join(f"{n} {c['value']:+.2f} [{c['low']:+.2f}, {c['high']:+.2f}]" for n, c in ranks)
+            + ".",
         ]
     )

@@ -63,7 +63,7 @@ def test_scoring_growing_and_undoing_by_hand(new_page):
     page.wait_for_function("+document.querySelector('.timeline').dataset.rounds === 2", timeout=LONG)
     page.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units >= 4", timeout=LONG)
     page.click("#undo")
-    wait_for_note(page, "#edit-status", "The last round is undone.")
+    wait_for_note(page, "#edit-status", "Undone. Now: the unedited model.")
     page.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units === 0", timeout=LONG)
 
 
@@ -74,7 +74,7 @@ def test_two_visitors_never_see_each_others_picks(new_page):
         page.click("#score")
         wait_for_note(page, "#edit-status", "Scored.")
         ready_map(page).wait_for(timeout=LONG)
-    first.locator("#head-map [tabindex='0']").first.focus()
+    first.locator("#head-map .map-field").first.focus()
     first.keyboard.press("Space")
     first.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units === 1", timeout=LONG)
     second.click("#reset")
