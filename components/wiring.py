@@ -72,8 +72,14 @@ def _wire_growth(studio: Studio, drawn: list) -> None:
         _then_views(studio, done)
     for button, work in ((edit.undo, studio.undo), (edit.redo, studio.redo), (edit.reset, studio.reset)):
         _then_estimate(studio, button.click(work, None, drawn, **PRIVATE), drawn)
-    _then_estimate(studio, edit.timeline.round_pick(studio.show_round, None, drawn, **PRIVATE), drawn)
-    _then_estimate(studio, edit.timeline.branch_change(studio.change_branch, None, drawn, **PRIVATE), drawn)
+    _then_estimate(
+        studio, edit.timeline.round_pick(studio.show_round, None, drawn, trigger_mode="multiple", **PRIVATE), drawn
+    )
+    _then_estimate(
+        studio,
+        edit.timeline.branch_change(studio.change_branch, None, drawn, trigger_mode="multiple", **PRIVATE),
+        drawn,
+    )
     for stop, status in ((edit.stop, edit.status), (page.examples.stop, page.examples.status)):
         stop.click(studio.stop, None, status, queue=False, **PRIVATE)
 
