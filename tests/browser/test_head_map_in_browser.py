@@ -586,6 +586,7 @@ def test_a_tall_map_is_quick_scrolls_inside_and_fits_the_page(page, desk):
 def test_axe_finds_nothing(page, desk, dark):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
+    page.wait_for_timeout(500)  # colours fade from one mode to the other
     page.fill(".map-search input", "layer 1")
     page.mouse.move(*spot(page, 0, 0, 3))
     rules = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
