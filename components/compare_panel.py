@@ -11,7 +11,7 @@ from components.examples_panel import read_files
 from components.theme import capital
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError
-from razor.examples import Axis, Example, Task
+from razor.examples import Axis, Example, Task, evenly
 from razor.growth import Growth
 from razor.patches import Patch
 
@@ -264,8 +264,7 @@ def _axis_of(e: Example, task: Task) -> Axis:
 
 def _spread(examples: Sequence[Example]) -> list[Example]:
     """A few examples from all over the list."""
-    count = min(PER_GROUP, len(examples))
-    return [examples[i * len(examples) // count] for i in range(count)]
+    return [examples[i] for i in evenly(len(examples), PER_GROUP)]
 
 
 def _with_class(examples: Sequence[Example], axis: Axis, names: Sequence[str]) -> list[Example]:

@@ -15,11 +15,11 @@ import gradio as gr
 
 from components.events import field, whole_number
 from components.theme import script
+from razor.edit_set import ACTIONS
 
 RAMPS = ("sequential", "diverging")
 COUNTS = ("rank", "parameters")
 STATES = ("edited", "off", "banned", "free")
-ACTIONS = ("in", "out", "lock", "unlock", "ban", "unban", "isolate", "restore")  # what the browser may ask for
 MOST_UNITS = 20_000  # names in one event; far above any model, far below what would stall the server
 HIGHEST_TAU = 0.999
 

@@ -8,6 +8,7 @@ from components import examples_panel, stack_panel
 from components.desk import Desk, handler, on_event
 from components.session import Session
 from components.theme import status_html
+from razor.config import RazorConfig
 from razor.errors import InputError
 from razor.minicanvas.dataset import parse_target
 from razor.minicanvas.tasks import axes
@@ -40,7 +41,10 @@ class Stacking(Desk):
                 f"Asking about {', '.join(stack.active)}, each alone and together", "busy"
             )
         }
-        bench_of = lambda task: adapter.bench(task, batch=96, mismatch_weight=1.0, seed=0)  # noqa: E731
+        d = RazorConfig()
+        bench_of = lambda task: adapter.bench(  # noqa: E731
+            task, batch=d.batch, mismatch_weight=d.mismatch_weight, seed=d.seed
+        )
         found = conflicts(adapter, stack, bench_of, session.stop.is_set)
         if session.stack is not stack:
             yield {self.page.stack.status: status_html("The stack was changed meanwhile; check again.", "problem")}

@@ -9,11 +9,11 @@ import gradio as gr
 
 from components.events import field, whole_number
 from components.theme import plotly_head, script
+from razor.history import MAX_NAME
 
 CURVES = ("forget", "retain", "neighbour")
 KINDS = ("start", "round")
 ACTIONS = ("switch", "new", "rename", "delete", "compare")
-LONGEST_NAME = 40  # characters of a branch name
 SCRIPTS = ("timeline_branches.js", "timeline_rounds.js", "timeline_curves.js", "timeline.js")  # one scope, in order
 
 _revisions = count(1)
@@ -207,8 +207,8 @@ def branch_changed(
 
 def _branch_name(to: Any, names: Collection[str]) -> str:
     name = " ".join(to.split()) if isinstance(to, str) else ""
-    if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
-        raise ValueError(f"A branch name must be 1 to {LONGEST_NAME} printable characters.")
+    if not 1 <= len(name) <= MAX_NAME or not name.isprintable():
+        raise ValueError(f"A branch name must be 1 to {MAX_NAME} printable characters.")
     if name in names:
         raise ValueError("There is already a branch of that name.")
     return name

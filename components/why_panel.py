@@ -15,7 +15,7 @@ from components.head_map import Measure, head_map, map_value
 from components.theme import finding_html, pictures_html
 from razor.attention import AttentionMap
 from razor.attribution import GateAttribution, HeadCard, PixelAttribution, overlay
-from razor.examples import Task
+from razor.examples import Task, evenly
 from razor.growth import Growth
 from razor.trust import spearman
 
@@ -198,7 +198,7 @@ def example_choices(task: Task) -> list[tuple[str, str]]:
     return [
         (f"{side} {i + 1}: {getattr(task, side).search[i].caption}", f"{side}/{i}")
         for side, most in (("forget", 12), ("retain", 12))
-        for i in _spread(len(getattr(task, side).search), most)
+        for i in evenly(len(getattr(task, side).search), most)
     ]
 
 
@@ -207,8 +207,3 @@ def example_of(task: Task, choice: str):
     side, _, number = str(choice).partition("/")
     examples = getattr(task, side).search if side in ("forget", "retain") else ()
     return examples[int(number)] if number.isdecimal() and int(number) < len(examples) else None
-
-
-def _spread(n: int, most: int) -> list[int]:
-    count = min(n, most)
-    return [i * n // count for i in range(count)]

@@ -18,6 +18,7 @@ from torch.func import functional_call
 
 from razor.adapters.base import Adapter, Bench
 from razor.errors import InputError
+from razor.examples import evenly
 from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.replay import earliest_blocks
@@ -125,7 +126,7 @@ def head_gates(
         raise InputError("None of these units is an attention head; only heads have gates.")
     started, runs = time.monotonic(), 0
     most = 2 + (2 * steps if method == "integrated_gradients" else len(heads) + 1)
-    rows = _spread(len(bench.task.forget.search), pictures)
+    rows = evenly(len(bench.task.forget.search), pictures)
 
     def score(gates: Tensor) -> Tensor:
         nonlocal runs
@@ -200,12 +201,6 @@ def _integral(score: Callable[[Tensor], Tensor], opened: Tensor, steps: int) -> 
 def _value(score: Callable[[Tensor], Tensor], gates: Tensor) -> float:
     with torch.no_grad():
         return score(gates).item()
-
-
-def _spread(n: int, wanted: int) -> list[int]:
-    """Up to `wanted` of n rows, evenly spaced."""
-    count = min(n, wanted)
-    return [i * n // count for i in range(count)]
 
 
 # ---------------------------------------------------------------- every pixel

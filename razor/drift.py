@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from razor.adapters.base import Adapter, Bench
-from razor.examples import Example
+from razor.examples import Example, evenly
 from razor.patches import Patch
 from razor.replay import earliest_blocks
 from razor.step import edited, edited_towers, evaluate
@@ -98,12 +98,7 @@ def _chosen(bench: Bench, split: str, most: int) -> list[tuple[str, str, int]]:
         ("neighbour", "retain"): near,
         ("retain", "retain"): sorted({i for i, e in enumerate(retain) if _answers(bench, e)} - set(near)),
     }
-    return [(*group, i) for group, rows in groups.items() for i in _evenly(rows, most)]
-
-
-def _evenly(rows: Sequence[int], most: int) -> list[int]:
-    count = min(len(rows), most)
-    return [rows[i * len(rows) // count] for i in range(count)]
+    return [(*group, i) for group, rows in groups.items() for i in (rows[k] for k in evenly(len(rows), most))]
 
 
 def _answers(bench: Bench, example: Example) -> list[tuple[str, str]]:

@@ -112,6 +112,12 @@ class Loaded:
     warnings: tuple[str, ...]
 
 
+def evenly(n: int, most: int) -> list[int]:
+    """Up to `most` of the numbers 0..n-1, evenly spaced."""
+    count = min(n, most)
+    return [i * n // count for i in range(count)]
+
+
 def open_image(data: bytes | Path, name: str) -> Image.Image:
     """Decode one picture as RGB, upright, first frame, without metadata.
 

@@ -90,10 +90,14 @@ class Growth:
         state = state or self.history.state
         patch = Patch()
         for name in edit_set.active:
-            strength = edit_set.strength * edit_set.strength_of(name)
-            change = self.change_of(name, state)
-            patch = patch + (change if strength == 1 else change.scaled(strength))
+            patch = patch + self._acting(name, edit_set, state)
         return patch
+
+    def _acting(self, name: str, edit_set: EditSet, state: State) -> Patch:
+        """One unit's change at its strength."""
+        strength = edit_set.strength * edit_set.strength_of(name)
+        change = self.change_of(name, state)
+        return change if strength == 1 else change.scaled(strength)
 
     def change_of(self, name: str, state: State | None = None) -> Patch:
         """What one unit's edit adds to the weights at full strength: as the rounds left it, else its trial step."""
@@ -413,7 +417,8 @@ class Growth:
         if not done.accepted:
             edit_set = start.joined(()).turned_down(names if done.trials else ())
         changes = {name: patch.only(self.every[name].slices) for name in edit_set.members}
-        parked = {name: self._parked(name, state, start) for name in edit_set.off if name not in changes}
+        # Switched-off units too: strengths are part of every change after a round.
+        parked = {name: self._acting(name, start, state) for name in edit_set.off if name not in changes}
         new = State(self.history.new_number(), state.number, done, edit_set, changes | parked, done.after)
         with self._lock:
             self.history.add(new)
@@ -421,12 +426,6 @@ class Growth:
                 free = [n for n in units if not (action in ("in", "lock") and self._barred(self.edit_set, [n]))]
                 self.history.change(self.edit_set.act(action, free))
             self.rounding = False
-
-    def _parked(self, name: str, state: State, start: EditSet) -> Patch:
-        """A switched-off unit's change as it would act: strengths are part of every change after a round."""
-        strength = start.strength * start.strength_of(name)
-        change = self.change_of(name, state)
-        return change if strength == 1 else change.scaled(strength)
 
     def forget_lost(self) -> None:
         """Let go of what was kept for states that are no longer in the history."""

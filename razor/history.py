@@ -90,6 +90,21 @@ class History:
             found.append(self.states[found[-1].parent])
         return found[::-1]
 
+    @classmethod
+    def of(cls, states: Mapping[int, State], branches: Mapping[str, int], position: Position) -> "History":
+        """A history as it was written down; nothing of it can be undone.
+
+        Raises:
+            ValueError: a state has no path to the unedited model, or a branch or the position names none there is.
+        """
+        history = cls(states[0])
+        history.states, history.branches, history.position = dict(states), dict(branches), position
+        parents = all(s.parent in states and s.parent < s.number for s in states.values() if s.number)
+        named = {*branches.values(), position.state} <= states.keys() and position.branch in branches
+        if not parents or not named:
+            raise ValueError("its rounds do not hang together")
+        return history
+
     def new_number(self) -> int:
         """A number no state of this history has or had."""
         self._next = max(self._next, *(number + 1 for number in self.states))

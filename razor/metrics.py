@@ -19,8 +19,9 @@ class Measure:
     low: float
     high: float
 
-    def to_json(self) -> dict[str, float]:
-        return {key: round(value, 5) for key, value in asdict(self).items()}
+    def to_json(self, digits: int | None = 5) -> dict[str, float]:
+        """Plain values, rounded unless `digits` is None."""
+        return {key: value if digits is None else round(value, digits) for key, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, values: Mapping) -> "Measure":
@@ -53,14 +54,14 @@ class Evaluation:
     association: float | None = None
     by_neighbor: Mapping[str, Measure] = field(default_factory=dict)
 
-    def to_json(self) -> dict:
-        """Plain values; `from_json` gives the evaluation back."""
-        plain = {name: m.to_json() if isinstance(m, Measure) else m for name, m in vars(self).items()}
-        return plain | {"by_neighbor": {name: m.to_json() for name, m in self.by_neighbor.items()}}
+    def to_json(self, digits: int | None = 5) -> dict:
+        """Plain values, shares rounded unless `digits` is None; `from_json` gives the evaluation back."""
+        plain = {name: m.to_json(digits) if isinstance(m, Measure) else m for name, m in vars(self).items()}
+        return plain | {"by_neighbor": {name: m.to_json(digits) for name, m in self.by_neighbor.items()}}
 
     @classmethod
     def from_json(cls, values: Mapping) -> "Evaluation":
-        """The evaluation behind `to_json`, to its five decimals."""
+        """The evaluation behind `to_json`, to its digits."""
         near = {name: Measure.from_json(m) for name, m in values["by_neighbor"].items()}
         rest = {name: m for name, m in values.items() if name != "by_neighbor"}
         read = {name: Measure.from_json(m) if isinstance(m, Mapping) else m for name, m in rest.items()}

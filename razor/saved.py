@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -18,8 +19,8 @@ from razor.edit_set import EditSet
 from razor.errors import InputError
 from razor.gradients import UnitStats
 from razor.growth import Growth
-from razor.history import GrowthRound, Position, State
-from razor.metrics import Evaluation, Measure
+from razor.history import GrowthRound, History, Position, State
+from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.scoring import UnitScore
 from razor.step import Trial
@@ -29,7 +30,7 @@ TABLE, TENSORS = "growth.json", "growth.safetensors"
 
 
 def save(growth: Growth, folder: Path, note: Mapping[str, str] | None = None) -> None:
-    """Write the growth's history and position; a reader never sees half of it.
+    """Write the growth's history and position. The two files carry one mark, so that halves of two saves never mix.
 
     Args:
         note: what the caller wants to find again, such as the target's name.
@@ -41,8 +42,10 @@ def save(growth: Growth, folder: Path, note: Mapping[str, str] | None = None) ->
     placed = {*growth.edit_set.members, *growth.edit_set.off, *growth.edit_set.active}
     fresh = [n for n in sorted(placed) if n not in history.state.changes]
     by_hand = {n: _store(growth.change_of(n), f"hand/{n}", tensors) for n in fresh}
+    mark = uuid4().hex
     table = {
         "format": FORMAT,
+        "mark": mark,
         "note": dict(note or {}),
         "model": {"name": growth.adapter.name, "fingerprint": growth.adapter.fingerprint()},
         "concept": growth.task.concept,
@@ -52,7 +55,7 @@ def save(growth: Growth, folder: Path, note: Mapping[str, str] | None = None) ->
         "position": {"state": number, "edit_set": growth.edit_set.to_json(), "branch": history.position.branch},
         "by_hand": by_hand,
     }
-    save_file(tensors, folder / f".{TENSORS}")
+    save_file(tensors, folder / f".{TENSORS}", {"mark": mark})
     jsonio.write(folder / f".{TABLE}", table)
     for name in (TENSORS, TABLE):
         os.replace(folder / f".{name}", folder / name)
@@ -81,13 +84,14 @@ def restore(growth: Growth, folder: Path) -> None:
         raise InputError(f"These rounds forget {table['concept']}, not {growth.task.concept}; choose that target.")
     try:
         with safe_open(folder / TENSORS, "pt") as file:
+            if (file.metadata() or {}).get("mark") != table["mark"]:
+                raise ValueError("its two files are of different saves")
             read = lambda name, key: _fetch(growth, file, name, key)  # noqa: E731
             states = {entry["number"]: _state(growth, entry, read) for entry in table["states"]}
             by_hand = {name: read(name, key) for name, key in table["by_hand"].items()}
-        position = table["position"]
-        history = growth.history
-        history.states, history.branches = states, {str(k): int(v) for k, v in table["branches"].items()}
-        history.position = Position(position["state"], EditSet.from_json(position["edit_set"]), position["branch"])
+        at = table["position"]
+        position = Position(at["state"], EditSet.from_json(at["edit_set"]), at["branch"])
+        history = History.of(states, {str(k): int(v) for k, v in table["branches"].items()}, position)
         growth.adopt(history, by_hand, {e["number"]: _stats(growth, e["stats"]) for e in table["states"] if e["stats"]})
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"The saved rounds cannot be read ({error}); start a new run.") from error
@@ -131,7 +135,7 @@ def _state_json(growth: Growth, state: State, tensors: dict) -> dict:
         "round": _round_json(state.round) if state.round else None,
         "edit_set": state.edit_set.to_json(),
         "changes": changes,
-        "evaluation": _exact(state.evaluation),
+        "evaluation": state.evaluation.to_json(digits=None),
         "stats": [{**vars(s), "unit": s.unit.name} for s in stats] if stats else None,
     }
 
@@ -141,15 +145,9 @@ def _round_json(done: GrowthRound) -> dict:
         **vars(done),
         "added": [{**vars(s), "unit": s.unit.name} for s in done.added],
         "trials": [vars(t) for t in done.trials],
-        "before": _exact(done.before),
-        "after": _exact(done.after),
+        "before": done.before.to_json(digits=None),
+        "after": done.after.to_json(digits=None),
     }
-
-
-def _exact(e: Evaluation) -> dict:
-    """Unrounded: a target met by a hair must still be met after reading."""
-    plain = {name: dict(vars(m)) if isinstance(m, Measure) else m for name, m in vars(e).items()}
-    return plain | {"by_neighbor": {name: dict(vars(m)) for name, m in e.by_neighbor.items()}}
 
 
 def _state(growth: Growth, entry: dict, read) -> State:
