@@ -55,20 +55,17 @@ def handler(status: Callable[[Page], gr.HTML]):
 
     def wrap(work):
         def run(self: "Desk", request: gr.Request, *args):
-            session = self.sessions.get(request.session_hash)
-            session.running += 1
             silent = True
-            try:
-                for update in work(self, session, *args):
-                    silent = False
-                    yield update or gr.skip()
-                if silent:
-                    yield gr.skip()  # a generator that ends without a word would blank every widget
-            except RazorError as error:
-                gr.Warning(escape(str(error)))  # a toast renders HTML, and the sentence may quote a file name
-                yield {status(self.page): status_html(str(error), "problem")}
-            finally:
-                session.running -= 1
+            with self.sessions.working(request.session_hash) as session:
+                try:
+                    for update in work(self, session, *args):
+                        silent = False
+                        yield update or gr.skip()
+                    if silent:
+                        yield gr.skip()  # a generator that ends without a word would blank every widget
+                except RazorError as error:
+                    gr.Warning(escape(str(error)))  # a toast renders HTML, and the sentence may quote a file name
+                    yield {status(self.page): status_html(str(error), "problem")}
 
         # Not functools.wraps: Gradio finds the request by this signature and its annotations.
         run.__name__, run.__doc__ = work.__name__, work.__doc__

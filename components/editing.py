@@ -211,7 +211,7 @@ class Editing(Desk):
     def change_units(self, event: gr.EventData, request: gr.Request) -> list:
         """A gesture on the map. Always answers with the marks, so that a refused one is undrawn."""
         session = self.sessions.get(request.session_hash)
-        estimate = gr.skip()
+        estimate = status = gr.skip()
         try:
             names, action, seq = payload(event)
             session.ack = max(session.ack, seq)
@@ -221,10 +221,14 @@ class Editing(Desk):
                 gr.Warning(escape(said))
             if growth.edit_set != before:
                 session.edited()
-                estimate = reading.estimate_html(growth, session.shown, None)
+                estimate, status = reading.estimate_html(growth, session.shown, None), ""
         except (RazorError, ValueError) as error:
             gr.Warning(escape(str(error)))
-        return [gr.update(picked=self.picked(session)), estimate]
+        return [
+            gr.update(picked=self.picked(session)),
+            estimate,
+            gr.skip() if session.running else status,
+        ]  # a run tells its own story
 
     def look_at(self, event: gr.EventData, request: gr.Request) -> dict:
         """A cell looked at on the map: its card."""

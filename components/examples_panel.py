@@ -51,8 +51,10 @@ def build_offer() -> tuple:
 
 def offer_html(note: Mapping[str, str]) -> str:
     """What is offered back."""
-    rounds = f"{note['rounds']} round{'s' if int(note['rounds']) > 1 else ''}"
-    said = f"You left {rounds} on forgetting {note['concept']} in {note['model']}."
+    rounds = f"{note['rounds']} round{'' if int(note['rounds']) == 1 else 's'}"
+    more = " and one under way" if note.get("under_way") else ""
+    stack = f", with {note['stack']} on the stack" if note.get("stack") else ""
+    said = f"You left {rounds}{more} on forgetting {note['concept']} in {note['model']}{stack}."
     return f'<p class="offer"><strong>Go on where you were?</strong> {escape(said)}</p>'
 
 

@@ -38,7 +38,8 @@ def map_finding(scores: Sequence[UnitScore], growth: Growth) -> str:
         )
     now = growth.known_evaluation(growth.edit_set)
     reached = f"{growth.task.concept} is recognised in {now.forget_accuracy.value:.0%}" if now else "estimating"
-    cost = f", retained answers changed by {change(growth.base, now, 'retain_accuracy'):+.1f} points" if now else ""
+    lost = f", retained answers changed by {change(growth.base, now, 'retain_accuracy'):+.1f} points" if now else ""
+    cost = f"{lost} from the unedited model" if now else ""
     said = f"{_edited_text(growth)}. "
     return f"{said}Of the search pictures, {reached}{cost}." if now else f"{said}Estimating what that does."
 
@@ -120,7 +121,8 @@ def estimate_html(growth: Growth, before: tuple[int, EditSet, Evaluation] | None
         return status_html(f"{capital(done)}: estimating on the search pictures", "busy")
     start = before[2] if before is not None else growth.history.state.evaluation
     n = f"n = {after.forget_accuracy.n} and {after.retain_accuracy.n}"
-    return status_html(f"{capital(done)}: {estimate_text(start, after)} (search pictures, {n}).{overshoot(after)}")
+    said = f"{capital(done)}: {estimate_text(start, after)} (search pictures, {n}; against the edit before)."
+    return status_html(said + overshoot(after))
 
 
 def overshoot(now: Evaluation) -> str:

@@ -11,7 +11,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from razor.stack import Stack
 GRACE = 120.0  # seconds a closed page is kept: a sleeping laptop also looks closed
 IDLE = 7200.0  # seconds without an event before an open page is let go
 MAX_SESSIONS = 64
+CLOSING = 3.0  # seconds the server may take to hear that a page was closed
 KEEP_SAVED = 7 * 24 * 3600.0  # seconds saved rounds stay on disk
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 
@@ -169,8 +171,8 @@ class Sessions:
         if not _TOKEN.fullmatch(session.token):
             return None
         with self._lock:
-            mine = [s for s in self._all.values() if s.token == session.token and s is not session]
-            closed = [s for s in mine if s.closed_at is not None and s.growth and len(s.growth.history.states) > 1]
+            mine = self._others(session)
+            closed = [s for s in mine if s.closed_at is not None and s.growth and s.growth.begun]
             if closed:
                 last = max(closed, key=lambda s: s.closed_at)
                 return Left(last, None, _note(last))
@@ -190,6 +192,27 @@ class Sessions:
             if note["rounds"]:
                 return Left(None, folder, note)
         return None
+
+    def may_be_leaving(self, session: Session) -> bool:
+        """Another page of this browser is at work and not known to be closed: it may be closing just now."""
+        with self._lock:
+            return any(s.closed_at is None and s.growth and s.growth.begun for s in self._others(session))
+
+    def _others(self, session: Session) -> list[Session]:
+        same = [s for s in self._all.values() if s.token == session.token and s is not session]
+        return same if _TOKEN.fullmatch(session.token) else []
+
+    @contextmanager
+    def working(self, key: str) -> Iterator[Session]:
+        """The session of this page, not let go while the block runs."""
+        session = self.get(key)
+        with self._lock:
+            session.running += 1
+        try:
+            yield session
+        finally:
+            with self._lock:
+                session.running -= 1
 
     def _own(self) -> bool:
         """The folder is ours alone: not a link, and no other user may look into it."""
@@ -254,7 +277,9 @@ class Left:
 def _note(session: Session) -> dict:
     growth = session.growth
     rounds = len(growth.history.states) - 1
-    return {"target": session.target, "model": session.model, "concept": growth.task.concept, "rounds": rounds}
+    below = [name for name in session.stack.names if name != growth.task.concept]
+    note = {"target": session.target, "model": session.model, "concept": growth.task.concept, "rounds": rounds}
+    return note | {"under_way": growth.rounding, "stack": ", ".join(below)}
 
 
 def _user() -> str:

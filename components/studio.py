@@ -1,6 +1,7 @@
 """The handlers of the page: opening it, screen 1, the story and the comparison; the other screens are mixed in."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ from components import compare_panel, edit_panel, examples_panel, guide, model_p
 from components.desk import Desk, Page, handler
 from components.editing import Editing
 from components.insight import Insight
-from components.session import Session, Sessions
+from components.session import CLOSING, Session, Sessions
 from components.stacking import Stacking
 from components.theme import header_html, status_html
 from razor import models, saved
@@ -60,14 +61,21 @@ class Studio(Editing, Insight, Stacking, Desk):
         """A page was opened: its own session, and rounds of an earlier page of this browser offered back."""
         session.model, session.target = model, target
         session.token = token if isinstance(token, str) and token else uuid4().hex
+        panel = self.page.examples
+        ready = {panel.token: session.token, panel.status: status_html("Ready. One click runs the whole story.")}
+        yield {**ready, **self._offer(session)}
+        until = time.monotonic() + CLOSING
+        while session.left is None and self.sessions.may_be_leaving(session) and time.monotonic() < until:
+            time.sleep(0.2)
+            if (offer := self._offer(session)) and session.left:
+                yield offer
+
+    def _offer(self, session: Session) -> dict:
+        """Rounds of an earlier page of this browser, where there are any."""
         panel, left = self.page.examples, self.sessions.left_behind(session)
         session.left = left
-        yield {
-            panel.token: session.token,
-            panel.status: status_html("Ready. One click runs the whole story."),
-            panel.offer: gr.update(visible=left is not None),
-            panel.offer_text: examples_panel.offer_html(left.note) if left else "",
-        }
+        shown = examples_panel.offer_html(left.note) if left else ""
+        return {panel.offer: gr.update(visible=left is not None), panel.offer_text: shown}
 
     @handler(lambda page: page.examples.status)
     def take_back(self, session: Session) -> Iterator[dict]:
@@ -80,6 +88,8 @@ class Studio(Editing, Insight, Stacking, Desk):
         session.model, session.target = left.note["model"], left.note["target"]
         if left.session is not None:
             old = left.session
+            while old.growth.rounding:  # it was told to stop when its page closed, and ends at its next step
+                time.sleep(0.1)
             session.growth, session.task, session.stack, session.grown_on = (
                 old.growth,
                 old.task,
@@ -296,6 +306,7 @@ class Studio(Editing, Insight, Stacking, Desk):
         panel = self.page.guide
         yield {
             panel.box: gr.update(visible=session.guided),
+            self.page.tabs: gr.Tabs(selected=guide.STEPS[session.step].tab) if session.guided else gr.skip(),
             panel.toggle: gr.update(value="Close the guide" if session.guided else "Guide me"),
             **guide.shown(panel, session.step, session),
         }

@@ -87,7 +87,12 @@ def _wire_growth(studio: Studio, drawn: list) -> None:
 def _wire_map(studio: Studio, drawn: list) -> None:
     edit = studio.page.edit
     clicked = edit.map.units_change(
-        studio.change_units, None, [edit.map, edit.estimate], trigger_mode="multiple", queue=False, **PRIVATE
+        studio.change_units,
+        None,
+        [edit.map, edit.estimate, edit.status],
+        trigger_mode="multiple",
+        queue=False,
+        **PRIVATE,
     )
     _then_estimate(studio, clicked, drawn)
     unit = [edit.unit, edit.unit_strength]

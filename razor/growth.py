@@ -76,6 +76,11 @@ class Growth:
         return [s.round for s in self.history.path(self.history.position.state) if s.round]
 
     @property
+    def begun(self) -> bool:
+        """There is a round, or one is under way."""
+        return self.rounding or len(self.history.states) > 1
+
+    @property
     def by_hand(self) -> str:
         """What a person changed since the last round, in words; "" for nothing."""
         return describe_changes(self.history.state.edit_set, self.edit_set)
@@ -172,9 +177,12 @@ class Growth:
     def stats(self) -> list[UnitStats]:
         """Gradient statistics of every unit at the weights the last round left; computed once per state."""
         state = self.history.state
-        if (found := self._stats_at(state)) is None:
-            found = self._collect(state)
-        return found
+        found = self._stats_at(state)
+        return self.rescore() if found is None else found
+
+    def rescore(self) -> list[UnitStats]:
+        """Score the state shown, whether or not it was; keeps every unit's trial step as well where they fit."""
+        return self._collect(self.history.state)
 
     def _stats_at(self, state: State) -> list[UnitStats] | None:
         """Stats that hold for a state: its own, or its parent's where the round changed nothing or scores are kept."""

@@ -130,12 +130,11 @@ def scoring(repeats: int = 5) -> dict:
 
 
 def _timed_scoring(repeats: int) -> dict:
-    from razor.gradients import collect
     from razor.growth import Growth
 
     growth = Growth(models.load("mini-clip"), task(parse_target("object:cat")), RazorConfig())
     terms, units, model = growth.bench.scoring_terms(), growth.units, growth.adapter.model
-    works = {"floor": lambda: _floor(model, units, terms), "score": lambda: collect(model, units, terms)}
+    works = {"floor": lambda: _floor(model, units, terms), "score": lambda: growth.rescore()}
     seconds: dict[str, list[float]] = {"floor": [], "score": []}
     for _ in range(repeats + 1):
         for name, work in works.items():
@@ -165,7 +164,6 @@ def _floor(model, units, terms) -> None:
 
 def _peak(name: str) -> dict[str, float]:
     """Memory one pass adds at its peak in a fresh process, MiB; and the size of one gradient of the candidates."""
-    from razor.gradients import collect
     from razor.growth import Growth
     from razor.units import parameters_of
 
@@ -174,7 +172,7 @@ def _peak(name: str) -> dict[str, float]:
     parameters = dict(model.named_parameters())
     gradient = sum(parameters[p].numel() * 4 for p in parameters_of(growth.units)) / 2**20
     before = _reset_peak()
-    _floor(model, growth.units, terms) if name == "floor" else collect(model, growth.units, terms)
+    _floor(model, growth.units, terms) if name == "floor" else growth.rescore()
     return {"peak": _peak_mib() - before, "gradient": gradient}
 
 
