@@ -276,19 +276,24 @@ class Editing(Desk):
     def estimate(self, session: Session) -> Iterator[dict]:
         """Measure the edit as it stands on the search split, from changes and features at hand; scores nothing."""
         growth, revision = session.growth, session.revision
-        if growth is None or session.found.get("estimated") == revision:
-            return  # an earlier call in the queue has seen this edit already
+        if growth is None:
+            return
+        measured, said = session.found.get("estimate", (None, ""))
+        if measured == revision:  # an earlier call in the queue has measured this edit already
+            yield {self.page.edit.estimate: said}
+            return
         before = session.shown
         known = growth.known_evaluation(growth.edit_set)
         if known is None:
-            yield {self.page.edit.estimate: reading.estimate_html(growth, before, None)}
+            look = growth.first_look()
+            yield {self.page.edit.estimate: reading.estimate_html(growth, before, None, look)}
         now = growth.now
         if session.growth is not growth or session.revision != revision:
             yield self.current(session)
             return
-        session.found["estimated"] = revision
         changed = before is not None and before[1] != growth.edit_set
         said = reading.estimate_html(growth, before, now) if changed or growth.by_hand else ""
+        session.found["estimate"] = revision, said
         yield {**self.drawn(session, growth), self.page.edit.estimate: said}
         shown = self.compared(session, growth)
         if session.growth is not growth or session.revision != revision:
@@ -300,6 +305,7 @@ class Editing(Desk):
             self.page.compare.tiles: reading.tiles_of(growth, session.tested),
         }
         self.sessions.save(session)
+        growth.prepare_look()
 
     # Strength
 

@@ -83,6 +83,17 @@ def head_map(elem_id: str = "head-map", label: str = "Head map", visible: bool =
     )
 
 
+def preview(slider: gr.Slider, what: str, elem_id: str = "head-map") -> None:
+    """Draw another alpha or tau on the map while its slider moves, before the server is asked.
+
+    Args:
+        what: "alpha" or "tau".
+    """
+    send = f"new CustomEvent('preview-{what}', {{ detail: value }})"
+    js = f"(value) => {{ document.querySelector('#{elem_id} .head-map')?.dispatchEvent({send}); return []; }}"
+    slider.change(None, slider, None, js=js, show_progress="hidden", api_visibility="private")
+
+
 def map_value(
     towers: Sequence[Mapping[str, Any]],
     *,

@@ -112,11 +112,24 @@ def signed(points: float) -> str:
     return "0" if abs(points) < 0.05 else f"{points:+.1f}".replace("-", "\u2212")
 
 
-def estimate_html(growth: Growth, before: tuple[int, EditSet, Evaluation] | None, after: Evaluation | None) -> str:
-    """The line under the map: what the last change by hand did, or that it is being estimated."""
+def estimate_html(
+    growth: Growth,
+    before: tuple[int, EditSet, Evaluation] | None,
+    after: Evaluation | None,
+    look: Evaluation | None = None,
+) -> str:
+    """The line under the map: what the last change by hand did, or that it is being estimated.
+
+    Args:
+        look: a first look at some of the pictures, shown while `after` is None.
+    """
     state, edit_set = growth.history.position.state, growth.edit_set
     same = before is not None and before[0] == state
     done = describe_changes(before[1] if same else growth.history.state.edit_set, edit_set) or "The edit as it stands"
+    if after is None and look is not None:
+        seen = f"forget {look.forget_accuracy.value:.0%}, retain {look.retain_accuracy.value:.1%}".replace("%", " %")
+        n = f"n = {look.forget_accuracy.n} and {look.retain_accuracy.n}"
+        return status_html(f"{capital(done)}: at a first look {seen} ({n}); estimating on all search pictures", "busy")
     if after is None:
         return status_html(f"{capital(done)}: estimating on the search pictures", "busy")
     start = before[2] if before is not None else growth.history.state.evaluation

@@ -113,7 +113,8 @@ class Studio(Editing, Insight, Stacking, Desk):
             else examples_panel.bundled_gallery(parse_target(session.target))
         )
         rounds = len(growth.history.states) - 1
-        said = status_html(f"{rounds} rounds on {growth.task.concept} are back. Go on where you left off.")
+        many = "1 round" if rounds == 1 else f"{rounds} rounds"
+        said = status_html(f"Back again: {many} on {growth.task.concept}. Go on where you left off.")
         yield {
             page.examples.offer: gr.update(visible=False),
             page.examples.gallery: gallery,

@@ -2,6 +2,7 @@
 
 import gradio as gr
 
+from components.head_map import preview
 from components.studio import Studio
 
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
@@ -111,7 +112,8 @@ def _wire_map(studio: Studio, drawn: list) -> None:
     resting = [edit.table, edit.scatter, edit.price, *unit, edit.status]
     # A table updated while its accordion is closed mounts without its rows, so they are sent again when it opens.
     edit.ranked.expand(studio.rescaled, None, resting, **PRIVATE)
-    for slider in (edit.alpha, edit.tau):
+    for slider, what in ((edit.alpha, "alpha"), (edit.tau, "tau")):
+        preview(slider, what)
         moved = slider.change(
             studio.rescale, edit.settings(), [edit.map, edit.status], trigger_mode="always_last", **PRIVATE
         )

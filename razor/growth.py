@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from razor.adapters.base import Adapter
+from razor.adapters.base import GLANCE, Adapter
 from razor.config import RazorConfig
 from razor.edit_set import EditSet, describe_changes
 from razor.errors import InputError
@@ -24,12 +24,13 @@ from razor.history import GrowthRound, History, State
 from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.scoring import UnitScore, score
-from razor.step import Goal, StepResult, edited, evaluate, take_steps, trial_step, trial_steps
+from razor.step import Goal, StepResult, edited, edited_towers, evaluate, take_steps, trial_step, trial_steps
 from razor.units import Unit, overlap
 
 KINDS = ("head", "mlp", "layer")
 TRIALS_KEPT = 64_000_000  # numbers; a model with more to edit gets the step of a unit only when it is asked for
 EVALUATIONS_KEPT = 256  # search results of edit sets tried by hand
+GLANCE_FROM = 96  # retain pictures of the search split from which a first look is worth its time
 GUARD_STEP = 0.05  # strengths the overshoot guard looks at
 
 
@@ -60,6 +61,7 @@ class Growth:
         self._stats: dict[int, list[UnitStats]] = {}  # of the patched model, by state
         self._trials: tuple[int, dict[str, Patch]] = (0, {})  # the last state scored; unit -> its trial step there
         self._by_hand: dict[tuple[int, str], Patch] = {}  # (state, unit) -> what putting it in there added
+        self._glanced = False
         self._measured: OrderedDict[tuple, Evaluation] = OrderedDict()
         self.configure(config)
         self.seconds["encode"] = time.monotonic() - started
@@ -145,6 +147,23 @@ class Growth:
         if _key(edit_set, state) == _key(state.edit_set, state):
             return state.evaluation
         return self._measured.get(_key(edit_set, state))
+
+    def first_look(self) -> Evaluation | None:
+        """The edit as it stands on a third of the search pictures, where running all of them takes longer.
+
+        None where the image tower is as it was, so that the whole split is as quick, and where the split is small.
+        """
+        patch = self.patch
+        if "image" not in edited_towers(self.adapter, patch) or len(self.task.retain.search) < GLANCE_FROM:
+            return None
+        self.prepare_look()
+        return evaluate(self.adapter, self.bench, patch, GLANCE)
+
+    def prepare_look(self) -> None:
+        """Record the unedited answers a first look needs, once, while nobody waits."""
+        if not self._glanced:
+            evaluate(self.adapter, self.bench, Patch(), GLANCE)
+            self._glanced = True
 
     @property
     def known(self) -> bool:

@@ -526,3 +526,17 @@ def test_a_trial_step_belongs_to_the_scores_shown(improving):
     second = growth.trial_of("text.0.mlp")
     growth.go(0)
     assert not same(growth.trial_of("text.0.mlp"), second)
+
+
+def test_a_first_look_measures_a_third_of_the_search_pictures_where_the_image_tower_is_edited(grow, monkeypatch):
+    monkeypatch.setattr("razor.growth.GLANCE_FROM", 10)
+    growth = grow(**SHORT)
+    growth.scores()
+    growth.act("in", ["text.0.mlp"])
+    assert growth.first_look() is None
+    growth.act("in", ["image.0.mlp"])
+    look, whole = growth.first_look(), growth.now
+    assert 3 * look.forget_accuracy.n - whole.forget_accuracy.n in (0, 1, 2)
+    assert 2 < whole.retain_accuracy.n / look.retain_accuracy.n < 4
+    growth.act("out", growth.edit_set.members)
+    assert growth.first_look() is None

@@ -1,6 +1,7 @@
 // The map: what it shows, what is picked, and when it draws. Its other files paint, search, brush and listen.
 const root = element.querySelector(".head-map");
 
+const AHEAD_LIMIT = 2000;  // ms for which another alpha is drawn before Python has spoken of it
 const REPLY_LIMIT = 15000;  // ms after which an unanswered click is no longer drawn
 const UNTOUCHED = { state: "free", round: null, locked: false, strength: 1 };
 const MIN_CELL = 20;
@@ -329,7 +330,7 @@ function draw() {
 
 function drawNow() {
   const started = performance.now();
-  take(props.value || {});
+  take(ahead(props.value || {}));
   const some = towers.length > 0;
   finding.textContent = value.finding || "";
   finding.hidden = !value.finding;
@@ -342,6 +343,25 @@ function drawNow() {
   for (const tower of towers) paintTower(tower, look);
   if (some) drawAround(look);
   publish(started);
+}
+
+// Another alpha needs only arithmetic, so it is drawn at once; Python's own numbers follow.
+let alphaAhead = null;
+let alphaTimer = null;
+
+function previewAlpha(event) {
+  alphaAhead = Number(event.detail);
+  clearTimeout(alphaTimer);
+  alphaTimer = setTimeout(() => { alphaAhead = null; draw(); }, AHEAD_LIMIT);
+  draw();
+}
+
+function ahead(told) {
+  if (told.alpha === alphaAhead) alphaAhead = null;
+  if (alphaAhead === null || !told.towers || told.alpha === null) return told;
+  const towers = told.towers.map((tower) => ({ ...tower, phi: tower.pressure.map((row, r) => row.map((pressure, c) => (
+    pressure === null ? null : pressure * tower.separation[r][c] ** alphaAhead))) }));
+  return { ...told, towers, alpha: alphaAhead };
 }
 
 function take(next) {
@@ -434,6 +454,8 @@ watch("value", () => { hearTau(); draw(); });
 watch("picked", receive);
 new ResizeObserver(draw).observe(root);
 new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+root.addEventListener("preview-alpha", previewAlpha);
+root.addEventListener("preview-tau", previewTau);
 document.addEventListener("keydown", findBySlash);
 document.fonts.load('700 14px "IBM Plex Mono"').then(draw);  // a canvas does not ask for its font by itself
 window.addEventListener("scroll", scrolled, { passive: true, capture: true });

@@ -93,6 +93,16 @@ function hearTau() {
   tauSent = [];
 }
 
+// Another widget moved tau: the line goes there at once. What we reported ourselves comes back this way as well.
+function previewTau(event) {
+  const told = Number(event.detail);
+  if (tauUnsent || tauSent.includes(told) || brush.chart.classList.contains("held")) return;
+  tau = Math.max(0, Math.min(HIGHEST_TAU, told));
+  tauSent.push(tau);
+  tauReported = performance.now();
+  drawBrush();
+}
+
 // ---------------------------------------------------------------- moving the line
 
 function moveTau(next) {

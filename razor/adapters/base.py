@@ -11,6 +11,8 @@ from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.units import Unit
 
+GLANCE = "glance"  # every third picture of the search split, for a first look
+
 # The three losses of one step, in the sign convention of losses.py; each call runs the model.
 Terms = Mapping[str, Callable[[], Tensor]]  # "forget" -> A_f, "retain" -> R, "keep" -> R + lambda_m * M
 
@@ -41,6 +43,7 @@ class Bench(Protocol):
         """Metrics of the model as it is now; towers not named in `edited` are known to be as they were.
 
         Args:
+            split: "search", GLANCE or "test".
             first: tower -> number of its first edited block, where known; the blocks before it need not run again.
             keys: tower -> name of the edit made to it, where known; equal names stand for equal edits.
         """

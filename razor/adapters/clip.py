@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from razor import losses, metrics
-from razor.adapters.base import Terms
+from razor.adapters.base import GLANCE, Terms
 from razor.errors import ModelError
 from razor.examples import Axis, Example, Task
 from razor.metrics import Evaluation
@@ -209,7 +209,7 @@ class ClipBench:
         first: Mapping[str, int] | None = None,
         keys: Mapping[str, str] | None = None,
     ) -> Evaluation:
-        """Metrics on "search" or "test". Call under the model's lock when the model is edited.
+        """Metrics on "search", GLANCE or "test". Call under the model's lock when the model is edited.
 
         Args:
             first: tower -> number of the first edited block, where known: the blocks before it are not run again.
@@ -358,7 +358,8 @@ class ClipBench:
 
     def _side(self, side: str, split: str) -> _Side:
         if (side, split) not in self._sides:
-            examples = getattr(getattr(self.task, side), split)
+            sets = getattr(self.task, side)
+            examples = sets.search[::3] if split == GLANCE else getattr(sets, split)
             self._sides[side, split] = _Side(self.adapter, examples, self.task.axes)
         return self._sides[side, split]
 

@@ -5,6 +5,7 @@ RAZOR_SCREENSHOTS=DIR keeps pictures of the screens, light and dark, at both wid
 
 import os
 import re
+import time
 
 import pytest
 
@@ -212,6 +213,60 @@ def test_moving_alpha_redraws_without_the_model(page):
     page.locator("#head-map .map-legend", has_text="alpha 1").wait_for(timeout=LONG)
 
 
+CLOCK = """() => {
+  const root = document.querySelector("#head-map .head-map");
+  window.acks = [];
+  let sent = 0, last = root.dataset.seq;
+  new MutationObserver(() => {
+    if (root.dataset.seq !== last) { last = root.dataset.seq; sent = performance.now(); }
+    if (sent && root.dataset.ack === root.dataset.seq) { window.acks.push(performance.now() - sent); sent = 0; }
+  }).observe(root, { attributes: true });
+}"""
+
+
+def milliseconds(values):
+    return f"{sorted(values)[len(values) // 2]:.0f} ms median, {max(values):.0f} ms worst of {len(values)}"
+
+
+def test_clicks_are_acknowledged_while_a_round_grows(page):
+    page.evaluate(CLOCK)
+    for i in range(4):
+        page.mouse.click(*spot(page, 0, i, 0))
+        settled(page, 5 + i)
+        page.wait_for_timeout(1500)
+    idle = page.evaluate("window.acks")
+    page.click("#reset")
+    note(page, "#edit-status", "Back at the unedited model.")
+    page.evaluate("window.acks = []")
+    page.click("#grow-one")
+    note(page, "#edit-status", "Round 1")
+    for i in range(6):
+        page.mouse.click(*spot(page, 0, i, 1))
+        page.wait_for_timeout(400)
+    settled(page)
+    busy = page.evaluate("window.acks")
+    print(f"\nclick to acknowledged outline: idle {milliseconds(idle)}; during a round {milliseconds(busy)}")
+    note(page, "#edit-status", "Forget accuracy went from")
+    assert len(idle) == 4 and len(busy) >= 6
+    page.locator("#timeline .branch-tab", has_text="Main").get_by_role("button").first.click()
+    until(page, "d.branch === 'Main'", ".timeline")
+
+
+def test_a_toggle_is_answered_and_then_measured_on_all_search_pictures(page):
+    page.wait_for_timeout(3000)  # what the earlier test left in the queue
+    toggles = (("text.0.head.3", (1, 0, 3)), ("image.5.head.4", (0, 5, 4)), ("image.0.head.4", (0, 0, 4)))
+    for unit, at in toggles:
+        where = spot(page, *at)
+        started = time.monotonic()
+        page.mouse.click(*where)
+        line = page.locator("#estimate .status-line", has_text=unit)
+        line.filter(has_text="n = ").wait_for(timeout=LONG)
+        first = time.monotonic() - started
+        line.filter(has_text="against the edit before").wait_for(timeout=LONG)
+        print(f"\ntoggle of {unit}: first numbers after {first:.2f} s, all after {time.monotonic() - started:.2f} s")
+        page.wait_for_timeout(1500)
+
+
 def test_twenty_clicks_in_two_seconds_are_all_taken(page):
     for i in range(20):
         page.mouse.click(*spot(page, 0, i % 5, i // 5))
@@ -349,8 +404,29 @@ def test_a_closed_page_is_offered_its_rounds_back(chromium, app_url):
     again.goto(app_url)
     again.locator("#offer", has_text="You left 1 round on forgetting cat").wait_for(timeout=LONG)
     again.click("#take-back")
-    note(again, "#edit-status", "1 rounds on cat are back")
+    note(again, "#edit-status", "Back again: 1 round on cat.")
     settled(again, int(units))
+    context.close()
+
+
+def test_a_page_closed_in_the_middle_of_its_first_round_and_reopened_at_once_gets_it_back(chromium, app_url):
+    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
+    first = context.new_page()
+    first.goto(app_url)
+    first.wait_for_selector("#story-status .status-line", timeout=LONG)
+    first.get_by_role("tab", name="2 Map & edit").click()
+    first.click("#score")
+    note(first, "#edit-status", "Scored.")
+    first.click("#grow-one")
+    note(first, "#edit-status", "Round 1: scoring, then small steps")
+    first.wait_for_timeout(800)
+    first.close()
+    again = context.new_page()
+    again.goto(app_url)
+    again.locator("#offer", has_text="on forgetting cat").wait_for(timeout=LONG)
+    again.click("#take-back")
+    note(again, "#edit-status", "Back again: 1 round on cat.")
+    until(again, "d.rounds === '2'", ".timeline")
     context.close()
 
 

@@ -17,6 +17,7 @@ from components.head_map import (
     map_value,
     payload,
     picked_value,
+    preview,
     tau_payload,
 )
 
@@ -64,6 +65,10 @@ def tall():
     return map_value([grids("image", "Image tower", 48, 24, 0), grids("text", "Text tower", 24, 16, 1)], tau=0.9)
 
 
+def deep():
+    return map_value([grids("image", "Image tower", 24, 16, 0)], tau=0.5, alpha=1.0)
+
+
 def unet():
     """Blocks of two kinds of attention; the first block has fewer heads."""
     lines = [
@@ -85,7 +90,7 @@ def unet():
     return map_value([tower], measures=[effect], measure="effect", readonly=True, finding="The up block answers.")
 
 
-MAPS = {"small": small, "tall": tall, "unet": unet}
+MAPS = {"small": small, "tall": tall, "unet": unet, "deep": deep}
 
 
 class Desk:
@@ -149,6 +154,8 @@ def map_url(desk):
     with gr.Blocks() as demo:
         shown = head_map()
         name = gr.Textbox("small", label="map", elem_id="name")
+        alpha = gr.Slider(0, 4, 1, step=0.25, label="alpha", elem_id="alpha")
+        preview(alpha, "alpha")
         show, stream, point = (gr.Button(text, elem_id=text) for text in ("show", "stream", "point"))
         quiet = {"show_progress": "hidden", "trigger_mode": "multiple"}
         shown.units_change(desk.change, None, shown, **quiet)
@@ -580,6 +587,35 @@ def test_a_tall_map_is_quick_scrolls_inside_and_fits_the_page(page, desk):
     page.keyboard.press("Space")
     answered(page, 1)
     assert desk.events == [("in", ["image.40.head.0"])]
+
+
+TIMED = """(next) => new Promise((done) => {
+  const root = document.querySelector(".head-map");
+  const input = document.querySelector("#alpha input[type=range]");
+  const started = performance.now();
+  const watch = new MutationObserver(() => {
+    if (!root.querySelector(".map-legend-words").textContent.includes(`alpha ${next}`)) return;
+    watch.disconnect();
+    done(performance.now() - started);
+  });
+  watch.observe(root, { attributes: true, childList: true, subtree: true });
+  input.value = next;
+  input.dispatchEvent(new Event("input", { bubbles: true }));
+})"""
+
+
+def test_moving_alpha_redraws_a_24_by_17_map_before_the_server_is_asked(page, desk):
+    open_map(page, desk, "deep")
+    tower = deep()["towers"][0]
+    spent = []
+    for alpha in (2, 0, 3, 0.5):
+        spent.append(page.evaluate(TIMED, alpha))
+        page.mouse.move(*spot(page, 0, 2, 3))
+        expected = tower["pressure"][2][3] * tower["separation"][2][3] ** alpha
+        shown = page.locator(".map-tip dd").first.inner_text().replace("\u2212", "-")
+        assert float(shown) == pytest.approx(expected, rel=0.01)
+        page.mouse.move(2, 2)
+    print(f"\nalpha slider to redrawn 24 x 17 map: {max(spent):.0f} ms at worst of {len(spent)}")
 
 
 @pytest.mark.parametrize("dark", [False, True])
