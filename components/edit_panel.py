@@ -120,20 +120,7 @@ def build() -> EditPanel:
                 0, 0.95, d.tau, step=0.01, label="tau", info="Only units above this share of phi may join",
                 elem_id="tau",
             )  # fmt: skip
-            with gr.Accordion("Growth settings", open=False, elem_id="growth-settings"):
-                rounds = gr.Slider(1, 12, d.rounds, step=1, label="Rounds at most")
-                rho = gr.Slider(0.05, 1, d.rho, step=0.05, label="rho", info="Strength of forgetting in each step")
-                step_size = gr.Slider(
-                    0.002, 0.1, d.step_size, step=0.002, label="Step size", info="Relative to the weights"
-                )
-                inner = gr.Slider(
-                    1, 32, d.inner_steps, step=1, label="Steps per round", info="1 is the paper's single step"
-                )
-                budget = gr.Slider(
-                    0, 0.1, d.retain_budget, step=0.005, label="Retain budget", info="Accuracy that may be lost"
-                )
-                towers = gr.CheckboxGroup(["image", "text"], value=list(d.towers), label="Towers growth may edit")
-                kinds = gr.CheckboxGroup([*KINDS], value=["heads"], label="Units growth may take")
+            settings = _growth_settings()
     tiles = gr.HTML(apply_default_css=False, elem_id="tiles")
     line = timeline()
     ranked_units = gr.Accordion("Ranked units, and pressure against separation", open=False, elem_id="ranked")
@@ -154,9 +141,31 @@ def build() -> EditPanel:
         table=table, scatter=scatter,
         brushed=brushed, put_in=put_in, unit=unit, unit_strength=unit_strength, strength=strength, guard=guard,
         price=price, replan=replan, status=status, score=score, grow_one=grow_one, grow=grow, undo=undo, redo=redo,
-        reset=reset, stop=stop, alpha=alpha, tau=tau, rho=rho, rounds=rounds, step_size=step_size, inner_steps=inner,
-        budget=budget, towers=towers, kinds=kinds,
+        reset=reset, stop=stop, alpha=alpha, tau=tau,
+        **settings,
     )  # fmt: skip
+
+
+def _growth_settings() -> dict:
+    """The settings of a round, by field of the panel."""
+    d = RazorConfig()
+    with gr.Accordion("Growth settings", open=False, elem_id="growth-settings"):
+        rounds = gr.Slider(1, 12, d.rounds, step=1, label="Rounds at most")
+        rho = gr.Slider(0.05, 1, d.rho, step=0.05, label="rho", info="Strength of forgetting in each step")
+        step_size = gr.Slider(0.002, 0.1, d.step_size, step=0.002, label="Step size", info="Relative to the weights")
+        inner = gr.Slider(1, 32, d.inner_steps, step=1, label="Steps per round", info="1 is the paper's single step")
+        budget = gr.Slider(0, 0.1, d.retain_budget, step=0.005, label="Retain budget", info="Accuracy that may be lost")
+        towers = gr.CheckboxGroup(["image", "text"], value=list(d.towers), label="Towers growth may edit")
+        kinds = gr.CheckboxGroup([*KINDS], value=["heads"], label="Units growth may take")
+    return {
+        "rounds": rounds,
+        "rho": rho,
+        "step_size": step_size,
+        "inner_steps": inner,
+        "budget": budget,
+        "towers": towers,
+        "kinds": kinds,
+    }
 
 
 def config_from(alpha, tau, rho, rounds, step_size, inner_steps, budget, towers, kinds) -> RazorConfig:
