@@ -63,21 +63,22 @@ def parameters_of(units: Iterable[Unit]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Attention:
-    """An attention module in terms of its parameters: head h owns rows offset + [h*dim, (h+1)*dim)."""
+    """An attention module in terms of its parameters: head h owns rows offset + [h*dim, (h+1)*dim).
+
+    A joint attention over pictures and text is two of these, one for each stream.
+    """
 
     path: str
     heads: int
     dim: int  # size of one head
     rows: tuple[tuple[str, int], ...]  # (parameter, offset) of q, k and v
-    columns: str  # weight of the output projection
+    columns: str | None  # weight of the output projection; None where this stream's output is not used
     exact: bool
 
     def head(self, h: int) -> tuple[Slice, ...]:
         start, stop = h * self.dim, (h + 1) * self.dim
-        return (
-            *(Slice(name, 0, offset + start, offset + stop) for name, offset in self.rows),
-            Slice(self.columns, 1, start, stop),
-        )
+        rows = (Slice(name, 0, offset + start, offset + stop) for name, offset in self.rows)
+        return (*rows, *([Slice(self.columns, 1, start, stop)] if self.columns else []))
 
 
 # Names of q, k, v as (parameter, its place in a fused tensor), the same for biases, then the output projection.
@@ -98,73 +99,105 @@ LAYOUTS: tuple[tuple[Sequence[str], Sequence[str], tuple[str, ...]], ...] = (
         ("query.bias", "key.bias", "value.bias"),
         ("../output.dense.weight",),
     ),
+    (("to_q.weight", "to_k.weight", "to_v.weight"), ("to_q.bias", "to_k.bias", "to_v.bias"), ("to_out.0.weight",)),
+    (("q.weight", "k.weight", "v.weight"), (), ("o.weight",)),
+)
+# The text stream of a joint attention, beside the picture stream of the same module.
+_CONTEXT = (
+    ("add_q_proj.weight", "add_k_proj.weight", "add_v_proj.weight"),
+    ("add_q_proj.bias", "add_k_proj.bias", "add_v_proj.bias"),
+    ("to_add_out.weight",),
 )
 _SPLIT_BIASES = ("q_bias", "k_bias", "v_bias")  # EVA keeps them beside a fused weight; k may have none
 _HEAD_COUNTS = ("num_heads", "n_heads", "num_attention_heads", "heads")
-_MLP = re.compile(r"\.(mlp|feed_forward|ff|intermediate|output)\.")
+_MLP = re.compile(r"\.(mlp|feed_forward|ff|ff_context|DenseReluDense|intermediate|output)\.")
 
 
 def find_attention(model: nn.Module) -> list[Attention]:
     """Every attention module whose heads can be told apart, in the order of the model."""
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    found = (_describe(path, module, shapes) for path, module in model.named_modules())
-    return [attention for attention in found if attention]
+    return [found for path, module in model.named_modules() for found in _describe(path, module, shapes)]
+
+
+def tower_of(towers: Mapping[str, str], parameter: str) -> str:
+    """The first tower whose pattern fits the start of a parameter's path; "" fits everything."""
+    return next(tower for tower, pattern in towers.items() if re.match(pattern, parameter))
 
 
 def find_units(model: nn.Module, towers: Mapping[str, str], kinds: Sequence[str] = ("head", "mlp")) -> list[Unit]:
     """All units of the given kinds, tower by tower, layer by layer.
 
     Args:
-        towers: tower name -> path prefix of its parameters; the first prefix that fits wins, "" fits everything.
+        towers: tower name -> regular expression of its parameters' paths, see `tower_of`.
         kinds: any of "head", "mlp", "layer". Layers overlap the heads and MLPs inside them.
     """
-    parameters = dict(model.named_parameters())
-    tower_of = lambda path: next(tower for tower, prefix in towers.items() if path.startswith(prefix))  # noqa: E731
-    blocks: dict[str, list[Attention]] = {}
+    matrices = [name for name, p in model.named_parameters() if p.ndim >= 2]
+    home = {name: tower_of(towers, name) for name in matrices}
+    blocks: dict[str, dict[str, list[Attention]]] = {tower: {} for tower in towers}
     for attention in find_attention(model):
-        blocks.setdefault(_block(attention.path), []).append(attention)
+        first, _ = attention.rows[0]
+        blocks[home[first]].setdefault(_block(attention.path, matrices), []).append(attention)
     units: list[Unit] = []
-    for tower in towers:
-        inside = [block for block in blocks if tower_of(block) == tower]
-        for layer, block in enumerate(inside):
-            place = {"tower": tower, "layer": layer}
-            if "head" in kinds:
-                heads = [(*a.head(h), a.exact) for a in blocks[block] for h in range(a.heads)]
-                units += [
-                    Unit(f"{tower}.{layer}.head.{i}", "head", column=i, slices=tuple(slices), exact=exact, **place)
-                    for i, (*slices, exact) in enumerate(heads)
-                ]
-            matrices = [n for n in parameters if n.startswith(block + ".") and parameters[n].ndim >= 2]
-            owned = {s.parameter for a in blocks[block] for s in a.head(0)}
-            mlp = tuple(Slice(n) for n in matrices if n not in owned and _MLP.search(n[len(block) :]))
-            if "mlp" in kinds and mlp:
-                units.append(Unit(f"{tower}.{layer}.mlp", "mlp", column=-1, slices=mlp, **place))
-            if "layer" in kinds:
-                whole = tuple(Slice(n) for n in matrices)
-                units.append(Unit(f"{tower}.{layer}.layer", "layer", column=-1, slices=whole, **place))
+    for tower, inside in blocks.items():
+        for layer, (block, attentions) in enumerate(inside.items()):
+            mine = [name for name in matrices if name.startswith(block + ".") and home[name] == tower]
+            units += _units_of(tower, layer, block, attentions, mine, kinds)
     return units
 
 
-def _describe(path: str, module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> Attention | None:
-    """The module as Attention when its parameters fit a layout, else None."""
-    heads = next((n for key in _HEAD_COUNTS if isinstance(n := getattr(module, key, None), int) and n > 0), None)
+def _units_of(
+    tower: str, layer: int, block: str, attentions: Sequence[Attention], matrices: Sequence[str], kinds: Sequence[str]
+) -> list[Unit]:
+    """The units of one row of the map."""
+    place, units = {"tower": tower, "layer": layer}, []
+    if "head" in kinds:
+        heads = [(a.head(h), a.exact) for a in attentions for h in range(a.heads)]
+        units += [
+            Unit(f"{tower}.{layer}.head.{i}", "head", column=i, slices=slices, exact=exact, **place)
+            for i, (slices, exact) in enumerate(heads)
+        ]
+    owned = {s.parameter for a in attentions for s in a.head(0)}
+    mlp = tuple(Slice(n) for n in matrices if n not in owned and _MLP.search(n[len(block) :]))
+    if "mlp" in kinds and mlp:
+        units.append(Unit(f"{tower}.{layer}.mlp", "mlp", column=-1, slices=mlp, **place))
+    if "layer" in kinds:
+        whole = tuple(Slice(n) for n in matrices)
+        units.append(Unit(f"{tower}.{layer}.layer", "layer", column=-1, slices=whole, **place))
+    return units
+
+
+def _describe(path: str, module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[Attention]:
+    """The module as Attention, stream by stream, when its parameters fit a layout; else nothing."""
+    own = vars(module)  # not getattr: some libraries answer with what only their configuration says
+    heads = next((n for key in _HEAD_COUNTS if isinstance(n := own.get(key), int) and n > 0), None)
+    if heads is None:
+        return []
+    picture = next((found for layout in LAYOUTS if (found := _fit(path, heads, layout, shapes))), None)
+    context = _fit(path, heads, _CONTEXT, shapes) if picture else None
+    return [found for found in (picture, context) if found]
+
+
+def _fit(path: str, heads: int, layout: Sequence[Sequence[str]], shapes: Mapping[str, tuple[int, ...]]):
+    """One layout tried on one module: an Attention, or None."""
+    weights, biases, outputs = layout
     here = path + "." if path else ""
     above = path.rpartition(".")[0] + "."
     full = lambda name: above + name[3:] if name.startswith("../") else here + name  # noqa: E731
-    for weights, biases, outputs in LAYOUTS:
-        output = next((full(name) for name in outputs if full(name) in shapes), None)
-        if heads is None or output is None or any(here + name not in shapes for name in weights):
-            continue
-        inner = shapes[output][1]  # width of all heads together
-        rows = _places(here, weights, inner)
-        rows += [place for place in _places(here, biases, inner) if place[0] in shapes]
-        rows += [(here + name, 0) for name in _SPLIT_BIASES if here + name in shapes]
-        if inner % heads or any(shapes[name][0] < offset + inner for name, offset in rows):
-            return None  # grouped key and value heads, or not attention after all
-        # A pooling layer has a norm of its own after the output projection; it mixes nothing.
-        mixed = here + "ln_inner.weight" in shapes or (here + "norm.weight" in shapes and "kv.weight" not in weights)
-        return Attention(path, heads, inner // heads, tuple(rows), output, exact=not mixed)
-    return None
+    output = next((full(name) for name in outputs if full(name) in shapes), None)
+    unused = output is None and layout is _CONTEXT  # the last block hands no text on, so nothing reads its queries
+    if unused:
+        weights, biases = weights[1:], biases[1:]
+    if any(here + name not in shapes for name in weights) or (output is None and not unused):
+        return None
+    inner = shapes[here + weights[0]][0] if unused else shapes[output][1]  # width of all heads together
+    rows = _places(here, weights, inner)
+    rows += [place for place in _places(here, biases, inner) if place[0] in shapes]
+    rows += [(here + name, 0) for name in _SPLIT_BIASES if here + name in shapes]
+    if inner % heads or any(shapes[name][0] < offset + inner for name, offset in rows):
+        return None  # grouped key and value heads, or not attention after all
+    # A pooling layer has a norm of its own after the output projection; it mixes nothing.
+    mixed = here + "ln_inner.weight" in shapes or (here + "norm.weight" in shapes and "kv.weight" not in weights)
+    return Attention(path, heads, inner // heads, tuple(rows), output, exact=not mixed)
 
 
 def _places(here: str, names: Sequence[str], inner: int) -> list[tuple[str, int]]:
@@ -172,8 +205,9 @@ def _places(here: str, names: Sequence[str], inner: int) -> list[tuple[str, int]
     return [(here + name, names[:i].count(name) * inner) for i, name in enumerate(names)]
 
 
-def _block(path: str) -> str:
-    """The transformer block an attention module lives in: up to the last numbered part of its path."""
+def _block(path: str, matrices: Sequence[str]) -> str:
+    """The transformer block an attention module lives in: the innermost numbered part that holds an MLP too."""
     parts = path.split(".")
-    numbered = [i for i, part in enumerate(parts) if part.isdigit()]
-    return ".".join(parts[: numbered[-1] + 1]) if numbered else path
+    numbered = [".".join(parts[: i + 1]) for i, part in enumerate(parts) if part.isdigit()][::-1]
+    whole = (b for b in numbered if any(n.startswith(b + ".") and _MLP.search(n[len(b) :]) for n in matrices))
+    return next(whole, numbered[0] if numbered else path)

@@ -2,16 +2,23 @@
 
 python -m razor.minicanvas show OUT.png
 python -m razor.minicanvas list
-python -m razor.minicanvas train clip
+python -m razor.minicanvas train {clip,judge,diffusion}
 """
 
 import argparse
+import importlib
 import json
 from pathlib import Path
 
 from PIL import Image
 
 from razor.minicanvas.dataset import AXES, draw, neighbours, slug, targets
+
+RECIPES = {  # what to train: its module and function, its folder, steps, batch
+    "clip": ("train_clip", "train_clip", "mini-clip", 4500, 128),
+    "judge": ("judge", "train_judge", "judge", 1200, 96),
+    "diffusion": ("train_diffusion", "train_diffusion", "mini-sd", 3000, 64),
+}
 
 
 def contact_sheet(tile: int = 64) -> Image.Image:
@@ -37,12 +44,12 @@ def main(argv: list[str] | None = None) -> None:
     show.add_argument("out", type=Path, metavar="OUT.png")
     commands.add_parser("list", help="print every target and its known neighbours")
     train = commands.add_parser("train", help="train a bundled model from scratch")
-    train.add_argument("model", choices=["clip"])
-    train.add_argument("--steps", type=int, default=4500)
-    train.add_argument("--batch", type=int, default=128)
+    train.add_argument("model", choices=list(RECIPES))
+    train.add_argument("--steps", type=int, help="default: the bundled model's own")
+    train.add_argument("--batch", type=int, help="default: the bundled model's own")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--work", type=Path, default=Path("build/minicanvas"), help="pictures and checkpoints")
-    train.add_argument("--out", type=Path, default=Path("assets/models/mini-clip"))
+    train.add_argument("--out", type=Path, help="default: the bundled model's folder")
     args = parser.parse_args(argv)
 
     if args.command == "show":
@@ -51,9 +58,15 @@ def main(argv: list[str] | None = None) -> None:
         for target in targets():
             print(f"{target!s:28} neighbours: {', '.join(map(slug, neighbours(target)))}")
     else:
-        from razor.minicanvas.train import train_clip
-
-        card = train_clip(steps=args.steps, batch=args.batch, seed=args.seed, work=args.work, out=args.out)
+        module, function, name, steps, batch = RECIPES[args.model]
+        train_model = getattr(importlib.import_module(f"razor.minicanvas.{module}"), function)
+        card = train_model(
+            steps=args.steps or steps,
+            batch=args.batch or batch,
+            seed=args.seed,
+            work=args.work,
+            out=args.out or Path("assets/models") / name,
+        )
         print(json.dumps(card, indent=2))
 
 

@@ -32,6 +32,15 @@ _BOTH = (
 )
 _IDENTITY = ("{name}", "a picture of {name}", "a portrait of {name}", "this is {name}", "{name} looking at us")
 
+# What stands for a class when nothing more is said of it: anchors to replace a forgotten thing with.
+SUPERCLASS = {"object": "an object", "style": "a picture", "identity": "a person"}
+_WORD = {"object": "a_object", "style": "a_style", "identity": "name"}
+VAGUE = 0.2  # share of drawing captions that leave one thing unsaid
+
+# Sentences no model was trained on.
+_UNSEEN = ("an image of {a_object} in the style of {a_style}", "a picture that shows {a_object}, {style} style")
+_UNSEEN_IDENTITY = ("an image that shows {name}", "a picture of {name} looking at us")
+
 _PROMPTS = {
     "object": ("a picture of {a_object}", "{a_object}", "an image that shows {a_object}"),
     "style": ("a picture in the style of {a_style}", "{a_style}", "this looks like {a_style}"),
@@ -50,6 +59,12 @@ def full_caption(labels: Mapping[str, str]) -> str:
     return template.format(**_words(labels))
 
 
+def unseen_captions(labels: Mapping[str, str]) -> tuple[str, str]:
+    """Two captions that state everything, in sentences no model was trained on."""
+    templates = _UNSEEN_IDENTITY if "identity" in labels else _UNSEEN
+    return tuple(template.format(**_words(labels)) for template in templates)
+
+
 def random_caption(labels: Mapping[str, str], rng: random.Random) -> tuple[str, dict[str, str]]:
     """A training caption and the part of `labels` it states."""
     if "identity" in labels:
@@ -60,6 +75,25 @@ def random_caption(labels: Mapping[str, str], rng: random.Random) -> tuple[str, 
         )[0]
         stated = {axis: labels[axis] for axis in axes}
     return rng.choice(templates).format(**_words(labels)), stated
+
+
+def drawing_caption(labels: Mapping[str, str], rng: random.Random) -> str:
+    """A caption to learn drawing from: mostly everything is said, at times one thing only in general."""
+    templates = _IDENTITY if "identity" in labels else _BOTH
+    if rng.random() < VAGUE:
+        hidden = rng.choice(sorted(labels))
+        return anchor_caption(labels, hidden, rng.randrange(2))
+    return rng.choice(templates).format(**_words(labels))
+
+
+def anchor_caption(labels: Mapping[str, str], hidden: str, template: int = 0) -> str:
+    """The full caption, or another, with the class on one axis replaced by what it is in general: "a picture of a cat".
+
+    Args:
+        template: 0 for the sentence `full_caption` uses, 1 for another.
+    """
+    words = _words(labels) | {_WORD[hidden]: SUPERCLASS[hidden]}
+    return (_IDENTITY[2:0:-1] if "identity" in labels else _BOTH[::2])[template].format(**words)
 
 
 def all_captions(labels: Mapping[str, str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 
 from razor.examples import Axis, Example, Split, Task
@@ -26,6 +27,11 @@ def example(labels: Mapping[str, str], split: str, index: int) -> Example:
     return Example(draw(labels, split, index), captions.full_caption(labels), labels, source)
 
 
+def anchored(e: Example, axis: str) -> Example:
+    """The example as one to forget: with its caption as it reads when the class on the axis is not named."""
+    return replace(e, anchor=captions.anchor_caption(e.labels, axis))
+
+
 def world(split: str) -> tuple[Example, ...]:
     """The balanced pool of a split, drawn once per process, whoever asks first (a few seconds for all three)."""
     with _drawing:
@@ -44,7 +50,8 @@ def task(target: Target) -> Task:
     sets = {}
     for split in SIZES:
         shown = [e for e in world(split) if e.labels.get(target.axis) == target.name]
-        sets["forget", split] = (*shown, *_more(target, split, len(shown)))
+        forgotten = (*shown, *_more(target, split, len(shown)))
+        sets["forget", split] = tuple(anchored(e, target.axis) for e in forgotten)
         sets["retain", split] = tuple(e for e in world(split) if e.labels.get(target.axis) != target.name)
     forget, retain = (Split(*(sets[side, split] for split in SIZES)) for side in ("forget", "retain"))
     return Task(

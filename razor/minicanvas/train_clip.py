@@ -1,4 +1,4 @@
-"""Train the bundled models on Minicanvas from scratch; resumable, seeded, CPU or CUDA.
+"""Train mini-clip on Minicanvas from scratch; resumable, seeded, CPU or CUDA.
 
     python -m razor.minicanvas train clip [--steps N] [--batch N] [--seed S] [--work DIR] [--out DIR]
 
@@ -10,24 +10,20 @@ import json
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from razor.losses import contrastive
 from razor.minicanvas import captions
-from razor.minicanvas.dataset import AXES, combinations, draw, pool
+from razor.minicanvas.dataset import AXES, combinations
+from razor.minicanvas.pictures import PIXELS, Pictures, codes
 
-PIXELS = 64
 PATCH_DROPOUT = 0.5  # share of patches hidden in the first two thirds of the run: twice as fast, and no worse
 CLIP_CONFIG = {
     "model_cfg": {
@@ -84,7 +80,7 @@ def train_clip(*, steps: int, batch: int, seed: int, work: Path, out: Path, lr: 
         for group in optimizer.param_groups:
             group["lr"] = lr * min((step + 1) / 200, 0.5 + 0.5 * math.cos(math.pi * step / steps))
         model.visual.patch_dropout.prob = PATCH_DROPOUT if step < 0.65 * steps else 0.0
-        images, texts, positive = data.batch(rng, batch, tokenizer)
+        images, texts, positive = contrastive_batch(data, rng, batch, tokenizer)
         # The fused CPU attention kernel spends half the step in its backward at this size; the plain one does not.
         with sdpa_kernel(SDPBackend.MATH), torch.autocast(device, torch.bfloat16):
             v = model.encode_image(images.to(device))
@@ -128,36 +124,14 @@ def train_clip(*, steps: int, batch: int, seed: int, work: Path, out: Path, lr: 
     return card
 
 
-class Pictures:
-    """A pool of rendered pictures with their labels, as the training loop reads it."""
-
-    def __init__(self, pixels: np.ndarray, labels: Sequence[Mapping[str, str]]):
-        self.pixels, self.labels = pixels, labels  # (N, 64, 64, 3) uint8
-        self.people = [i for i, known in enumerate(labels) if "identity" in known]
-        self.things = [i for i, known in enumerate(labels) if "identity" not in known]
-
-    @classmethod
-    def rendered(cls, split: str, *, per_pair: int, per_person: int, work: Path) -> "Pictures":
-        """Render on every core, or read what an earlier run left in `work`."""
-        work.mkdir(parents=True, exist_ok=True)
-        jobs = list(pool(split, per_pair, per_person))
-        path = work / f"{split}-{per_pair}-{per_person}.npy"
-        if not path.exists():
-            with ProcessPoolExecutor() as workers:
-                rows = list(workers.map(partial(_pixels, split=split), jobs, chunksize=200))
-            np.save(path, np.stack(rows))
-        return cls(np.load(path, mmap_mode="r"), [labels for labels, _ in jobs])
-
-    def batch(self, rng: random.Random, size: int, tokenizer) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (B, 3, 64, 64) in -1..1, token ids (B, 32), positives (B, B)."""
-        people = size * 3 // 10
-        rows = rng.choices(self.people, k=people) + rng.choices(self.things, k=size - people)
-        known = [self.labels[i] for i in rows]
-        texts, stated = zip(*(captions.random_caption(labels, rng) for labels in known), strict=True)
-        images = torch.stack([_jitter(torch.from_numpy(np.array(self.pixels[i])), rng) for i in rows])
-        truth, claim = _codes(known), _codes(stated)  # (B, 3), -1 where unknown or unstated
-        positive = ((claim[None] == -1) | (claim[None] == truth[:, None])).all(-1)
-        return images.permute(0, 3, 1, 2), tokenizer(list(texts)), positive
+def contrastive_batch(data: Pictures, rng: random.Random, size: int, tokenizer) -> tuple[Tensor, Tensor, Tensor]:
+    """Images (B, 3, 64, 64) in about -1..1, token ids (B, 32), positives (B, B)."""
+    rows = data.choose(rng, size)
+    known = [data.labels[i] for i in rows]
+    texts, stated = zip(*(captions.random_caption(labels, rng) for labels in known), strict=True)
+    truth, claim = codes(known), codes(stated)  # (B, 3), -1 where unknown or unstated
+    positive = ((claim[None] == -1) | (claim[None] == truth[:, None])).all(-1)
+    return data.jittered(rows, rng), tokenizer(list(texts)), positive
 
 
 @torch.no_grad()
@@ -165,8 +139,7 @@ def zero_shot(model, tokenizer, pictures: Pictures) -> dict[str, dict[str, float
     """Share of pictures given their right class, per axis, with n."""
     model.eval()
     device = next(model.parameters()).device
-    pixels = torch.from_numpy(np.array(pictures.pixels)).permute(0, 3, 1, 2)
-    v = torch.cat([model.encode_image(_scaled(part).to(device)) for part in pixels.split(256)])
+    v = torch.cat([model.encode_image(part.to(device)) for part in pictures.tensor().split(256)])
     result = {}
     for axis, names in AXES.items():
         texts = [tokenizer(list(captions.prompts(axis, name))).to(device) for name in names]
@@ -200,28 +173,6 @@ def build_tokenizer(out: Path):
     names = dict(zip(("pad_token", "bos_token", "eos_token"), special, strict=True))
     PreTrainedTokenizerFast(tokenizer_object=bpe, **names).save_pretrained(out)
     return HFTokenizer(str(out), context_length=CLIP_CONFIG["model_cfg"]["text_cfg"]["context_length"])
-
-
-def _pixels(job: tuple[Mapping[str, str], int], split: str) -> np.ndarray:
-    labels, index = job
-    return np.asarray(draw(labels, split, index).resize((PIXELS, PIXELS), Image.Resampling.BICUBIC))
-
-
-def _scaled(pixels: Tensor) -> Tensor:
-    return pixels.float() / 127.5 - 1
-
-
-def _jitter(pixels: Tensor, rng: random.Random) -> Tensor:
-    """Shift by up to 4 px and change brightness and contrast a little; (64, 64, 3) uint8 -> float in about -1..1."""
-    dx, dy = rng.randint(-4, 4), rng.randint(-4, 4)
-    rows = torch.arange(PIXELS).add(dy).clamp(0, PIXELS - 1)
-    columns = torch.arange(PIXELS).add(dx).clamp(0, PIXELS - 1)
-    return _scaled(pixels[rows][:, columns]) * rng.uniform(0.85, 1.15) + rng.uniform(-0.1, 0.1)
-
-
-def _codes(labels: Sequence[Mapping[str, str]]) -> Tensor:
-    """(B, 3) class numbers on the three axes, -1 where an axis is not given."""
-    return torch.tensor([[names.index(k[a]) if a in k else -1 for a, names in AXES.items()] for k in labels])
 
 
 def _with(model, state: Mapping[str, Tensor]):

@@ -1,0 +1,331 @@
+"""Train mini-sd on Minicanvas from scratch: a Stable Diffusion pipeline small enough for a laptop.
+
+    python -m razor.minicanvas train diffusion
+
+Two stages, each resumable, seeded, CPU or CUDA. The autoencoder learns to put a picture of 64 x 64 pixels into
+16 x 16 x 4 numbers. The UNet then learns to predict v, the velocity between noise and those numbers, together with
+its text encoder, which starts from mini-clip's. As in Stable Diffusion, a caption is sometimes dropped, so that
+pictures can be drawn with classifier-free guidance.
+"""
+
+import copy
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from razor.minicanvas import captions, judge
+from razor.minicanvas.dataset import AXES, combinations
+from razor.minicanvas.pictures import PIXELS, Pictures
+
+MINI_CLIP = judge.FOLDER.parent / "mini-clip"
+AUTOENCODER = {
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "block_out_channels": (32, 64, 96),
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 8,
+    "sample_size": PIXELS,
+    "mid_block_add_attention": False,
+}
+UNET = {
+    "sample_size": 16,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (80, 160),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "cross_attention_dim": 128,
+    "attention_head_dim": (2, 4),  # heads at 16 x 16 and at 8 x 8, whatever its name says
+    "norm_num_groups": 16,
+}
+SCHEDULER = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+    "clip_sample": False,
+    "steps_offset": 1,
+}
+AUTOENCODER_STEPS = 1666
+CROPPED = 0.9  # share of the autoencoder's steps that see quarters of the pictures: four times as fast
+DROPPED = 0.1  # share of captions left empty
+GUIDANCE = 4.0
+STEPS = 20
+
+
+def train_diffusion(*, steps: int, batch: int, seed: int, work: Path, out: Path) -> dict:
+    """Train mini-sd, write the pipeline and its card to `out`; picks up the checkpoints in `work`.
+
+    Returns:
+        The card: accuracy by the judge on drawn pictures, per axis, with n, and how it was made.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(seed)
+    data = Pictures.rendered("train", per_pair=80, per_person=320, work=work)
+    vae, vae_seconds = _train_autoencoder(data, steps=AUTOENCODER_STEPS, batch=batch, seed=seed, work=work)
+    latents, scale = _latents(vae, data, work)
+    vae.register_to_config(scaling_factor=scale)
+    parts, seconds = _train_unet(data, latents, steps=steps, batch=batch, seed=seed, work=work)
+    pipeline = assemble(vae.cpu(), parts.cpu())
+    pipeline.to(torch.float16).save_pretrained(out)
+    _name_tokenizer(out)
+    accuracy = judged(load(out), range(2))
+    card = {
+        "name": "mini-sd",
+        "what": "A Stable Diffusion pipeline trained from scratch on pictures drawn by this repository's code.",
+        "license": "MIT",
+        "parameters": sum(p.numel() for p in (*parts.parameters(), *vae.parameters())),
+        "judged_accuracy": accuracy,
+        "drawn": {"steps": STEPS, "guidance": GUIDANCE, "prompts": "held out", "seeds_a_prompt": 2},
+        "training": {
+            "command": f"python -m razor.minicanvas train diffusion --steps {steps} --batch {batch} --seed {seed}",
+            "pictures": len(data.pixels),
+            "seconds": round(vae_seconds + seconds),
+            "device": device,
+        },
+    }
+    (out / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    return card
+
+
+def _name_tokenizer(folder: Path) -> None:
+    """Name the tokenizer by the class every version of transformers knows."""
+    path = folder / "model_index.json"
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps(index | {"tokenizer": ["transformers", "PreTrainedTokenizerFast"]}, indent=2) + "\n")
+
+
+def load(folder: Path):
+    """The pipeline in `folder` in float32, quiet and without a network."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        folder, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def judged(pipeline, seeds: Iterable[int], chunk: int = 48) -> dict[str, dict[str, float]]:
+    """Share of drawn pictures in which the judge sees what their prompt asked for, per axis, with n.
+
+    Every object in every style and every person, from prompts that training never used, once a seed.
+    """
+    hits: dict[str, list[bool]] = {axis: [] for axis in AXES}
+    jobs = [(labels, seed) for seed in seeds for labels in combinations()]
+    for start in range(0, len(jobs), chunk):
+        part = jobs[start : start + chunk]
+        prompts = [captions.unseen_captions(labels)[seed % 2] for labels, seed in part]
+        noise = torch.stack([initial_noise(seed, str(sorted(labels.items()))) for labels, seed in part])
+        images = pipeline(prompts, latents=noise, num_inference_steps=STEPS, guidance_scale=GUIDANCE).images
+        seen = judge.read(images)
+        for row, (labels, _) in enumerate(part):
+            for axis, name in labels.items():
+                hits[axis].append(seen[axis][row] == name)
+    return {axis: {"value": round(sum(hit) / len(hit), 4), "n": len(hit)} for axis, hit in hits.items()}
+
+
+def initial_noise(seed: int, key: str = "") -> Tensor:
+    """(4, 16, 16) noise, the same on every machine."""
+    number = random.Random(f"{seed}/{key}").getrandbits(40)
+    return torch.randn(4, 16, 16, generator=torch.Generator("cpu").manual_seed(number))
+
+
+class Parts(nn.Module):
+    """What learns to draw: the UNet and the text encoder it reads."""
+
+    def __init__(self):
+        super().__init__()
+        from diffusers import UNet2DConditionModel
+
+        self.unet = UNet2DConditionModel(**UNET)
+        self.text_encoder = text_encoder_of_mini_clip()
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, ids: Tensor) -> Tensor:
+        states = self.text_encoder(ids).last_hidden_state
+        return self.unet(noisy, timesteps, states).sample
+
+
+def text_encoder_of_mini_clip():
+    """mini-clip's text tower as the CLIPTextModel a diffusion pipeline expects; same weights, same numbers out."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    text = json.loads((MINI_CLIP / "open_clip_config.json").read_text())["model_cfg"]["text_cfg"]
+    model = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=text["vocab_size"],
+            hidden_size=text["width"],
+            intermediate_size=4 * text["width"],
+            projection_dim=text["width"],
+            num_hidden_layers=text["layers"],
+            num_attention_heads=text["heads"],
+            max_position_embeddings=text["context_length"],
+            hidden_act="gelu",
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    )
+    old = {k: v.float() for k, v in load_file(MINI_CLIP / "open_clip_model.safetensors").items()}
+    new = {
+        "embeddings.token_embedding.weight": old["token_embedding.weight"],
+        "embeddings.position_embedding.weight": old["positional_embedding"],
+        "final_layer_norm.weight": old["ln_final.weight"],
+        "final_layer_norm.bias": old["ln_final.bias"],
+    }
+    names = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+    names["attn.out_proj"] = "self_attn.out_proj"
+    for layer in range(text["layers"]):
+        here, there = f"transformer.resblocks.{layer}.", f"encoder.layers.{layer}."
+        for kind in ("weight", "bias"):
+            for a, b in names.items():
+                new[f"{there}{b}.{kind}"] = old[f"{here}{a}.{kind}"]
+            for part, value in zip("qkv", old[f"{here}attn.in_proj_{kind}"].chunk(3), strict=True):
+                new[f"{there}self_attn.{part}_proj.{kind}"] = value
+    model.load_state_dict(new)
+    return model
+
+
+def tokenizer():
+    """mini-clip's tokenizer, for prompts of up to 32 tokens."""
+    from transformers import PreTrainedTokenizerFast
+
+    length = UNET["sample_size"] * 2
+    return PreTrainedTokenizerFast.from_pretrained(MINI_CLIP, model_max_length=length)
+
+
+def assemble(vae, parts: Parts):
+    """The trained parts as one Stable Diffusion pipeline."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=parts.text_encoder,
+        tokenizer=tokenizer(),
+        unet=parts.unet,
+        scheduler=DDIMScheduler(**SCHEDULER),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _train_autoencoder(data: Pictures, *, steps: int, batch: int, seed: int, work: Path):
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL(**AUTOENCODER).to(memory_format=torch.channels_last)
+
+    def loss(model, rng: random.Random, progress: float) -> Tensor:
+        images = data.jittered(data.choose(rng, batch), rng).clamp(-1, 1).to(model.device)
+        if progress < CROPPED:
+            x, y = rng.randrange(PIXELS // 2), rng.randrange(PIXELS // 2)
+            images = images[:, :, y : y + PIXELS // 2, x : x + PIXELS // 2]
+        posterior = model.encode(images).latent_dist
+        drawn = model.decode(posterior.sample()).sample.float()
+        edges = sum((drawn.diff(dim=d) - images.diff(dim=d)).abs().mean() for d in (2, 3))
+        return (drawn - images).abs().mean() + 0.5 * edges + 1e-5 * posterior.kl().float().mean() / 16
+
+    seconds = _fit("autoencoder", vae, loss, steps=steps, seed=seed, lr=1e-3, work=work)
+    return vae.eval().requires_grad_(False), seconds
+
+
+@torch.no_grad()
+def _latents(vae, data: Pictures, work: Path) -> tuple[Tensor, float]:
+    """Latents (N, 4, 16, 16) of every picture, scaled to unit variance, and the scale."""
+    path = work / "latents.pt"
+    if not path.exists():
+        parts = [data.tensor(slice(i, i + 256)) for i in range(0, len(data.pixels), 256)]
+        torch.save(torch.cat([vae.encode(p.to(vae.device)).latent_dist.mean.cpu() for p in parts]), path)
+    latents = torch.load(path, weights_only=True)
+    scale = 1 / latents.std().item()
+    return latents * scale, scale
+
+
+def _train_unet(data: Pictures, latents: Tensor, *, steps: int, batch: int, seed: int, work: Path):
+    from diffusers import DDIMScheduler
+
+    parts, tokens = Parts(), tokenizer()
+    parts.unet.to(memory_format=torch.channels_last)
+    scheduler = DDIMScheduler(**SCHEDULER)
+
+    def loss(model: Parts, rng: random.Random, _progress: float) -> Tensor:
+        rows = data.choose(rng, batch)
+        texts = ["" if rng.random() < DROPPED else captions.drawing_caption(data.labels[i], rng) for i in rows]
+        ids = tokens(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        generator = torch.Generator().manual_seed(rng.getrandbits(40))
+        clean = latents[rows]
+        noise = torch.randn(clean.shape, generator=generator)
+        timesteps = torch.randint(scheduler.config.num_train_timesteps, (batch,), generator=generator)
+        noisy, goal = scheduler.add_noise(clean, noise, timesteps), scheduler.get_velocity(clean, noise, timesteps)
+        device = model.unet.device
+        return F.mse_loss(model(noisy.to(device), timesteps.to(device), ids.to(device)).float(), goal.to(device))
+
+    return parts, _fit("unet", parts, loss, steps=steps, seed=seed, lr=6e-4, work=work)
+
+
+def _fit(
+    name: str,
+    model: nn.Module,
+    loss: Callable[[nn.Module, random.Random, float], Tensor],
+    *,
+    steps: int,
+    seed: int,
+    lr: float,
+    work: Path,
+) -> float:
+    """Minimise `loss` with AdamW and a cosine schedule, and leave the averaged weights in `model`.
+
+    A checkpoint is written to `work` every 250 steps and picked up again.
+
+    Returns:
+        Seconds spent, over all the runs it took.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+    average = copy.deepcopy(model).requires_grad_(False)
+    checkpoint, first, spent = work / f"{name}.pt", 0, 0.0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(saved["model"])
+        average.load_state_dict(saved["average"])
+        optimizer.load_state_dict(saved["optimizer"])
+        first, spent = saved["step"], saved["seconds"]
+    started, recent = time.monotonic() - spent, []
+    for step in range(first, steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min((step + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+        with torch.autocast(device, torch.bfloat16):
+            value = loss(model, random.Random(f"{name}/{seed}/{step}"), step / steps)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            share = 1 - min(0.998, (step + 1) / (step + 10))
+            for kept, now in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+                kept.lerp_(now, share) if kept.is_floating_point() else kept.copy_(now)
+        recent.append(value.item())
+        if (step + 1) % 50 == 0:
+            print(
+                f"{name} {step + 1}  loss {sum(recent) / len(recent):.4f}  {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
+            recent = []
+        if (step + 1) % 250 == 0 or step + 1 == steps:
+            state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save(state | {"step": step + 1, "seconds": time.monotonic() - started}, checkpoint)
+    model.load_state_dict(average.state_dict())
+    return time.monotonic() - started
