@@ -121,7 +121,7 @@ def head_gates(
     """
     if method not in ("integrated_gradients", "ablation"):
         raise InputError(f"No attribution method {method!r}; choose integrated_gradients or ablation.")
-    heads = [unit for unit in units if unit.kind == "head"]
+    heads = [unit for unit in units if unit.kind == "head" and unit.slices[-1].dim == 1]  # those with an output
     if not heads:
         raise InputError("None of these units is an attention head; only heads have gates.")
     started, runs = time.monotonic(), 0
@@ -317,7 +317,8 @@ class HeadCard:
 
         write(x) = embedding of x - embedding of x with the unit's output at zero
 
-    That is its total effect: later blocks answer to the change as they would.
+    That is its total effect: later blocks answer to the change as they would. A model without embeddings has no
+    `write`: pictures, prompts and words are empty there.
     """
 
     unit: Unit
@@ -325,7 +326,7 @@ class HeadCard:
     after: Evaluation  # switched off alone
     pictures: tuple[MovedPicture, ...]  # those that move most; () for a unit of the text tower
     prompts: tuple[MovedPrompt, ...]  # the same for a unit of the text tower
-    shift: float  # ||mean write|| over the forget pictures, or over the concept's prompts
+    shift: float | None  # ||mean write|| over the forget pictures, or over the concept's prompts
     nearest: tuple[Word, ...]  # class words along the mean write, nearest first
     farthest: tuple[Word, ...]  # the words it writes against, farthest first
 
@@ -335,6 +336,8 @@ def explain_head(
 ) -> HeadCard:
     """Switch one unit off and tell what changes. Works for heads, MLPs and layers; leaves the model as found."""
     base = evaluate(adapter, bench, Patch(), split)
+    if not adapter.embeds:
+        return _without_writes(adapter, bench, unit, patch, base, split)
     with edited(adapter, bench, patch):
         towers, first = edited_towers(adapter, patch), earliest_blocks(adapter, patch)
         before = bench.evaluate(split, towers, first) if patch.deltas else base
@@ -360,6 +363,14 @@ def explain_head(
     )
 
 
+def _without_writes(adapter, bench, unit: Unit, patch: Patch, base: Evaluation, split: str) -> HeadCard:
+    """The card of a model without embeddings: what switching the unit off does to the metrics."""
+    before = evaluate(adapter, bench, patch, split) if patch.deltas else base
+    with edited(adapter, bench, patch), _switched_off(adapter, unit) as off:
+        after = bench.evaluate(split, edited_towers(adapter, patch + off))
+    return HeadCard(unit, before, after, (), (), None, (), ())
+
+
 @contextmanager
 def _switched_off(adapter: Adapter, unit: Unit) -> Iterator[Patch]:
     """The model with the unit's output at zero: minus the weights, so that every bit comes back."""
@@ -370,11 +381,15 @@ def _switched_off(adapter: Adapter, unit: Unit) -> Iterator[Patch]:
 
 
 def _outputs(adapter: Adapter, unit: Unit) -> list[Slice]:
-    """The last matrix of a head or an MLP is what it writes with; a layer writes with those of its parts."""
-    if unit.kind != "layer":
-        return [unit.slices[-1]]
-    parts = adapter.units(("head", "mlp"), (unit.tower,))
-    return [part.slices[-1] for part in parts if part.layer == unit.layer]
+    """The last matrix of a head or an MLP is what it writes with; a layer writes with those of its parts.
+
+    A text head of a joint attention writes to the picture through its values, whatever becomes of its own output.
+    """
+    if unit.kind == "layer":
+        parts = adapter.units(("head", "mlp"), (unit.tower,))
+        return [where for part in parts if part.layer == unit.layer for where in _outputs(adapter, part)]
+    values = [where for where in unit.slices if ".add_v_proj." in where.parameter]
+    return values or [unit.slices[-1]]
 
 
 def _embeddings(adapter, bench, tower: str, split: str, towers: Sequence[str], first: Mapping[str, int]) -> Tensor:

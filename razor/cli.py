@@ -85,12 +85,13 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from razor.bench import clip, editing
+    from razor.bench import clip, diffusion, editing
 
     if args.family == "editing":
         editing.main(args.json)
     else:
-        clip.main(args.targets, args.json, args.parts)
+        family = {"clip": clip, "diffusion": diffusion}[args.family]
+        family.main(args.targets, args.json, args.parts or ",".join(family.PARTS))
 
 
 def _app(args: argparse.Namespace) -> None:
@@ -107,16 +108,21 @@ def _prepare(args: argparse.Namespace):
     config = _config(args)
     from razor import models, sources
 
-    task, warnings = sources.resolve(
-        args.forget,
-        args.retain,
-        concept=args.concept,
-        labels=[label.strip() for label in args.labels.split(",") if label.strip()],
-        seed=config.seed,
-    )
-    for warning in warnings:
-        _note(warning)
-    return models.load(args.model, device=args.device), task, config
+    if not args.forget and not args.concept.strip():
+        raise InputError("Say what to forget: --forget object:cat, --forget PICTURES, or --concept 'Van Gogh'.")
+    labels = [label.strip() for label in args.labels.split(",") if label.strip()]
+    chosen = {"concept": args.concept, "labels": labels, "seed": config.seed, "kind": args.kind, "anchor": args.anchor}
+    if args.forget:  # before the model, which takes longer to load
+        task, warnings = sources.resolve(args.forget, args.retain, **chosen)
+        for warning in warnings:
+            _note(warning)
+    adapter = models.load(args.model, device=args.device)
+    if args.judge:
+        models.with_judge(adapter, args.judge)
+    if not args.forget:
+        _note(f"{adapter.name} draws what it knows of {args.concept!r}.")
+        task = sources.from_words(adapter, **chosen)
+    return adapter, task, config
 
 
 def _config(args: argparse.Namespace):
@@ -167,10 +173,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", type=Path, metavar="OUT")
     evaluate.set_defaults(run=_evaluate)
 
-    bench = commands.add_parser("bench", help="clip: every bundled target; editing: what a choice on the map costs")
-    bench.add_argument("family", choices=["clip", "editing"])
+    bench = commands.add_parser("bench", help="clip, diffusion: every bundled target; editing: what a click costs")
+    bench.add_argument("family", choices=["clip", "diffusion", "editing"])
     bench.add_argument("--targets", default="", help="only these, comma-separated (default: all)")
-    bench.add_argument("--parts", default="targets,scoring,size", help="any of targets, scoring, size")
+    bench.add_argument(
+        "--parts", default="", help="clip: targets, scoring, size; diffusion: targets, words, pairs, size"
+    )
     bench.add_argument("--json", type=Path, metavar="OUT", help="results file; finished targets in it are kept")
     bench.set_defaults(run=_bench)
 
@@ -186,17 +194,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_task(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", required=True, metavar="M", help="mini-clip, an open_clip folder, architecture/pretrained, hf-hub:id"
+        "--model",
+        required=True,
+        metavar="M",
+        help="mini-clip, mini-sd, a folder, a .safetensors checkpoint, architecture/pretrained, hf-hub:owner/model",
     )
     parser.add_argument(
         "--forget",
-        required=True,
         metavar="F",
-        help="object:cat, style:neon, identity:NAME, or a folder, zip, csv, jsonl",
+        help="object:cat, style:neon, identity:NAME, or a folder, zip, csv, jsonl; without it --concept alone",
     )
     parser.add_argument("--retain", metavar="R", help="the same; default: everything else of the bundled world")
-    parser.add_argument("--concept", default="", help="what own forget pictures show, in words")
-    parser.add_argument("--labels", default="", help="classes to measure against, comma-separated")
+    parser.add_argument("--concept", default="", help="what to forget, in words; alone, the model draws the pictures")
+    parser.add_argument("--kind", default="object", help="what the words name: object, style or person")
+    parser.add_argument("--anchor", help="what is drawn instead, in words (default: what the kind is in general)")
+    parser.add_argument("--labels", default="", help="classes to measure against, or to keep, comma-separated")
+    parser.add_argument("--judge", metavar="CLIP", help="a CLIP that looks at drawn pictures of models of your own")
     parser.add_argument("--device", help="cpu, cuda, ... (default: CUDA where there is one)")
     settings = parser.add_argument_group("settings")
     settings.add_argument("--seed", type=int)
@@ -208,6 +221,8 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
     settings.add_argument("--step-size", type=float, help="length of a step relative to the weights")
     settings.add_argument("--forget-target", type=float, help="forget accuracy to reach (default: half of chance)")
     settings.add_argument("--retain-budget", type=float, help="retain accuracy that may be lost (default 0.01)")
-    settings.add_argument("--batch", type=int, help="retain pictures per step (default 96; less needs less memory)")
-    settings.add_argument("--towers", help="image, text or image,text")
+    settings.add_argument(
+        "--batch", type=int, help="retain pictures per step (CLIP 96, diffusion 32; less needs less memory)"
+    )
+    settings.add_argument("--towers", help="towers growth may edit, comma-separated")
     settings.add_argument("--granularity", metavar="KINDS", help="any of head, mlp, layer, comma-separated")

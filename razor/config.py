@@ -36,25 +36,26 @@ class RazorConfig:
     rounds: int = 6  # growth rounds at most (paper: 6)
     forget_target: float | None = None  # forget accuracy to reach; None: half of chance, as room for new pictures
     retain_budget: float = 0.01  # accepted drop of the retain accuracy, as a share of all answers
-    batch: int = 96  # retain examples per inner step
+    batch: int | None = None  # retain examples per inner step; None: what suits the model's family
     granularity: tuple[str, ...] = ("head",)  # kinds of units growth may take in by itself
-    towers: tuple[str, ...] = ("image", "text")  # towers growth may edit by itself
+    towers: tuple[str, ...] | None = None  # towers growth may edit by itself; None: what suits the model
     rescore: bool = True  # score again on the edited model before each round (paper); False keeps the first ranking
     seed: int = 0
 
     def __post_init__(self):
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if name == "forget_target" and value is None:
+            if name in ("forget_target", "batch") and value is None:
                 continue
             kind = int if isinstance(low, int) else int | float
             if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
                 noun = "whole number" if kind is int else "number"
                 raise InputError(f"{name} is {value!r}; it must be a {noun} from {low:g} to {high:g}.")
-        for name, allowed in (("granularity", ("head", "mlp", "layer")), ("towers", ("image", "text"))):
-            chosen = getattr(self, name)
-            if not chosen or any(entry not in allowed for entry in chosen):
-                raise InputError(f"{name} is {chosen!r}; choose at least one of {', '.join(allowed)}.")
+        kinds = ("head", "mlp", "layer")
+        if not self.granularity or any(entry not in kinds for entry in self.granularity):
+            raise InputError(f"granularity is {self.granularity!r}; choose at least one of {', '.join(kinds)}.")
+        if self.towers is not None and not self.towers:
+            raise InputError("towers is empty; name at least one tower growth may edit.")
 
     def to_json(self) -> dict:
         """Plain values, as stored in recipes."""

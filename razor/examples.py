@@ -55,6 +55,7 @@ class Example:
     caption: str
     labels: Mapping[str, str] = field(default_factory=dict)
     source: str = ""  # file name, or where in the bundled world it was drawn
+    anchor: str = ""  # of a forget example: its caption with the forgotten thing replaced or left out
 
     @cached_property
     def digest(self) -> str:
@@ -275,12 +276,14 @@ def user_task(
     concept: str,
     labels: Sequence[str] = (),
     seed: int = 0,
+    anchor: str = "",
     origin: Mapping[str, str] | None = None,
 ) -> Task:
     """A task from a person's own pictures, measured on one axis called "label".
 
     Args:
         concept: what the forget pictures show, in words.
+        anchor: what stands in for it where a model draws, in words; "" leaves it out.
         labels: classes to measure against, the concept among them; default: the concept and the retain captions.
 
     Raises:
@@ -307,10 +310,22 @@ def user_task(
         raise InputError("One label leaves nothing to confuse the concept with; give at least two labels.")
     target = match[concept.lower()]
     axis = Axis("label", {name: (f"a picture of {name}", name, f"a photo of {name}") for name in match.values()})
-    forget = [Example(e.image, e.caption, {"label": target}, e.source) for e in _distinct(forget)]
+    anchors = {e.caption: anchored_caption(e.caption, target, anchor) for e in forget}
+    forget = [Example(e.image, e.caption, {"label": target}, e.source, anchors[e.caption]) for e in _distinct(forget)]
     retain = [Example(e.image, e.caption, _labels_in(e.caption, match, target), e.source) for e in _distinct(retain)]
     splits = split_examples(forget, seed), _split_labelled(retain, seed)
     return Task(target, "label", (axis,), (), *splits, origin or {})
+
+
+def anchored_caption(caption: str, concept: str, anchor: str = "") -> str:
+    """The caption with the concept replaced by its anchor, or left out; the anchor alone where it is not named.
+
+    "a photo of a red bicycle" with the concept "red bicycle" and the anchor "vehicle" reads "a photo of a vehicle".
+    """
+    said, count = re.subn(rf"(?<!\w){re.escape(concept)}(?!\w)", anchor, caption, flags=re.IGNORECASE)
+    if not count:
+        return anchor
+    return re.sub(r"\s*(\b(in the style of|of|by|,|an?)\s*)+$", "", " ".join(said.split())).strip() or anchor
 
 
 def _distinct(examples: Sequence[Example]) -> list[Example]:

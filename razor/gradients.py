@@ -17,6 +17,8 @@ from razor.errors import UnusableGradientError
 from razor.patches import model_lock
 from razor.units import Unit, parameters_of
 
+HALF_SCALE = 4096.0  # losses of float16 models are multiplied by this on their way back
+
 
 @dataclass(frozen=True)
 class UnitStats:
@@ -137,8 +139,12 @@ def _backward(
 ) -> float:
     """Run one loss backward and hand each parameter's gradient to `use` as it is complete; nothing is kept."""
 
+    # In float16 small gradients would vanish; a power of two changes no other bit.
+    factor = HALF_SCALE if any(p.dtype == torch.float16 for p in parameters.values()) else 1
+
     def hand_over(p: Tensor, name: str) -> None:
-        use(name, p.grad.detach())
+        grad = p.grad.detach()
+        use(name, grad if factor == 1 else grad.float() / factor)
         p.grad = None
 
     hooks = [
@@ -147,10 +153,11 @@ def _backward(
     try:
         with torch.enable_grad():
             value = loss()
+            scaled = value * factor
         if not value.isfinite():
             raise UnusableGradientError(f"The {side} loss is {value.item()}; scores need a finite one.")
         if value.requires_grad:
-            value.backward()
+            scaled.backward()
         return value.item()
     finally:
         for hook in hooks:

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from torch import Tensor
 
@@ -151,24 +152,27 @@ class Growth:
     def first_look(self) -> Evaluation | None:
         """The edit as it stands on a third of the search pictures, where running all of them takes longer.
 
-        None where the image tower is as it was, so that the whole split is as quick, and where the split is small.
+        None where the towers that take long are as they were, so that the whole split is as quick, and where the split
+        is small.
         """
         patch = self.patch
-        if "image" not in edited_towers(self.adapter, patch) or len(self.task.retain.search) < GLANCE_FROM:
+        slow = set(self.bench.slow_towers).intersection(edited_towers(self.adapter, patch))
+        if not slow or len(self.task.retain.search) < GLANCE_FROM:
             return None
         self.prepare_look()
         return evaluate(self.adapter, self.bench, patch, GLANCE)
 
     def prepare_look(self) -> None:
         """Record the unedited answers a first look needs, once, while nobody waits."""
-        if not self._glanced:
+        if not self._glanced and self.bench.slow_towers:
             evaluate(self.adapter, self.bench, Patch(), GLANCE)
             self._glanced = True
 
-    @property
+    @cached_property
     def known(self) -> bool:
         """The unedited model does better than guessing, so that there is something to forget."""
-        return self.base.forget_accuracy.value > self.task.chance
+        with edited(self.adapter, self.bench, Patch()):
+            return self.bench.knows(self.base)
 
     @property
     def reached(self) -> bool:
@@ -177,6 +181,10 @@ class Growth:
 
     def configure(self, config: RazorConfig) -> None:
         """Use other settings from now on; rounds and examples stay as they are."""
+        if unknown := sorted(set(config.towers or ()) - set(self.adapter.towers)):
+            raise InputError(
+                f"{self.adapter.name} has no tower {unknown[0]!r}; growth may edit {', '.join(self.adapter.towers)}."
+            )
         self.config = config
         # Heads and MLPs are always scored, so that the map is whole; layers, which overlap them, only when asked for.
         kinds = ("head", "mlp", *(["layer"] if "layer" in config.granularity else []))
@@ -268,7 +276,7 @@ class Growth:
 
     def candidates(self, scores: Sequence[UnitScore]) -> list[UnitScore]:
         """Those of a kind and tower growth may take in by itself; tau is a quantile of these."""
-        kinds, towers = self.config.granularity, self.config.towers
+        kinds, towers = self.config.granularity, self.config.towers or self.adapter.growing
         return [s for s in scores if s.unit.kind in kinds and s.unit.tower in towers]
 
     def proposal(self) -> list[UnitScore]:

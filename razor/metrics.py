@@ -38,6 +38,8 @@ class Evaluation:
     neighbor_accuracy: the same for the target's known neighbours, on the target's axis.
     cross_accuracy: right answers about the forget pictures on the other axes (the style of a forgotten object).
     retrieval_stability: caption-from-picture recall at 1 on retain pictures, over that of the unedited model.
+    prediction_stability: 1 - the share of a changed prompt's effect by which a denoiser's retained predictions moved.
+    unlearning_accuracy, in_domain_retain_accuracy, cross_domain_retain_accuracy: of drawn pictures, see denoising.py.
     retain_probability: mean probability given to the right answer, over the answers retain_accuracy counts.
     association: how close the concept and its pictures still are: 1 as in the unedited model, 0 as the concept and
         other pictures are there. Far below 0 the edit pushes further than forgetting needs.
@@ -49,7 +51,11 @@ class Evaluation:
     retain_accuracy: Measure
     neighbor_accuracy: Measure | None
     cross_accuracy: Measure | None
-    retrieval_stability: Measure
+    retrieval_stability: Measure | None
+    prediction_stability: Measure | None = None
+    unlearning_accuracy: Measure | None = None
+    in_domain_retain_accuracy: Measure | None = None
+    cross_domain_retain_accuracy: Measure | None = None
     retain_probability: Measure | None = None
     association: float | None = None
     by_neighbor: Mapping[str, Measure] = field(default_factory=dict)
@@ -88,6 +94,16 @@ def mean(values: Tensor) -> Measure:
     value = values.double().mean().item()
     half = Z * values.double().std().item() / math.sqrt(n) if n > 1 else 1.0
     return Measure(value, n, max(0.0, value - half), min(1.0, value + half))
+
+
+def kernel_distance(a: Tensor, b: Tensor) -> float:
+    """Squared maximum mean discrepancy of two sets of features with the kernel (x.y / d + 1)^3; 0 for equal sets.
+
+    Args:
+        a: (n, d), b: (m, d). The biased estimate, so that it is never negative: compare equal n and m only.
+    """
+    kernel = lambda x, y: ((x.double() @ y.double().T / x.shape[1] + 1) ** 3).mean()  # noqa: E731
+    return (kernel(a, a) + kernel(b, b) - 2 * kernel(a, b)).item()
 
 
 def stability(before: Tensor, after: Tensor, *, draws: int = 400, seed: int = 0) -> Measure:

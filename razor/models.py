@@ -1,4 +1,4 @@
-"""Find and load a model safely: bundled, from a local open_clip folder, or from a hub when asked for by name.
+"""Find and load a model safely: bundled, from a local folder or file, or from a hub when asked for by name.
 
 Only safetensors are read from disk; a pickle is refused. Nothing is fetched unless the name is a hub model's.
 """
@@ -8,23 +8,27 @@ import logging
 import threading
 from pathlib import Path
 
+from razor.adapters.base import Adapter
 from razor.adapters.clip import ClipAdapter
 from razor.errors import ModelError
+from razor.judges import ClipJudge, WorldJudge
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-BUNDLED = {"mini-clip": ASSETS / "models" / "mini-clip"}
+BUNDLED = {path.name: path for path in (ASSETS / "models" / name for name in ("mini-clip", "mini-sd")) if path.exists()}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
-_loaded: dict[tuple[str, str], ClipAdapter] = {}
+_loaded: dict[tuple[str, str], Adapter] = {}
 _loading = threading.Lock()
 
 
-def load(name: str, *, device: str | None = None) -> ClipAdapter:
+def load(name: str, *, device: str | None = None) -> Adapter:
     """The model behind a name; loaded once and shared, since nothing but Patch.applied writes to it.
 
     Args:
-        name: "mini-clip"; the path of a folder with open_clip_config.json and a .safetensors file; an open_clip
-            "architecture/pretrained" such as "ViT-B-32/laion2b_s34b_b79k"; or "hf-hub:owner/model".
+        name: "mini-clip" or "mini-sd"; the path of an open_clip folder (open_clip_config.json and a .safetensors
+            file), of a diffusers folder (model_index.json) or of a .safetensors checkpoint of Stable Diffusion; an
+            open_clip "architecture/pretrained" such as "ViT-B-32/laion2b_s34b_b79k"; or "hf-hub:owner/model" of either
+            kind.
         device: "cpu", "cuda", ...; default: CUDA where there is one.
 
     Raises:
@@ -41,25 +45,46 @@ def load(name: str, *, device: str | None = None) -> ClipAdapter:
         return _loaded[key]
 
 
+def with_judge(adapter: Adapter, name: str) -> Adapter:
+    """Let an unedited CLIP look at the pictures a diffusion model draws.
+
+    Raises:
+        ModelError: the model draws no pictures, or the name is no CLIP's.
+    """
+    clip = load(name)
+    if adapter.family != "diffusion" or clip.family != "clip":
+        raise ModelError(f"{name!r} cannot judge {adapter.name!r}: a judge is a CLIP that looks at drawn pictures.")
+    adapter.judge = ClipJudge(clip)
+    return adapter
+
+
 def card(name: str) -> dict:
     """What is known of a bundled model: licence, accuracy, the command that made it; {} for any other."""
     path = BUNDLED.get(name, Path()) / "card.json"
     return json.loads(path.read_text()) if name in BUNDLED and path.exists() else {}
 
 
-def _load(name: str, device: str) -> ClipAdapter:
+def _load(name: str, device: str) -> Adapter:
     if not name:
-        raise ModelError("Name a model: mini-clip, a local open_clip folder, or architecture/pretrained.")
-    if name in BUNDLED:
-        return _from_folder(BUNDLED[name], name, device)
-    if Path(name).is_dir():
-        return _from_folder(Path(name), name, device)
-    if Path(name).suffix.lower() in PICKLES:
+        raise ModelError("Name a model: mini-clip, mini-sd, a local folder, or architecture/pretrained.")
+    path = BUNDLED.get(name, Path(name))
+    if path.is_dir():
+        diffusion = (path / "model_index.json").is_file()
+        return _diffusion(name, path, device) if diffusion else _from_folder(path, name, device)
+    if path.suffix.lower() in PICKLES:
         raise ModelError(f"{name} is a pickle, which can run code when opened; convert it to safetensors first.")
-    if Path(name).exists():
+    if path.suffix.lower() == ".safetensors" and (path.parent / "open_clip_config.json").is_file():
         raise ModelError(
             f"{name} is a single file; give the folder that holds open_clip_config.json and the .safetensors file."
         )
+    if path.suffix.lower() == ".safetensors":
+        return _diffusion(name, path, device)
+    if path.exists():
+        raise ModelError(
+            f"{name} is neither a folder nor a .safetensors checkpoint; give an open_clip or diffusers folder."
+        )
+    if name.startswith("hf-hub:") and _is_pipeline(repository := name.removeprefix("hf-hub:")):
+        return _diffusion(name, repository, device)
     if name.startswith("hf-hub:"):
         _refuse_code(_hub_text_config(name.removeprefix("hf-hub:")), name)
         return _from_open_clip(name, None, name, device)
@@ -74,9 +99,35 @@ def _load(name: str, device: str) -> ClipAdapter:
             )
         return _from_open_clip(architecture, pretrained, name, device)
     raise ModelError(
-        f"No model {name!r}: it is not bundled ({', '.join(BUNDLED)}), not a folder, and not an open_clip "
-        "architecture/pretrained such as ViT-B-32/laion2b_s34b_b79k."
+        f"No model {name!r}: it is not bundled ({', '.join(BUNDLED)}), not a folder or file, and not an open_clip "
+        "architecture/pretrained such as ViT-B-32/laion2b_s34b_b79k. For a model on a hub write hf-hub:owner/model."
     )
+
+
+def _is_pipeline(repository: str) -> bool:
+    """Whether a hub model is a pipeline of diffusers; asks the hub where the cache does not know."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(repository, "model_index.json"), str):
+        return True
+    try:
+        return HfApi().file_exists(repository, "model_index.json")
+    except Exception:  # whatever is wrong is said by whoever loads it
+        return False
+
+
+def _diffusion(name: str, source: Path | str, device: str) -> Adapter:
+    """A pipeline of diffusers, from disk or, where the source is a name, from the hub."""
+    from razor.adapters.diffusion import DiffusionAdapter
+    from razor.pipelines import load_pipeline
+
+    pipeline = load_pipeline(str(source), device=device, offline=isinstance(source, Path))
+    if name in BUNDLED:
+        drawn = card(name)["drawn"]
+        return DiffusionAdapter(
+            pipeline, name=name, judge=WorldJudge(), guidance=drawn["guidance"], steps=drawn["steps"]
+        )
+    return DiffusionAdapter(pipeline, name=name)
 
 
 def _from_folder(path: Path, name: str, device: str) -> ClipAdapter:

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from razor.adapters.base import Adapter
 from razor.examples import Example, Split, Task
 from razor.growth import Growth
+from razor.history import State
 
 FORMAT = "razor-recipe-1"
 _PACKAGES = ("torch", "open_clip_torch", "transformers", "diffusers", "safetensors")
@@ -14,12 +15,30 @@ _PACKAGES = ("torch", "open_clip_torch", "transformers", "diffusers", "safetenso
 
 def recipe(growth: Growth) -> dict:
     """The recipe of a run so far. It names the pictures by hash and holds none of them."""
+    return {**unedited(growth.adapter, growth.task), **edit_entry(growth)}
+
+
+def unedited(adapter: Adapter, task: Task, fingerprint: str | None = None) -> dict:
+    """The recipe of a model as it was loaded, for a task.
+
+    Args:
+        fingerprint: of the adapter, where the caller has it; large models take seconds.
+    """
     return {
         "format": FORMAT,
-        "model": model_entry(growth.adapter),
-        "task": task_entry(growth.task),
+        "model": {"family": adapter.family, "name": adapter.name, "fingerprint": fingerprint or adapter.fingerprint()},
+        "task": task_entry(task),
+        "versions": versions(),
+    }
+
+
+def edit_entry(growth: Growth, state: State | None = None) -> dict:
+    """Settings, edit set and rounds of a run so far, or as one of its states was left."""
+    edit_set = growth.edit_set if state is None else state.edit_set
+    path = growth.history.path((state or growth.history.state).number)
+    return {
         "config": growth.config.to_json(),
-        "edit_set": growth.edit_set.to_json(),
+        "edit_set": edit_set.to_json(),
         "rounds": [
             {
                 "by_hand": r.by_hand,
@@ -27,15 +46,10 @@ def recipe(growth: Growth) -> dict:
                 "accepted": r.accepted,
                 "steps": r.chosen,
             }
-            for r in growth.rounds
+            for r in (s.round for s in path)
+            if r is not None
         ],
-        "versions": versions(),
     }
-
-
-def model_entry(adapter: Adapter) -> dict[str, str]:
-    """Which model, by name and by the hash of its weights."""
-    return {"family": adapter.family, "name": adapter.name, "fingerprint": adapter.fingerprint()}
 
 
 def task_entry(task: Task) -> dict:

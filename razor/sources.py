@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from razor import words
+from razor.adapters.base import Adapter
 from razor.errors import ExampleError, InputError
 from razor.examples import Example, Split, Task, load_examples, user_task
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import AXES, parse_target
 
+BUNDLED = ("mini-sd",)  # models that draw the bundled world
 WORLD = "minicanvas"  # names the whole bundled world as a retain set
 
 
@@ -18,7 +21,14 @@ def is_target(text: str) -> bool:
 
 
 def resolve(
-    forget: str, retain: str | None = None, *, concept: str = "", labels: Sequence[str] = (), seed: int = 0
+    forget: str,
+    retain: str | None = None,
+    *,
+    concept: str = "",
+    labels: Sequence[str] = (),
+    seed: int = 0,
+    anchor: str | None = None,
+    kind: str = "object",
 ) -> tuple[Task, tuple[str, ...]]:
     """The task behind two names, and one sentence per picture that was skipped.
 
@@ -27,6 +37,7 @@ def resolve(
         retain: the same, or None / "minicanvas" for the whole bundled world.
         concept: what own forget pictures show, in words.
         labels: classes to measure against; default: the retain captions, or the bundled world's classes.
+        anchor, kind: what a model that draws puts in the place of own forget pictures' concept; see words.py.
 
     Raises:
         InputError, ExampleError: see examples.py.
@@ -43,15 +54,57 @@ def resolve(
         loaded = load_examples(forget)
         forget_examples, warnings = loaded.examples, loaded.warnings
     if whole_world:
-        return own_task(forget_examples, (), concept=concept, labels=labels, seed=seed, source=forget), warnings
+        chosen = {"concept": concept, "labels": labels, "seed": seed, "anchor": anchor_of(anchor, kind)}
+        return own_task(forget_examples, (), source=forget, **chosen), warnings
     if is_target(retain):
         target = parse_target(retain)
         kept = tuple(e for e in _world() if e.labels.get(target.axis) == target.name)
     else:
         loaded = load_examples(retain)
         kept, warnings = loaded.examples, warnings + loaded.warnings
-    task = user_task(forget_examples, kept, concept=concept, labels=labels, seed=seed)
+    task = user_task(forget_examples, kept, concept=concept, labels=labels, seed=seed, anchor=anchor_of(anchor, kind))
     return replace(task, origin={"forget": forget, "retain": retain}), warnings
+
+
+def anchor_of(anchor: str | None, kind: str) -> str:
+    """What stands in for the concept: as given, else what its kind is in general.
+
+    Raises:
+        InputError: an unknown kind.
+    """
+    if kind not in words.GENERAL:
+        raise InputError(f"{kind!r} is no kind of thing to forget; choose one of {', '.join(words.GENERAL)}.")
+    return words.GENERAL[kind] if anchor is None else anchor
+
+
+def from_words(
+    adapter: Adapter,
+    *,
+    concept: str,
+    labels: Sequence[str] = (),
+    seed: int = 0,
+    anchor: str | None = None,
+    kind: str = "object",
+) -> Task:
+    """The task behind a name alone: a class of the bundled world, or what the model itself draws of it.
+
+    Args:
+        labels: what else to keep; default: what words.suggest finds.
+
+    Raises:
+        InputError: the model draws no pictures and the name is none of the bundled world's.
+    """
+    target = words.known_target(concept)
+    if adapter.family != "diffusion":
+        if target is None:
+            raise InputError(f"{adapter.name} draws no pictures: give some of {concept!r} with --forget.")
+        return tasks.task(target)
+    if target is not None and adapter.name in BUNDLED:
+        return words.bundled_task(adapter, target, seed=seed)
+    plan = words.suggest(adapter, concept, kind, anchor)
+    if kept := tuple(label for label in labels if label.lower() != plan.concept.lower()):
+        plan = replace(plan, neighbours=kept, others=())
+    return words.task_of(adapter, plan, seed=seed)
 
 
 def own_task(
@@ -61,12 +114,14 @@ def own_task(
     concept: str,
     labels: Sequence[str] = (),
     seed: int = 0,
+    anchor: str = "",
     source: str = "own pictures",
 ) -> Task:
     """Own forget pictures, kept against own retain pictures or, when there are none, against the bundled world."""
     origin = {"forget": source, "retain": "own pictures" if retain else WORLD}
     if retain:
-        return replace(user_task(forget, retain, concept=concept, labels=labels, seed=seed), origin=origin)
+        made = user_task(forget, retain, concept=concept, labels=labels, seed=seed, anchor=anchor)
+        return replace(made, origin=origin)
     name = concept.strip().lower()
     if not name:
         raise InputError("Say what to forget: give the concept in words, such as 'red bicycle'.")
@@ -74,7 +129,8 @@ def own_task(
     if not labels and name not in (c.lower() for c in classes):
         classes = [concept.strip(), *classes]
     kept = [_relabelled(e) for e in _world() if name not in {v.lower() for v in e.labels.values()}]
-    return replace(user_task(forget, kept, concept=concept, labels=classes, seed=seed), origin=origin)
+    made = user_task(forget, kept, concept=concept, labels=classes, seed=seed, anchor=anchor)
+    return replace(made, origin=origin)
 
 
 def _keeping(task: Task, retain: str) -> Task:

@@ -16,7 +16,7 @@ Where to stop is decided on the search split, which gradients never see.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -48,12 +48,14 @@ class Goal:
     def damage(self, now: Evaluation) -> float:
         """Loss beyond the budgets, >= 0.
 
-        Retain accuracy and retrieval have the budget; neighbours and other answers about the forget pictures, counted
-        on fewer pictures, have three times it.
+        Retain accuracy, retrieval and predictions have the budget; neighbours and other answers about the forget
+        pictures, counted on fewer pictures, have three times it.
         """
         excess = self.base.retain_accuracy.value - now.retain_accuracy.value - self.budget
         assert not math.isnan(excess), "every search split has retain answers to count"
-        total = 5 * max(0.0, excess) + max(0.0, 1 - now.retrieval_stability.value - self.budget)
+        total = 5 * max(0.0, excess)
+        for stable in (now.retrieval_stability, now.prediction_stability):
+            total += max(0.0, 1 - stable.value - self.budget) if stable else 0.0
         for name in ("neighbor_accuracy", "cross_accuracy"):
             before, after = getattr(self.base, name), getattr(now, name)
             if before and after:
@@ -159,7 +161,10 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
         if goal.key(now) < goal.key(best.evaluation):
             best = StepResult(candidate, now, (), step)
         if goal.reached(now):
-            break
+            if _confirmed(adapter, bench, candidate):
+                break
+            now = evaluate(adapter, bench, candidate, "search")  # by a stricter measure
+            best = StepResult(candidate, now, (), step)
         if goal.damage(now) > held:
             s /= 2
         else:
@@ -202,7 +207,14 @@ def _one_step(adapter, bench, units, best, goal, config, first_batch, stop) -> S
             high = middle
         else:
             low = middle
+    if goal.reached(best.evaluation) and not _confirmed(adapter, bench, best.patch):
+        best = replace(best, evaluation=evaluate(adapter, bench, best.patch, "search"))  # by a stricter measure
     return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
+
+
+def _confirmed(adapter: Adapter, bench: Bench, patch: Patch) -> bool:
+    with edited(adapter, bench, patch):
+        return bench.confirm()
 
 
 def _towers(adapter: Adapter, patch: Patch, units: Sequence[Unit]) -> tuple[str, ...]:

@@ -114,9 +114,11 @@ _MLP = re.compile(r"\.(mlp|feed_forward|ff|ff_context|DenseReluDense|intermediat
 
 
 def find_attention(model: nn.Module) -> list[Attention]:
-    """Every attention module whose heads can be told apart, in the order of the model."""
+    """Every attention module whose heads can be told apart, from the input to the output."""
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    return [found for path, module in model.named_modules() for found in _describe(path, module, shapes)]
+    found = [attention for path, module in model.named_modules() for attention in _describe(path, module, shapes)]
+    # A UNet lists its middle after its way up.
+    return sorted(found, key=lambda a: ("mid_block." in a.path) + 2 * ("up_blocks." in a.path))
 
 
 def tower_of(towers: Mapping[str, str], parameter: str) -> str:
@@ -161,7 +163,8 @@ def _units_of(
     if "mlp" in kinds and mlp:
         units.append(Unit(f"{tower}.{layer}.mlp", "mlp", column=-1, slices=mlp, **place))
     if "layer" in kinds:
-        whole = tuple(Slice(n) for n in matrices)
+        unread = {f"{a.path}.{_CONTEXT[0][0]}" for a in attentions if a.columns is None}
+        whole = tuple(Slice(n) for n in matrices if n not in unread)
         units.append(Unit(f"{tower}.{layer}.layer", "layer", column=-1, slices=whole, **place))
     return units
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from tiny_pipelines import tiny_sd
 
 from razor import models
 from razor.errors import ModelError
@@ -101,8 +102,8 @@ def test_weights_may_have_another_name(folder):
 @pytest.mark.parametrize(
     "name, sentence",
     [
-        ("", "Name a model: mini-clip, a local open_clip folder, or architecture/pretrained."),
-        ("   ", "Name a model: mini-clip, a local open_clip folder, or architecture/pretrained."),
+        ("", "Name a model: mini-clip, mini-sd, a local folder, or architecture/pretrained."),
+        ("   ", "Name a model: mini-clip, mini-sd, a local folder, or architecture/pretrained."),
         ("no/such/folder", "No model 'no/such/folder': it is not bundled"),
         ("ViT-B-9000/openai", "No model 'ViT-B-9000/openai': it is not bundled"),
         ("ViT-B-32/nowhere", "ViT-B-32 has no weights named 'nowhere'; pick one of openai, "),
@@ -245,3 +246,20 @@ def test_bundled_model_loads_and_tells_a_cat_from_other_objects():
 
 def test_no_other_model_has_a_card():
     assert models.card("ViT-B-32/openai") == {}
+
+
+def test_a_diffusers_folder_is_a_model_that_draws(tmp_path):
+    tiny_sd(tmp_path / "sd")
+    adapter = models.load(str(tmp_path / "sd"), device="cpu")
+    assert adapter.family == "diffusion" and adapter.judge is None
+    assert {unit.tower for unit in adapter.units()} == {"text", "cross", "self"}
+
+
+def test_only_a_clip_can_judge_and_only_what_is_drawn(tmp_path):
+    tiny_sd(tmp_path / "sd")
+    drawing, clip = models.load(str(tmp_path / "sd"), device="cpu"), models.load("mini-clip")
+    with pytest.raises(ModelError, match="cannot judge"):
+        models.with_judge(clip, "mini-clip")
+    with pytest.raises(ModelError, match="cannot judge"):
+        models.with_judge(drawing, str(tmp_path / "sd"))
+    assert models.with_judge(drawing, "mini-clip").judge.name.startswith("mini-clip")

@@ -45,6 +45,9 @@ class Bench:
         assert split == "search"
         return self.metrics(self.model.weight[0].tolist())
 
+    def confirm(self):
+        return True
+
 
 @pytest.fixture
 def model():
@@ -65,6 +68,22 @@ def steps(model, bench, start=None, goal=None, stop=lambda: False, first_batch=0
 
 def delta(result):
     return result.patch.deltas[Slice("weight")][0].tolist()
+
+
+def test_steps_go_on_while_closer_inspection_does_not_bear_out_the_target(model):
+    class Doubting(Bench):
+        looks = 0
+
+        def confirm(self):  # the first look finds something left, and measures more strictly from then on
+            self.looks += 1
+            if self.looks == 1:
+                self.metrics = lambda w: found(0.0 if w[1] > 0.5 else 0.5)
+            return self.looks > 1
+
+    bench = Doubting(model, g_k=(0.0, 0.0), metrics=lambda w: found(0.0 if w[1] > 0.2 else 1.0))
+    result = steps(model, bench, inner_steps=8, step_size=0.1)
+    assert bench.looks == 2
+    assert delta(result)[1] > 0.5 and result.evaluation.forget_accuracy.value == 0.0
 
 
 # ---------------------------------------------------------------- one step

@@ -23,6 +23,7 @@ class Bench(Protocol):
     task: Task
     neighbours: Sequence[str]  # classes on the target's axis most likely to suffer
     beneath: Patch  # edits the model already carries when this task starts, such as earlier concepts' patches
+    slow_towers: Sequence[str]  # an edit of these takes long to evaluate, so that a first look is worth its time
 
     def scoring_terms(self, draw: int = 0) -> Terms:
         """A_f over all forget gradient examples and R over the retain ones: what phi is computed from.
@@ -48,6 +49,19 @@ class Bench(Protocol):
             keys: tower -> name of the edit made to it, where known; equal names stand for equal edits.
         """
 
+    def knows(self, base: Evaluation) -> bool:
+        """Whether the unedited model does better than guessing, so that there is something to forget.
+
+        Args:
+            base: its evaluation on the search split.
+        """
+
+    def confirm(self) -> bool:
+        """Whether closer inspection bears out that the target is met; called with the model edited.
+
+        Where it does not, what counts as forgotten is stricter from now on.
+        """
+
     def similarity(self, pixels: Tensor) -> Tensor:
         """How close the model now finds the concept to each picture, (n,) with a graph; pixels as it reads them."""
 
@@ -69,7 +83,10 @@ class Adapter(Protocol):
     family: str
     name: str  # as the person named it
     model: nn.Module
-    towers: Mapping[str, str]  # tower -> path prefix of its parameters
+    towers: Mapping[str, str]  # tower -> regular expression of its parameters' paths, see units.tower_of
+    growing: Sequence[str]  # towers growth edits by itself unless the settings say otherwise
+    batch: int  # retain examples per inner step unless the settings say otherwise
+    embeds: bool  # pictures and texts have embeddings in one space, so that they can be compared and placed
 
     def units(self, kinds: Sequence[str], towers: Sequence[str]) -> list[Unit]:
         """Everything that can be edited."""
@@ -86,5 +103,7 @@ class Adapter(Protocol):
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors (n, d)."""
 
-    def bench(self, task: Task, *, batch: int, mismatch_weight: float, seed: int, beneath: Patch = Patch()) -> Bench:
+    def bench(
+        self, task: Task, *, batch: int | None, mismatch_weight: float, seed: int, beneath: Patch = Patch()
+    ) -> Bench:
         """The task, made ready to run on this model as it is with `beneath` applied."""

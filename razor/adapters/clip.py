@@ -20,7 +20,7 @@ from razor.examples import Axis, Example, Task
 from razor.metrics import Evaluation
 from razor.patches import Patch, digest, model_lock
 from razor.replay import PrefixCache
-from razor.units import Unit, find_units
+from razor.units import Unit, find_units, tower_of
 
 T = TypeVar("T")
 
@@ -40,6 +40,9 @@ class ClipAdapter:
     """A CLIP model as the library sees it. Shared by all sessions; only Patch.applied writes to it."""
 
     family = "clip"
+    growing = ("image", "text")
+    batch = 96
+    embeds = True
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class ClipAdapter:
         name: str,
     ):
         self.model, self.preprocess, self.tokenizer, self.name = model.eval(), preprocess, tokenizer, name
-        self.towers = {"image": "visual.", "text": ""}
+        self.towers = {"image": r"visual\.", "text": ""}
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         found = {unit.tower for unit in find_units(model, self.towers)}
@@ -85,7 +88,7 @@ class ClipAdapter:
 
     def tower_of(self, parameter: str) -> str:
         """Which tower a parameter belongs to."""
-        return "image" if parameter.startswith("visual.") else "text"
+        return tower_of(self.towers, parameter)
 
     def fingerprint(self) -> str:
         """A hash of all weights: equal for equal models."""
@@ -124,11 +127,19 @@ class ClipAdapter:
         return (self.scale * v @ t.T).softmax(-1)
 
     def bench(
-        self, task: Task, *, batch: int = 192, mismatch_weight: float = 1.0, seed: int = 0, beneath: Patch = Patch()
+        self,
+        task: Task,
+        *,
+        batch: int | None = None,
+        mismatch_weight: float = 1.0,
+        seed: int = 0,
+        beneath: Patch = Patch(),
     ) -> "ClipBench":
         """The task, made ready to run on this model as it is with `beneath` applied."""
         with beneath.applied(self.model):
-            return ClipBench(self, task, batch=batch, mismatch_weight=mismatch_weight, seed=seed, beneath=beneath)
+            return ClipBench(
+                self, task, batch=batch or self.batch, mismatch_weight=mismatch_weight, seed=seed, beneath=beneath
+            )
 
 
 class _Side:
@@ -151,6 +162,8 @@ class ClipBench:
 
     Evaluate a split unedited (`edited=()`) before evaluating it edited: that is when the frozen answers are recorded.
     """
+
+    slow_towers = ("image",)
 
     def __init__(
         self, adapter: ClipAdapter, task: Task, *, batch: int, mismatch_weight: float, seed: int, beneath: Patch
@@ -286,6 +299,14 @@ class ClipBench:
     def class_embeddings(self, edited: Sequence[str], first: Mapping[str, int] | None = None) -> list[Tensor]:
         """Unit vectors (c, d) of each axis's classes, on the CPU."""
         return self._classes(edited, first or {})
+
+    def knows(self, base: Evaluation) -> bool:
+        """The unedited model recognises the concept more often than by guessing."""
+        return base.forget_accuracy.value > self.task.chance
+
+    def confirm(self) -> bool:
+        """The search metrics are the model's own answers: nothing to confirm."""
+        return True
 
     # Losses
 

@@ -3,18 +3,15 @@
 Results are written as they come, so that an interrupted run goes on where it stopped.
 """
 
-import hashlib
 import json
 import multiprocessing
-import platform
-import re
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from razor import jsonio, models
+from razor.bench.measure import code_hash, machine, peak_mib, reset_peak
 from razor.config import RazorConfig
 from razor.errors import InputError
 from razor.minicanvas.dataset import AXES, Target, parse_target, targets
@@ -39,7 +36,7 @@ def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS
         raise InputError(f"No part named {min(unknown)!r}; pick any of {', '.join(PARTS)}.")
     path.parent.mkdir(parents=True, exist_ok=True)
     results = json.loads(path.read_text()) if path.exists() else {}
-    results["machine"] = f"{platform.system()} {platform.machine()}, {multiprocessing.cpu_count()} cores"
+    results["machine"] = machine()
     results["command"] = "python -m razor bench clip"
     if "targets" in chosen:
         run_targets(results, targets, lambda: jsonio.write(path, results))
@@ -58,7 +55,7 @@ def run_targets(results: dict, names: str, save: Callable[[], None]) -> None:
 
     adapter, config = models.load("mini-clip"), RazorConfig()
     rows = results.setdefault("targets", {})
-    stamp = {"model": adapter.fingerprint(), "config": config.to_json(), "code": _code()}
+    stamp = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash()}
     if results.get("settings") != stamp:
         rows.clear()  # made by other weights, settings or code
         results["settings"] = stamp
@@ -79,13 +76,6 @@ def run_targets(results: dict, names: str, save: Callable[[], None]) -> None:
         }
         save()
         print(_row_line(target, rows[str(target)]), flush=True)
-
-
-def _code() -> str:
-    """A hash of the method's own source, so that rows of two versions are never mixed in one table."""
-    package = Path(__file__).parent.parent
-    files = sorted([*package.glob("*.py"), *package.glob("adapters/*.py"), *package.glob("minicanvas/*.py")])
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
 
 
 def summary(rows: dict[str, dict]) -> dict[str, dict[str, float]]:
@@ -171,25 +161,9 @@ def _peak(name: str) -> dict[str, float]:
     model, terms = growth.adapter.model, growth.bench.scoring_terms()
     parameters = dict(model.named_parameters())
     gradient = sum(parameters[p].numel() * 4 for p in parameters_of(growth.units)) / 2**20
-    before = _reset_peak()
+    before = reset_peak()
     _floor(model, growth.units, terms) if name == "floor" else growth.rescore()
-    return {"peak": _peak_mib() - before, "gradient": gradient}
-
-
-def _reset_peak() -> float:
-    """Start counting the peak anew (Linux); returns the resident memory now, MiB."""
-    clear = Path("/proc/self/clear_refs")
-    if not clear.exists():
-        return 0.0
-    clear.write_text("5")
-    return _peak_mib()
-
-
-def _peak_mib() -> float:
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) / 1024
+    return {"peak": peak_mib() - before, "gradient": gradient}
 
 
 def real_size() -> dict:
@@ -212,7 +186,7 @@ def _real_size() -> dict:
     cat = task(parse_target("object:cat"))
     small = user_task(cat.forget.gradient[:30], cat.retain.gradient[:60], concept="cat")
     started = time.perf_counter()
-    _reset_peak()
+    reset_peak()
     growth = Growth(adapter, small, RazorConfig(batch=16, inner_steps=4, rounds=1))
     encoded = time.perf_counter()
     growth.scores()
@@ -229,7 +203,7 @@ def _real_size() -> dict:
         "encode_seconds": encoded - started,
         "score_seconds": scored - encoded,
         "round_seconds": done - scored,
-        "peak_mib": peak or _peak_mib(),
+        "peak_mib": peak or peak_mib(),
     }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from razor import jsonio, models
-from razor.bench.clip import _peak_mib, _reset_peak
+from razor.bench.measure import peak_mib, reset_peak
 from razor.config import RazorConfig
 from razor.minicanvas.dataset import parse_target
 from razor.minicanvas.tasks import task
@@ -80,9 +80,9 @@ def _memory(growth) -> float:
             growth.now  # noqa: B018
 
     toggle(TOGGLES // 2)
-    before = _reset_peak()
+    before = reset_peak()
     toggle(TOGGLES // 2)
-    return _peak_mib() - before
+    return peak_mib() - before
 
 
 def _arithmetic(growth) -> float:

@@ -287,7 +287,7 @@ def _fit(
 ) -> float:
     """Minimise `loss` with AdamW and a cosine schedule, and leave the averaged weights in `model`.
 
-    A checkpoint is written to `work` every 250 steps and picked up again.
+    A checkpoint is written to `work` every 100 steps and picked up again.
 
     Returns:
         Seconds spent, over all the runs it took.
@@ -324,7 +324,7 @@ def _fit(
                 flush=True,
             )
             recent = []
-        if (step + 1) % 250 == 0 or step + 1 == steps:
+        if (step + 1) % 100 == 0 or step + 1 == steps:
             state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
             torch.save(state | {"step": step + 1, "seconds": time.monotonic() - started}, checkpoint)
     model.load_state_dict(average.state_dict())

@@ -1,0 +1,508 @@
+"""One forgetting task on one diffusion pipeline: losses, the cheap search metrics, and drawn pictures at the end.
+
+Predictions of the denoiser are compared at fixed points: a picture's latents, a noise and a noise level. With v_0 the
+frozen model's prediction, p a prompt, a its anchor (the prompt without the forgotten thing) and E the mean squared
+distance of v_0(p) and v_0(a), the terms are
+
+    A_f = - mean |v(p) - v_0(a)|^2 / E - mean(1 - cos(h(p), h_0(a)))    ascended; h: token states of an edited encoder
+    R   = mean |v(p) - target|^2                                        denoising, on retain pictures
+    M   = mean |v(p) - v_0(p)|^2 / E                                    on retain prompts and anchors
+
+A step search that drew pictures would take minutes, so inside it the same predictions stand in for them: what remains
+of a concept at a point is rho = <v(p) - v_0(a), v_0(p) - v_0(a)> / |v_0(p) - v_0(a)|^2, 1 in the frozen model and 0
+where it predicts as for the anchor; a retained prompt is kept where v(p) lies nearer to v_0(p) than to what v_0 says
+to any similar prompt. Pictures are drawn to confirm a round and to report.
+"""
+
+import random
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from razor import metrics
+from razor.adapters.base import GLANCE, Terms
+from razor.errors import InputError
+from razor.examples import Example, Task, evenly
+from razor.metrics import Evaluation
+from razor.patches import Patch
+
+if TYPE_CHECKING:
+    from razor.adapters.diffusion import DiffusionAdapter, Words
+
+# split -> (forget pictures, retain pictures, noise levels a forget picture, a retain picture) predictions are made at
+POINTS = {"gradient": (48, 96, 2, 2), "search": (20, 64, 2, 1)}
+LEVELS = (0.25, 0.95)  # noise levels looked at: below, the picture is settled; above, nothing of it is to be seen
+RIVALS = 3  # similar prompts a retained prediction is told from
+EVAL_BATCH = 32  # points per forward without a gradient
+SURENESS = 12.0  # steepness at the bar: a concept remaining at three quarters of it counts as 5 % still there
+DRAWN = {"forget": 24, "retain": 48}  # pictures behind reported numbers, unless a bench asks for more
+CONFIRMED = 8  # pictures drawn before a round may say that the target is met
+TOLERATED = 0.1  # share of them that may still show the concept
+TIGHTER = 0.6  # the bar falls to this share of itself where drawn pictures still show the concept
+KEPT = 24  # sets of predictions kept of edits evaluated lately
+
+
+@dataclass(frozen=True)
+class Points:
+    """Where predictions are compared."""
+
+    examples: tuple[Example, ...]  # one a point
+    noisy: Tensor  # (n, c, h, w)
+    timesteps: Tensor  # (n,)
+    target: Tensor  # (n, c, h, w): what the denoiser was trained to predict here
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, rows: Tensor) -> "Points":
+        chosen = tuple(self.examples[i] for i in rows.tolist())
+        return Points(chosen, self.noisy[rows], self.timesteps[rows], self.target[rows])
+
+
+class DiffusionBench:
+    """One task on one pipeline; the frozen model's predictions are made once.
+
+    Evaluate a split unedited before evaluating it edited: that is when the frozen answers are recorded.
+    """
+
+    slow_towers: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        adapter: "DiffusionAdapter",
+        task: Task,
+        *,
+        batch: int,
+        mismatch_weight: float,
+        seed: int,
+        beneath: Patch,
+    ):
+        self.adapter, self.task, self.batch, self.seed, self.beneath = adapter, task, batch, seed, beneath
+        self.mismatch_weight = mismatch_weight
+        self.axis = next(axis for axis in task.axes if axis.name == task.axis)
+        self.neighbours = task.neighbours
+        readable = adapter.judge is not None and adapter.judge.reads(task.axes)
+        self.judge = adapter.judge if readable else None
+        self.bar = 0.5 / max(1.0, adapter.guidance)  # of a concept that remains, guidance draws this many times as much
+        self._frozen_words: dict[str, Words] = {}
+        self._points: dict[tuple[str, str], Points] = {}
+        self._rivals: dict[tuple[str, str], Tensor] = {}  # (n, k, c, h, w): v_0 of each point's own prompt, then others
+        self._lately: OrderedDict[tuple, Tensor] = OrderedDict()
+        self.pictures: dict[str, dict[str, list[Image.Image]]] = {}  # "original" or "edited" -> side -> drawn last
+        self._seen: dict[str, list[dict[str, str]]] = {}  # side -> what the judge saw in the original pictures
+        forget, retain = self.points("forget", "gradient"), self.points("retain", "gradient")
+        self._concept = self._predicted(forget, _captions(forget))
+        self._anchor = self._predicted(forget, _anchors(forget))
+        self._kept = self._predicted(retain, _captions(retain))
+        self.effect = (self._concept - self._anchor).square().mean().item()
+        if self.effect == 0:
+            raise InputError(
+                f"Every forget caption is its own anchor, such as {forget.examples[0].caption!r}: nothing is left to "
+                f"forget. Name {task.concept!r} in the captions, or give another anchor."
+            )
+
+    # What the method asks for
+
+    def scoring_terms(self, draw: int = 0) -> Terms:
+        """A_f and R over two batches of forget points and of retain points of the gradient split.
+
+        Args:
+            draw: 0 the fixed points; any other number as many, drawn with replacement.
+        """
+        choose = self._redraw if draw else self._draw
+        forget_rows = choose(len(self._concept), 2 * self.batch, f"score/forget/{draw}" if draw else "score/forget")
+        rows = choose(len(self._kept), 2 * self.batch, f"score/{draw}" if draw else "score")
+        return {
+            "forget": lambda: self._alignment(forget_rows),
+            "retain": lambda: self._retain(rows),
+        }
+
+    def step_terms(self, step: int, edited: Sequence[str] | None = None) -> Terms:
+        """A_f and R + lambda_m * M on fresh batches of the gradient split's points."""
+        forget_rows = self._draw(len(self._concept), max(2, self.batch // 2), f"forget/{step}")
+        rows = self._draw(len(self._kept), self.batch, f"retain/{step}")
+        return {
+            "forget": lambda: self._alignment(forget_rows, edited),
+            "keep": lambda: self._retain(rows, forget_rows[: len(forget_rows) // 2], edited),
+        }
+
+    def evaluate(
+        self,
+        split: str,
+        edited: Sequence[str] | None = None,
+        first: Mapping[str, int] | None = None,
+        keys: Mapping[str, str] | None = None,
+    ) -> Evaluation:
+        """Search metrics from predictions; on "test" the same numbers counted on drawn pictures where a judge sees."""
+        edited = tuple(self.adapter.towers) if edited is None else edited
+        if split == "test" and self.judge is not None:
+            return self._pictured(edited)
+        split = "search" if split == GLANCE else split
+        retain = self.points("retain", split)
+        v_forget, v_retain = (self._now(side, split, edited, keys) for side in ("forget", "retain"))
+        concept, anchor = self._rivals_of("forget", split)[:, 0], self._rivals_of("forget", split)[:, 1]
+        left = remaining(v_forget, concept, anchor)
+        right, gap = self._right("retain", split, v_retain), self._gap(v_retain, self._rivals_of("retain", split)[:, 0])
+        near = {name: self._with_class(retain, name) for name in self.neighbours}
+        beside = torch.stack(list(near.values())).any(0) if near else torch.zeros(len(retain), dtype=torch.bool)
+        apart = self._rivals_of("forget", split)[:, 1:]
+        others = self._nearest(v_forget, apart) == 0 if apart.shape[1] > 1 else None
+        return Evaluation(
+            forget_accuracy=metrics.share(left > self.bar),
+            forget_probability=metrics.mean(still_there(left, self.bar)),
+            retain_accuracy=metrics.share(right),
+            neighbor_accuracy=metrics.share(right[beside]) if beside.any() else None,
+            cross_accuracy=metrics.share(others) if others is not None else None,
+            retrieval_stability=None,
+            prediction_stability=metrics.mean(1 - gap.clamp(max=1)),
+            association=left.mean().item(),
+            by_neighbor={name: metrics.share(right[rows]) for name, rows in near.items() if rows.any()},
+        )
+
+    def knows(self, base: Evaluation) -> bool:
+        """The unedited model draws the concept, as far as there is a judge to say so."""
+        return self.judge is None or self._still_drawn() > self.task.chance
+
+    def confirm(self) -> bool:
+        """Whether drawn pictures bear the search metrics out; where they do not, less of the concept may remain.
+
+        Call with the model edited. Draws pictures of forget prompts of the search split.
+        """
+        if self.judge is None or self._still_drawn() <= TOLERATED:
+            return True
+        self.bar *= TIGHTER
+        return False
+
+    def concept_score(self, rows: Sequence[int]) -> Tensor:
+        """Mean share of the concept that remains at a point for each of these forget pictures of the search split.
+
+        A scalar with a graph. The points do not take in every picture; one without has that of a picture near it.
+        """
+        whole, pictures = self.points("forget", "search"), len(self.task.forget.search)
+        chosen = torch.tensor([row * len(whole) // pictures for row in rows])
+        points, rivals = whole[chosen], self._rivals_of("forget", "search")[chosen]
+        v = self._predict(points, self._words(_captions(points), tuple(self.adapter.towers)))
+        concept, anchor = rivals[:, 0].to(v.device), rivals[:, 1].to(v.device)
+        return remaining(v, concept, anchor).mean()
+
+    # Pictures
+
+    def draw(self, asked: Sequence[Example]) -> list[Image.Image]:
+        """Pictures of the captions, each from the noise its source names; with the model as it is now."""
+        from razor.adapters.diffusion import seeds_for
+
+        pictures: list[Image.Image] = []
+        for start in range(0, len(asked), EVAL_BATCH):
+            part = asked[start : start + EVAL_BATCH]
+            pictures += self.adapter.draw([e.caption for e in part], seeds_for([e.source for e in part], self.seed))
+        return pictures
+
+    def _still_drawn(self) -> float:
+        """Share of a few pictures of forget prompts in which the judge sees the concept now."""
+        asked = self._to_draw("forget", "search", CONFIRMED)
+        seen = [found[self.task.axis] == self.task.concept for found in self._judged(self.draw(asked))]
+        return sum(seen) / len(seen)
+
+    def _judged(self, pictures: Sequence[Image.Image]) -> list[dict[str, str]]:
+        return self.judge(pictures, self.task.axes)
+
+    def _to_draw(self, side: str, split: str, most: int) -> list[Example]:
+        examples = getattr(getattr(self.task, side), split)
+        return [examples[i] for i in evenly(len(examples), most)]
+
+    def _pictured(self, edited: Sequence[str]) -> Evaluation:
+        """The reported numbers: what the judge sees in pictures drawn from test prompts.
+
+        UnlearnCanvas's three: unlearning accuracy (pictures of the concept that no longer show it), in-domain retain
+        accuracy (other classes of its axis) and cross-domain retain accuracy (the other axes, forget prompts included).
+        """
+        sides = {side: self._to_draw(side, "test", most) for side, most in DRAWN.items()}
+        found = {} if edited else self._seen
+        if not found:
+            drawn = {side: self.draw(asked) for side, asked in sides.items()}
+            found = {side: self._judged(pictures) for side, pictures in drawn.items()}
+            self.pictures["edited" if edited else "original"] = drawn
+            if not edited:
+                self._seen = found
+        own, concept = self.task.axis, self.task.concept
+        shown = [seen[own] == concept for seen in found["forget"]]
+        pairs = {side: list(zip(sides[side], found[side], strict=True)) for side in sides}
+        hits = lambda side, axes: [  # noqa: E731
+            seen[axis] == e.labels[axis] for e, seen in pairs[side] for axis in axes if axis in e.labels
+        ]
+        others = [axis.name for axis in self.task.axes if axis.name != own]
+        near = {
+            name: [seen[own] == name for e, seen in pairs["retain"] if e.labels.get(own) == name]
+            for name in self.neighbours
+        }
+        beside = [hit for found_hits in near.values() for hit in found_hits]
+        cross = hits("forget", others)
+        return Evaluation(
+            forget_accuracy=metrics.share(shown),
+            forget_probability=metrics.share(shown),
+            retain_accuracy=metrics.share(hits("retain", [own, *others])),
+            neighbor_accuracy=_counted(beside),
+            cross_accuracy=_counted(cross),
+            retrieval_stability=None,
+            unlearning_accuracy=metrics.share([not hit for hit in shown]),
+            in_domain_retain_accuracy=_counted(hits("retain", [own])),
+            cross_domain_retain_accuracy=_counted(hits("retain", others) + cross),
+            by_neighbor={name: metrics.share(found_hits) for name, found_hits in near.items() if found_hits},
+        )
+
+    # Losses
+
+    def _alignment(self, rows: Tensor, edited: Sequence[str] | None = None) -> Tensor:
+        """A_f at these forget points; see the module's head."""
+        points = self.points("forget", "gradient")[rows]
+        edited = tuple(self.adapter.towers) if edited is None else edited
+        words = self._words(_captions(points), edited)
+        v = self._predict(points, words)
+        loss = -(v - self._anchor[rows].to(v.device)).square().mean() / self.effect
+        if any(tower.startswith("text") for tower in edited):
+            frozen = self._frozen(_anchors(points))
+            loss = loss - token_distance(words.states, frozen.states.to(v.device), self._matched(points)).mean()
+        return loss
+
+    def _retain(self, rows: Tensor, beside: Tensor | None = None, edited: Sequence[str] | None = None) -> Tensor:
+        """R at these retain points; with `beside`, forget points, also M at both, there with the anchor as prompt."""
+        points = self.points("retain", "gradient")[rows]
+        edited = tuple(self.adapter.towers) if edited is None else edited
+        v = self._predict(points, self._words(_captions(points), edited))
+        loss = (v - points.target.to(v.device)).square().mean()
+        if beside is None or self.mismatch_weight == 0:
+            return loss
+        drift = (v - self._kept[rows].to(v.device)).square().mean()
+        anchored = self.points("forget", "gradient")[beside]
+        v_anchor = self._predict(anchored, self._words(_anchors(anchored), edited))
+        drift = drift + (v_anchor - self._anchor[beside].to(v.device)).square().mean()
+        return loss + self.mismatch_weight * drift / self.effect
+
+    # Points and predictions
+
+    def points(self, side: str, split: str) -> Points:
+        """The points of one set of a split, each with a noise and a level of its own."""
+        if (side, split) not in self._points:
+            forget_n, retain_n, *draws = POINTS["gradient" if split == "gradient" else "search"]
+            most, draws = (forget_n, draws[0]) if side == "forget" else (retain_n, draws[1])
+            examples = getattr(getattr(self.task, side), split)
+            chosen = [examples[i] for i in self._chosen(side, examples, most)]
+            repeated = tuple(e for e in chosen for _ in range(draws))
+            clean = self.adapter.latents([e.image for e in chosen]).repeat_interleave(draws, 0)
+            rng = random.Random(f"{self.seed}/{side}/{split}")
+            generator = torch.Generator().manual_seed(rng.getrandbits(40))
+            noise = torch.randn(clean.shape, generator=generator)
+            low, high = LEVELS
+            spread = [low + (high - low) * (i + 0.5) / len(repeated) for i in range(len(repeated))]
+            rng.shuffle(spread)
+            self._points[side, split] = Points(repeated, *self.adapter.noised(clean, noise, torch.tensor(spread)))
+        return self._points[side, split]
+
+    def _chosen(self, side: str, examples: Sequence[Example], most: int) -> list[int]:
+        """Evenly spread; of retain pictures a quarter or more from the neighbours, who are the first to suffer."""
+        near = [i for i, e in enumerate(examples) if e.labels.get(self.task.axis) in self.neighbours]
+        if side == "forget" or not near:
+            return evenly(len(examples), most)
+        rest = [i for i in range(len(examples)) if i not in set(near)]
+        quarter = [near[i] for i in evenly(len(near), max(most // 4, most - len(rest)))]
+        return sorted(quarter + [rest[i] for i in evenly(len(rest), most - len(quarter))])
+
+    def _rivals_of(self, side: str, split: str) -> Tensor:
+        """v_0 at every point for its own prompt, then for the prompts it is told from: (n, k, c, h, w)."""
+        if (side, split) not in self._rivals:
+            points = self.points(side, split)
+            own = _captions(points)
+            if side == "forget":
+                columns = [own, _anchors(points), *_others(_anchors(points), 1)]
+            else:
+                known = list(dict.fromkeys([*own, *_captions(self.points("forget", split))]))
+                columns = [own, *(list(column) for column in zip(*(_similar(p, known) for p in own), strict=True))]
+            found = [self._predicted(points, prompts) for prompts in columns]
+            self._rivals[side, split] = torch.stack(found, 1)
+        return self._rivals[side, split]
+
+    def _now(self, side: str, split: str, edited: Sequence[str], keys: Mapping[str, str] | None) -> Tensor:
+        """v at every point for its own prompt, as the model is now."""
+        if not edited:
+            return self._rivals_of(side, split)[:, 0]
+        place = (side, split, tuple(sorted((keys or {}).items())))
+        if not keys or place not in self._lately:
+            points = self.points(side, split)
+            found = self._predicted(points, _captions(points), edited)
+            if not keys:
+                return found
+            self._lately[place] = found
+            while len(self._lately) > KEPT:
+                self._lately.popitem(last=False)
+        return self._lately[place]
+
+    @torch.no_grad()
+    def _predicted(self, points: Points, prompts: Sequence[str], edited: Sequence[str] = ()) -> Tensor:
+        """v at the points for these prompts, on the CPU."""
+        words = self._words(prompts, edited)
+        rows = torch.arange(len(points)).split(EVAL_BATCH)
+        return torch.cat([self._predict(points[part], words[part]).cpu() for part in rows])
+
+    def _predict(self, points: Points, words: "Words") -> Tensor:
+        return self.adapter.predict(points.noisy, points.timesteps, words)
+
+    def _words(self, prompts: Sequence[str], edited: Sequence[str]) -> "Words":
+        """The prompts as the denoiser reads them now; with a graph where a text encoder is edited."""
+        if not any(tower.startswith("text") for tower in edited):
+            return self._frozen(prompts)
+        unique = list(dict.fromkeys(prompts))
+        return self.adapter.encode(unique)[torch.tensor([unique.index(p) for p in prompts])]
+
+    def _frozen(self, prompts: Sequence[str]) -> "Words":
+        """The prompts as the frozen encoders give them; each encoded once, before anything is edited."""
+        new = [p for p in dict.fromkeys(prompts) if p not in self._frozen_words]
+        if new:
+            with torch.no_grad():
+                for start in range(0, len(new), EVAL_BATCH):
+                    part = new[start : start + EVAL_BATCH]
+                    made = self.adapter.encode(part)
+                    self._frozen_words |= {p: made[i : i + 1].to(torch.device("cpu")) for i, p in enumerate(part)}
+        chosen = [self._frozen_words[p] for p in prompts]
+        pooled = None if chosen[0].pooled is None else torch.cat([w.pooled for w in chosen])
+        return replace(chosen[0], states=torch.cat([w.states for w in chosen]), pooled=pooled)
+
+    def _matched(self, points: Points) -> Tensor:
+        """For each token of a point's caption, which token of its anchor stands beside it, (n, tokens)."""
+        return torch.stack([self._match(e.caption, e.anchor) for e in points.examples])
+
+    def _match(self, prompt: str, anchor: str) -> Tensor:
+        pairs = []
+        for tokenizer, length in self.adapter.tokenizers():
+            ids = [
+                tokenizer(text, padding="max_length", max_length=length, truncation=True).input_ids
+                for text in (prompt, anchor)
+            ]
+            start = sum(map(len, pairs))
+            pairs.append([start + i for i in matched(*ids)])
+        return torch.tensor([i for part in pairs for i in part])
+
+    # Metrics
+
+    def _right(self, side: str, split: str, v: Tensor) -> Tensor:
+        """Whether each prediction lies nearest to what the frozen model says to its own prompt."""
+        return self._nearest(v, self._rivals_of(side, split)) == 0
+
+    @staticmethod
+    def _nearest(v: Tensor, rivals: Tensor) -> Tensor:
+        return (v[:, None] - rivals).square().flatten(2).sum(2).argmin(1)
+
+    def _gap(self, v: Tensor, frozen: Tensor) -> Tensor:
+        """|v - v_0|^2 as a share of what a changed prompt moves, (n,)."""
+        return (v - frozen).square().flatten(1).mean(1) / self.effect
+
+    def _with_class(self, points: Points, name: str) -> Tensor:
+        return torch.tensor([e.labels.get(self.task.axis) == name for e in points.examples])
+
+    # Drawing lots
+
+    def _draw(self, n: int, size: int, key: str) -> Tensor:
+        return torch.tensor(random.Random(f"{self.seed}/{key}").sample(range(n), min(n, size)))
+
+    def _redraw(self, n: int, size: int, key: str) -> Tensor:
+        """As many rows as `_draw`, with replacement."""
+        return torch.tensor(random.Random(f"{self.seed}/{key}").choices(range(n), k=min(n, size)))
+
+
+def _counted(hits: Sequence[bool]) -> metrics.Measure | None:
+    return metrics.share(hits) if hits else None
+
+
+def remaining(v: Tensor, concept: Tensor, anchor: Tensor) -> Tensor:
+    """rho, (n,): how far predictions still lean from the anchor's towards the concept's; 1 unedited, 0 as the anchor.
+
+    Args:
+        v, concept, anchor: (n, c, h, w) predictions at the same points.
+    """
+    lean = (concept - anchor).flatten(1)
+    return ((v - anchor).flatten(1) * lean).sum(1) / lean.square().sum(1).clamp(min=1e-12)
+
+
+def still_there(left: Tensor, bar: float) -> Tensor:
+    """How sure it is that the concept is still drawn, (n,) in 0..1: a half where what remains is at the bar.
+
+    Below the bar it falls off steeply. Above it grows evenly up to the unedited model's 1, so that every step towards
+    the bar counts; the steep curve alone is 1 to the last digit at three times the bar.
+    """
+    below = torch.sigmoid(SURENESS * (left / bar - 1))
+    above = 0.5 + 0.5 * (left - bar) / (1 - bar)
+    return torch.where(left < bar, below, above.clamp(max=1))
+
+
+def token_distance(states: Tensor, anchors: Tensor, match: Tensor) -> Tensor:
+    """mean over tokens of 1 - cos(h(p), h_0(a)), (n,).
+
+    Args:
+        states, anchors: (n, tokens or more, width).
+        match: (n, tokens): which token of the anchor stands beside each token of the prompt.
+    """
+    beside = anchors.gather(1, match[..., None].expand(-1, -1, anchors.shape[-1]).to(anchors.device))
+    return 1 - F.cosine_similarity(states[:, : match.shape[1]].float(), beside.float(), dim=-1).mean(1)
+
+
+def matched(prompt: Sequence[int], anchor: Sequence[int]) -> list[int]:
+    """For each token of a padded prompt, the position in the padded anchor it corresponds to.
+
+    Equal beginnings and equal ends (padding included) stand beside each other; what differs between them stands
+    beside the last token of the anchor's differing part, or the one before it where the anchor leaves it out.
+    """
+    assert len(prompt) == len(anchor), "both are padded to the encoder's length"
+    length = len(prompt)
+    same = next((i for i in range(length) if prompt[i] != anchor[i]), length)
+    content = [_content(ids) for ids in (prompt, anchor)]
+    tail = 0
+    while tail < min(content) - same and prompt[content[0] - 1 - tail] == anchor[content[1] - 1 - tail]:
+        tail += 1
+    stand_in = max(content[1] - tail - 1, 0)
+    shift = content[1] - content[0]
+    found = []
+    for i in range(length):
+        if i < same:
+            found.append(i)
+        elif i < content[0] - tail:
+            found.append(stand_in)
+        else:
+            found.append(min(max(i + shift, 0), length - 1))
+    return found
+
+
+def _content(ids: Sequence[int]) -> int:
+    """How many tokens there are before the padding: a run of one repeated token at the end, its first one kept."""
+    end = len(ids)
+    while end > 1 and ids[end - 1] == ids[end - 2]:
+        end -= 1
+    return end
+
+
+def _captions(points: Points) -> list[str]:
+    return [e.caption for e in points.examples]
+
+
+def _anchors(points: Points) -> list[str]:
+    return [e.anchor for e in points.examples]
+
+
+def _others(prompts: Sequence[str], count: int) -> list[list[str]]:
+    """`count` lists that give each place a prompt other than its own; fewer where all are alike."""
+    known = list(dict.fromkeys(prompts))
+    if len(known) <= count:
+        return []
+    return [[known[(known.index(p) + k) % len(known)] for p in prompts] for k in range(1, count + 1)]
+
+
+def _similar(prompt: str, known: Sequence[str]) -> list[str]:
+    """The RIVALS known prompts that share most words with this one, the prompt itself excepted."""
+    words = set(prompt.split())
+    overlap = lambda other: len(words & set(other.split())) / len(words | set(other.split()))  # noqa: E731
+    others = sorted((p for p in known if p != prompt), key=overlap, reverse=True)
+    return (others * RIVALS)[:RIVALS] if others else [""] * RIVALS

@@ -1,0 +1,266 @@
+"""python -m razor bench diffusion: forgetting on every bundled target, drawn and judged; pairs; a real-size model.
+
+Results are written as they come, so that an interrupted run goes on where it stopped.
+"""
+
+import json
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from razor import jsonio, metrics, models, words
+from razor.bench.measure import code_hash, machine, peak_mib, reset_peak
+from razor.config import RazorConfig
+from razor.errors import InputError
+from razor.examples import Split
+from razor.minicanvas import captions, tasks
+from razor.minicanvas.dataset import AXES, Target, combinations, parse_target, targets
+
+OUT = models.ASSETS / "results" / "diffusion.json"
+PARTS = ("targets", "words", "pairs", "size")
+GOALS = {"UA": ">= 99", "IRA": ">= 97", "CRA": ">= 97", "distance": "<= 1.05"}
+KEYS = {
+    "UA": "unlearning_accuracy",
+    "IRA": "in_domain_retain_accuracy",
+    "CRA": "cross_domain_retain_accuracy",
+}
+TOGETHER = 32  # pictures drawn at a time
+OTHER_SEED = 1  # the second set of pictures of the unedited model
+
+
+def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS)) -> dict:
+    """Run the parts asked for and return all results, old and new."""
+    path = out or OUT
+    chosen = [part.strip() for part in parts.split(",")]
+    if unknown := set(chosen) - set(PARTS):
+        raise InputError(f"No part named {min(unknown)!r}; pick any of {', '.join(PARTS)}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results |= {"machine": machine(), "command": "python -m razor bench diffusion"}
+    save = lambda: jsonio.write(path, results)  # noqa: E731
+    for part in ("targets", "words"):
+        if part in chosen:
+            run_targets(results, part, targets, save)
+    if "pairs" in chosen:
+        results["pairs"] = pairs()
+    if "size" in chosen:
+        results["size"] = real_size()
+    save()
+    print(report(results))
+    return results
+
+
+def run_targets(results: dict, part: str, names: str, save: Callable[[], None]) -> None:
+    """Unlearn every target with the default settings; targets already in the results are kept.
+
+    Args:
+        part: "targets" takes the bundled pictures, "words" the name alone.
+    """
+    from razor.growth import Growth
+    from razor.run import finish
+
+    adapter, config = models.load("mini-sd"), RazorConfig()
+    rows = results.setdefault(part, {})
+    stamp = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash()}
+    if results.get("settings") != stamp:
+        for old in ("targets", "words"):
+            results.get(old, {}).clear()  # made by other weights, settings or code
+        results["settings"] = stamp
+    world = None
+    for target in [parse_target(name) for name in names.split(",") if name] or targets():
+        if str(target) in rows:
+            continue
+        world = world or _world(adapter)
+        started = time.monotonic()
+        task = tasks.task(target) if part == "targets" else words.bundled_task(adapter, target)
+        made = time.monotonic() - started
+        growth = Growth(adapter, task, config)
+        for _ in growth.run():
+            pass
+        run = finish(growth)
+        rows[str(target)] = {
+            "before": run.before.to_json(),
+            "after": run.after.to_json(),
+            "distance": _distance(growth, world),
+            "rounds": len(run.rounds),
+            "reached": run.reached,
+            "units": run.recipe["edit_set"]["members"],
+            "parameters_edited": run.patch.parameters_edited,
+            "seconds": round(run.seconds["total"] + (made if part == "words" else 0), 2),
+        }
+        save()
+        print(_row_line(target, rows[str(target)]), flush=True)
+
+
+def _world(adapter) -> list[tuple[dict[str, str], Tensor]]:
+    """Every object in every style and every person as the unedited model draws them from another seed: features."""
+    from razor.adapters.diffusion import seeds_for
+    from razor.minicanvas import judge
+
+    made = []
+    for start in range(0, len(combinations()), TOGETHER):
+        part = combinations()[start : start + TOGETHER]
+        prompts = [captions.full_caption(labels) for labels in part]
+        pictures = adapter.draw(prompts, seeds_for(prompts, OTHER_SEED))
+        made += zip(part, judge.load().features(judge.to_pixels(pictures)), strict=True)
+    return made
+
+
+def _distance(growth, world) -> float:
+    """Kernel distance of edited retained pictures from unedited ones of another seed, over that of unedited ones.
+
+    The edited and the unedited pictures answer the same prompts from the same noise.
+    """
+    from razor.minicanvas import judge
+
+    task, features = growth.task, judge.load().features
+    other = torch.stack([f for labels, f in world if labels.get(task.axis) != task.concept])
+    sets = {side: features(judge.to_pixels(growth.bench.pictures[side]["retain"])) for side in ("edited", "original")}
+    distance = {side: metrics.kernel_distance(found, other) for side, found in sets.items()}
+    return round(distance["edited"] / distance["original"], 4)
+
+
+def pairs() -> dict:
+    """Seconds for eight pairs at 20 steps, and for the guided run from scoring to the compared pairs."""
+    adapter = models.load("mini-sd")
+    prompts = [captions.full_caption(labels) for labels in combinations()[:: len(combinations()) // 8][:8]]
+    adapter.draw(prompts[:1], [0], steps=2)
+    started = time.perf_counter()
+    for _ in range(2):
+        adapter.draw(prompts, range(8), steps=20)
+    return {"pairs": 8, "steps": 20, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def real_size() -> dict:
+    """Seconds and peak memory of scoring and one growth round on a randomly initialised Stable Diffusion 1.5."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return pool.apply(_real_size)
+
+
+def _real_size() -> dict:
+    import diffusers
+    import transformers
+
+    from razor.adapters.diffusion import DiffusionAdapter
+    from razor.growth import Growth
+
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    half = {"dtype": torch.float16} if device == "cuda" else {}
+    mini = models.load("mini-sd", device="cpu").pipeline
+    unet = diffusers.UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+    text = transformers.CLIPTextModel(
+        transformers.CLIPTextConfig(
+            hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
+        )
+    )
+    vae = diffusers.AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+    )
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(models.BUNDLED["mini-sd"] / "tokenizer")
+    tokenizer.model_max_length = 77
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text,
+        unet=unet,
+        tokenizer=tokenizer,
+        scheduler=diffusers.PNDMScheduler.from_config(mini.scheduler.config, prediction_type="epsilon"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).to(device, **half)
+    adapter = DiffusionAdapter(pipeline, name="Stable Diffusion 1.5, random weights", batch=4)
+    if device == "cpu":
+        adapter.side = 256
+    whole = tasks.task(parse_target("style:neon"))
+    small = {
+        side: Split(*(getattr(getattr(whole, side), split)[:4] for split in ("gradient", "search", "test")))
+        for side in ("forget", "retain")
+    }
+    started = time.perf_counter()
+    reset_peak()
+    growth = Growth(adapter, replace(whole, **small), RazorConfig(inner_steps=2, rounds=1))
+    made = time.perf_counter()
+    growth.scores()
+    scored = time.perf_counter()
+    growth.next_round()
+    done = time.perf_counter()
+    return {
+        "model": "Stable Diffusion 1.5, 982 M parameters, random weights",
+        "examples": f"{adapter.side} px, 4 forget and 4 retain pictures; 2 inner steps",
+        "device": device,
+        "units": len(growth.units),
+        "encode_seconds": made - started,
+        "score_seconds": scored - made,
+        "round_seconds": done - scored,
+        "peak_mib": torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else peak_mib(),
+    }
+
+
+def summary(rows: dict[str, dict]) -> dict[str, dict[str, float]]:
+    """Means over the targets of each kind, in points (shares of 100)."""
+    table = {}
+    for axis in AXES:
+        mine = [row for name, row in rows.items() if name.startswith(axis + ":")]
+        if mine:
+            means = {
+                f"{short} {when}": statistics.fmean(100 * row[when][key]["value"] for row in mine)
+                for short, key in KEYS.items()
+                for when in ("before", "after")
+            }
+            table[axis] = {
+                "targets": len(mine),
+                **means,
+                "worst UA": min(100 * row["after"]["unlearning_accuracy"]["value"] for row in mine),
+                "distance": statistics.fmean(row["distance"] for row in mine),
+                "seconds": statistics.fmean(row["seconds"] for row in mine),
+                "parameters": statistics.fmean(row["parameters_edited"] for row in mine),
+            }
+    return table
+
+
+def report(results: dict) -> str:
+    """The results as markdown, the goals beside them."""
+    lines: list[str] = []
+    titles = {"targets": "From pictures of the bundled world", "words": "From the name alone"}
+    for part, title in titles.items():
+        if rows := results.get(part):
+            lines += ["", f"{title}:", "", *_table(rows)]
+    if s := results.get("pairs"):
+        lines += ["", f"{s['pairs']} before and after pairs at {s['steps']} steps: {s['seconds']:.1f} s (goal <= 10)."]
+    if s := results.get("size"):
+        lines += [
+            "",
+            f"{s['model']} ({s['units']} units) on {s['device']}, {s['examples']}: points {s['encode_seconds']:.1f} s, "
+            f"score {s['score_seconds']:.1f} s, one growth round {s['round_seconds']:.1f} s, "
+            f"peak {s['peak_mib']:.0f} MiB.",
+        ]
+    return "\n".join(lines).strip()
+
+
+def _table(rows: dict[str, dict]) -> list[str]:
+    heads = ("kind (targets)", "UA before", "UA", "worst UA", "IRA before", "IRA", "CRA before", "CRA", "distance",
+             "s per run", "parameters edited")  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for axis, m in summary(rows).items():
+        lines.append(
+            f"| {axis} ({m['targets']}) | {m['UA before']:.1f} | {m['UA after']:.1f} | {m['worst UA']:.1f} | "
+            f"{m['IRA before']:.1f} | {m['IRA after']:.1f} | {m['CRA before']:.1f} | {m['CRA after']:.1f} | "
+            f"{m['distance']:.2f} | {m['seconds']:.0f} | {m['parameters']:,.0f} |"
+        )
+    goal = f"| goal | | {GOALS['UA']} | | | {GOALS['IRA']} | | {GOALS['CRA']} | {GOALS['distance']} | | |"
+    return [*lines, goal]
+
+
+def _row_line(target: Target, row: dict) -> str:
+    cells = [f"{short} {row['before'][k]['value']:.1%} -> {row['after'][k]['value']:.1%}" for short, k in KEYS.items()]
+    return f"{target!s:26} {', '.join(cells)}, distance {row['distance']}, {row['rounds']} rounds, {row['seconds']} s"

@@ -1,0 +1,70 @@
+"""Judges say what a picture shows, on the axes they know, and never the wrong way round."""
+
+import pytest
+import torch
+
+from razor.examples import Axis
+from razor.judges import ClipJudge, WorldJudge
+from razor.minicanvas import tasks
+from razor.minicanvas.dataset import draw
+
+SHOWN = [{"object": "cat", "style": "photo"}, {"object": "house", "style": "mosaic"}]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small spend their time on starting threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def world(name):
+    return next(axis for axis in tasks.axes() if axis.name == name)
+
+
+# ---------------------------------------------------------------- the bundled judge
+
+
+def test_the_judge_reads_the_bundled_axes_and_parts_of_them_only():
+    judge = WorldJudge()
+    assert judge.reads(tasks.axes()) and judge.reads([world("style")])
+    assert judge.reads([Axis("object", {"cat": ("a cat",)})])
+    assert not judge.reads([Axis("object", {"cat": ("a cat",), "unicorn": ("a unicorn",)})])
+    assert not judge.reads([world("object"), Axis("label", {"cat": ("a cat",)})])
+
+
+def test_the_judge_names_what_is_drawn_on_the_axes_asked_for():
+    seen = WorldJudge()([draw(labels, "judge", 3) for labels in SHOWN], tasks.axes())
+    assert [{axis: found[axis] for axis in ("object", "style")} for found in seen] == SHOWN
+    assert [found["identity"] for found in seen] == ["none", "none"]
+    only = WorldJudge()([draw(SHOWN[0], "judge", 3)], [world("style")])
+    assert only == [{"style": "photo"}]
+
+
+def test_a_portrait_shows_no_object():
+    name = world("identity").classes[0]
+    (found,) = WorldJudge()([draw({"identity": name}, "judge", 3)], tasks.axes())
+    assert found["identity"] == name and found["object"] == "none"
+
+
+def test_no_pictures_give_no_answers(trained):
+    assert WorldJudge()([], tasks.axes()) == [] == ClipJudge(trained)([], tasks.axes())
+
+
+# ---------------------------------------------------------------- CLIP as a stand-in
+
+
+def test_clip_gives_each_picture_its_most_similar_class_on_every_axis(trained, task):
+    judge, examples = ClipJudge(trained), (*task.retain.test[:8], *task.forget.test[:2])
+    assert judge.reads(task.axes)
+    found = judge([e.image for e in examples], task.axes)
+    assert found == [dict(e.labels) for e in examples]  # it was trained to tell them apart
+    for axis in task.axes:
+        best = trained.classify([e.image for e in examples], axis).argmax(1).tolist()
+        assert [seen[axis.name] for seen in found] == [axis.classes[i] for i in best]
+
+
+def test_clip_is_named_as_a_stand_in(trained):
+    assert ClipJudge(trained).name == "tiny (CLIP similarity, a stand-in for a judge)"
