@@ -15,6 +15,7 @@ from components import (
     glossary,
     guide,
     model_panel,
+    picture_panel,
     stack_panel,
     theme,
     trust_panel,
@@ -63,6 +64,7 @@ def place(model: str) -> Page:
                 model_widgets = model_panel.build(model)
             with gr.Column(scale=5, min_width=520):
                 gallery = examples_panel.gallery()
+                words = examples_panel.build_words()
                 own = examples_panel.build_own()
         with gr.Tab("2  Map & edit", id="edit"):
             edit = edit_panel.build()
@@ -70,8 +72,9 @@ def place(model: str) -> Page:
             drift, stack = drift_panel.build(), stack_panel.build()
         with gr.Tab("3  Compare", id="compare"):
             compare = compare_panel.build()
+            pictures = picture_panel.build()
     examples = examples_panel.ExamplesPanel(target, story, stop, status, *offer, gallery, *own)
-    return Page(header, tabs, guided, model_widgets, examples, edit, trust, why, drift, stack, compare)
+    return Page(header, tabs, guided, model_widgets, examples, words, edit, trust, why, drift, stack, compare, pictures)
 
 
 def _only(model: str) -> Callable[[str], ClipAdapter]:

@@ -28,6 +28,7 @@ class ComparePanel:
 
     left: gr.Dropdown
     right: gr.Dropdown
+    answers: gr.Column  # what a CLIP answers; a model that draws has picture_panel.py instead
     cards: gr.HTML
     tiles: gr.HTML
     refresh: gr.Button
@@ -46,20 +47,21 @@ def build() -> ComparePanel:
         refresh = gr.Button("Compare suggested pictures", elem_id="compare", min_width=240)
     status = gr.HTML(apply_default_css=False, elem_id="compare-status")
     tiles = gr.HTML(apply_default_css=False, elem_id="compare-tiles")
-    shown = cards("compare-cards", nothing())
-    with gr.Accordion("Ask about your own pictures", open=True, elem_id="ask-own"), gr.Row():
-        with gr.Column(scale=2, min_width=280):
-            files = gr.File(file_count="multiple", file_types=["image"], label="Pictures", elem_id="ask-files")
-        with gr.Column(scale=3, min_width=320):
-            labels = gr.Textbox(
-                label="Labels",
-                placeholder="cat, dog, rabbit",
-                info="Comma-separated; empty uses the classes of the task",
-                elem_id="ask-labels",
-            )
-            ask = gr.Button("Compare these", elem_id="ask")
-    own = cards("own-cards", visible=False)
-    return ComparePanel(left, right, shown, tiles, refresh, status, files, labels, ask, own)
+    with gr.Column(elem_id="answers") as answers:
+        shown = cards("compare-cards", nothing())
+        with gr.Accordion("Ask about your own pictures", open=True, elem_id="ask-own"), gr.Row():
+            with gr.Column(scale=2, min_width=280):
+                files = gr.File(file_count="multiple", file_types=["image"], label="Pictures", elem_id="ask-files")
+            with gr.Column(scale=3, min_width=320):
+                labels = gr.Textbox(
+                    label="Labels",
+                    placeholder="cat, dog, rabbit",
+                    info="Comma-separated; empty uses the classes of the task",
+                    elem_id="ask-labels",
+                )
+                ask = gr.Button("Compare these", elem_id="ask")
+        own = cards("own-cards", visible=False)
+    return ComparePanel(left, right, answers, shown, tiles, refresh, status, files, labels, ask, own)
 
 
 # Sides ---------------------------------------------------------------------------------------------------------------
@@ -68,6 +70,11 @@ def build() -> ComparePanel:
 def branch_of(side: str) -> str | None:
     """The branch a side shows; None for the original and the edit as it stands."""
     return side.removeprefix(_BRANCH) if side.startswith(_BRANCH) else None
+
+
+def side_of(branch: str) -> str:
+    """The side that shows a branch."""
+    return _BRANCH + branch
 
 
 def side_name(side: str) -> str:

@@ -14,6 +14,7 @@ import gradio as gr
 from components import compare_panel, edit_panel, examples_panel, guide, model_panel, reading
 from components.drift_panel import DriftPanel
 from components.head_map import map_value, picked_value
+from components.picture_panel import PicturePanel
 from components.session import Session, Sessions
 from components.stack_panel import StackPanel
 from components.theme import status_html
@@ -42,12 +43,14 @@ class Page:
     guide: guide.Guide
     model: model_panel.ModelPanel
     examples: examples_panel.ExamplesPanel
+    words: examples_panel.WordsPanel
     edit: edit_panel.EditPanel
     trust: TrustPanel
     why: WhyPanel
     drift: DriftPanel
     stack: StackPanel
     compare: compare_panel.ComparePanel
+    pictures: PicturePanel
 
 
 def handler(status: Callable[[Page], gr.HTML]):
@@ -108,13 +111,14 @@ class Desk:
 
     def start(self, session: Session, settings) -> Growth:
         """The session's growth under these settings, made when there is none."""
-        config = edit_panel.config_from(*settings)
+        adapter = self.load(session.model)
+        config = edit_panel.fitting(edit_panel.config_from(*settings), adapter)
         session.settle(config)
         if (growth := session.growth) is None:
             epoch, task = session.epoch, self.task_of(session)
             below = session.stack.below(task.concept)
             others = [c.task for c in session.stack.concepts if c.name != task.concept and c.on]
-            growth = Growth(self.load(session.model), set_aside(task, others), config, beneath=below.patch)
+            growth = Growth(adapter, set_aside(task, others), config, beneath=below.patch)
             if session.epoch != epoch:
                 raise InputError("Another target or model was chosen meanwhile; press the button again.")
             session.growth, session.grown_on = growth, below.active
@@ -136,14 +140,19 @@ class Desk:
         growth = session.growth
         if side == compare_panel.ORIGINAL:
             return Patch()
+        others = self.others(session)
         if growth is None:
-            return session.stack.patch
-        concept, stack = growth.task.concept, session.stack
-        others = (stack.drop(concept) if concept in stack.names else stack).patch
+            return others
         if (branch := compare_panel.branch_of(side)) is None:
             return others + growth.patch
         state = growth.history.states[growth.history.branches[branch]]
         return others + growth.patch_of(state.edit_set, state)
+
+    def others(self, session: Session) -> Patch:
+        """The edits of the stack's concepts, but for the one being grown."""
+        growth, stack = session.growth, session.stack
+        own = growth is not None and growth.task.concept in stack.names
+        return (stack.drop(growth.task.concept) if own else stack).patch
 
     def sides(self, session: Session) -> tuple[tuple[str, str], list[Patch]]:
         """The two sides of the comparison and their edits."""
@@ -154,6 +163,18 @@ class Desk:
         """The suggested pictures on both sides of the comparison."""
         chosen, patches = self.sides(session)
         return compare_panel.suggested(growth, patches, chosen, session.found)
+
+    def answers(self, session: Session, growth: Growth) -> dict:
+        """The comparison of the edit as it stands, on screens 2 and 3; a model that draws is too slow to be asked."""
+        if growth.adapter.family == "diffusion":
+            return {}
+        shown = self.compared(session, growth)
+        small = gr.update(value=compare_panel.preview(shown), visible=bool(growth.patch.deltas))
+        return {self.page.edit.preview: small, self.page.compare.cards: shown}
+
+    def staleness(self, session: Session) -> dict:
+        """Whether drawn pictures on screen 3 are of the edit as it stands; see Drawing."""
+        return {}
 
     # Drawing
 
@@ -181,6 +202,7 @@ class Desk:
             panel.price: reading.constraints_html(growth),
             panel.strength: growth.edit_set.strength,
             **self.unit_shown(session),
+            **self.staleness(session),
         }
 
     def picked(self, session: Session) -> dict:
@@ -225,6 +247,7 @@ class Desk:
             panel.status: status_html("Press Score to see which heads matter."),
             **self.unit_shown(session),
             **self.uncompared(),
+            **self.page.pictures.blank(),
             **self.unexplained(),
         }
 

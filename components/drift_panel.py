@@ -25,6 +25,7 @@ VERDICTS = {  # verdict -> colour and symbol
 class DriftPanel:
     """The widgets this panel owns."""
 
+    box: gr.Accordion
     run: gr.Button
     auto: gr.Checkbox
     status: gr.HTML
@@ -41,7 +42,7 @@ class DriftPanel:
 
 
 def build() -> DriftPanel:
-    with gr.Accordion("What moved?", open=False, elem_id="drift"):
+    with gr.Accordion("What moved?", open=False, elem_id="drift") as box:
         with gr.Row(elem_classes="actions"):
             run = gr.Button("Show what moved", elem_id="drift-run", min_width=180)
             auto = gr.Checkbox(False, label="After every change", elem_id="drift-auto", min_width=180)
@@ -51,7 +52,7 @@ def build() -> DriftPanel:
                 view = chart("drift-chart", "Show what moved to see pictures and words before and after the edit.")
             with gr.Column(scale=1, min_width=256):
                 picked = cards("drift-picked", visible=False)
-    return DriftPanel(run, auto, status, view, picked)
+    return DriftPanel(box, run, auto, status, view, picked)
 
 
 def drift_value(growth: Growth, found: Drift) -> dict:

@@ -1,7 +1,7 @@
 """The map-and-edit panel: settings, actions, map, timeline, and the values that draw them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import gradio as gr
 
@@ -11,6 +11,7 @@ from components.chart import chart, chart_value, literal, marked_value
 from components.compare_panel import branch_of
 from components.head_map import UnitState, head_map, map_value, score_domain
 from components.timeline import timeline, timeline_value
+from razor.adapters.base import Adapter
 from razor.config import RazorConfig
 from razor.edit_set import MAX_STRENGTH
 from razor.growth import Growth
@@ -18,7 +19,24 @@ from razor.history import State
 from razor.metrics import Evaluation
 from razor.scoring import UnitScore, ranked, threshold
 
-TOWER_TITLES = {"image": "Image tower", "text": "Text tower"}
+TOWER_TITLES = {
+    "image": "Image tower",
+    "text": "Text encoder",
+    "text2": "Second text encoder",
+    "text3": "Third text encoder",
+    "cross": "Cross-attention: where the denoiser reads the words",
+    "context": "Text stream of the denoiser",
+    "self": "The denoiser's own attention",
+}
+MARKS = {  # tower -> its symbol and colour on the scatter
+    "image": ("circle", "neighbour"),
+    "text": ("diamond", "edited"),
+    "text2": ("diamond-open", "edited"),
+    "text3": ("diamond-wide", "edited"),
+    "cross": ("circle", "retain"),
+    "context": ("circle", "retain"),
+    "self": ("square", "original"),
+}
 KINDS = {"heads": "head", "MLPs": "mlp", "whole layers": "layer"}
 HEADERS = ["rank", "unit", "phi", "pressure", "separation", "forget / retain", "state"]
 CURVE_POINTS = 60  # points of the iso-phi curve
@@ -155,7 +173,9 @@ def _growth_settings() -> dict:
         step_size = gr.Slider(0.002, 0.1, d.step_size, step=0.002, label="Step size", info="Relative to the weights")
         inner = gr.Slider(1, 32, d.inner_steps, step=1, label="Steps per round", info="1 is the paper's single step")
         budget = gr.Slider(0, 0.1, d.retain_budget, step=0.005, label="Retain budget", info="Accuracy that may be lost")
-        towers = gr.CheckboxGroup(["image", "text"], value=list(d.towers), label="Towers growth may edit")
+        towers = gr.CheckboxGroup(
+            _tower_choices(("image", "text")), value=["image", "text"], label="Towers growth may edit", elem_id="towers"
+        )
         kinds = gr.CheckboxGroup([*KINDS], value=["heads"], label="Units growth may take")
     return {
         "rounds": rounds,
@@ -166,6 +186,20 @@ def _growth_settings() -> dict:
         "towers": towers,
         "kinds": kinds,
     }
+
+
+def towers_for(adapter: Adapter) -> dict:
+    """The choice of towers for a model: all it has, those growth edits by itself ticked."""
+    return gr.update(choices=_tower_choices(adapter.towers), value=list(adapter.growing))
+
+
+def fitting(config: RazorConfig, adapter: Adapter) -> RazorConfig:
+    """The settings without towers this model lacks: the page keeps its ticks when another model is loaded."""
+    return replace(config, towers=tuple(t for t in config.towers or () if t in adapter.towers) or None)
+
+
+def _tower_choices(towers: Iterable[str]) -> list[tuple[str, str]]:
+    return [(TOWER_TITLES.get(tower, tower), tower) for tower in towers]
 
 
 def config_from(alpha, tau, rho, rounds, step_size, inner_steps, budget, towers, kinds) -> RazorConfig:
@@ -287,7 +321,8 @@ def scatter_of(growth: Growth) -> dict:
     scores = growth.shown_scores()
     level = threshold(growth.candidates(scores), growth.config.tau)
     above = sum(s.phi > level for s in growth.candidates(scores))
-    traces = [_points(scores, tower, symbol) for tower, symbol in zip(TOWER_TITLES, ("circle", "diamond"), strict=True)]
+    towers = dict.fromkeys(s.unit.tower for s in scores)
+    traces = [_points(scores, tower) for tower in towers]
     curve = iso_phi(level, growth.config.alpha, [s.pressure for s in scores])
     line = {"type": "scatter", "mode": "lines", "name": f"phi at tau = {level:.2g}", "hoverinfo": "skip"}
     traces.append(line | {"x": curve[0], "y": curve[1], "line": {"color": "token:soft", "dash": "dash", "width": 1.5}})
@@ -328,7 +363,8 @@ def marked_of(growth: Growth) -> dict:
     return marked_value(growth.edit_set.members)
 
 
-def _points(scores: Sequence[UnitScore], tower: str, symbol: str) -> dict:
+def _points(scores: Sequence[UnitScore], tower: str) -> dict:
+    symbol, colour = MARKS.get(tower, MARKS["image"])
     mine = [s for s in scores if s.unit.tower == tower]
     return {
         "type": "scatter",
@@ -339,7 +375,7 @@ def _points(scores: Sequence[UnitScore], tower: str, symbol: str) -> dict:
         "customdata": [s.unit.name for s in mine],
         "text": [f"{literal(s.unit.name)}<br>phi {s.phi:.3g}, rank {s.rank}" for s in mine],
         "hovertemplate": "%{text}<extra></extra>",
-        "marker": {"symbol": symbol, "size": 9, "color": "token:edited" if tower == "text" else "token:neighbour"},
+        "marker": {"symbol": symbol, "size": 9, "color": f"token:{colour}"},
     }
 
 

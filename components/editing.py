@@ -295,15 +295,11 @@ class Editing(Desk):
         said = reading.estimate_html(growth, before, now) if changed or growth.by_hand else ""
         session.found["estimate"] = revision, said
         yield {**self.drawn(session, growth), self.page.edit.estimate: said}
-        shown = self.compared(session, growth)
+        shown = self.answers(session, growth)
         if session.growth is not growth or session.revision != revision:
             yield self.current(session)
             return
-        yield {
-            self.page.edit.preview: gr.update(value=compare_panel.preview(shown), visible=bool(growth.patch.deltas)),
-            self.page.compare.cards: shown,
-            self.page.compare.tiles: reading.tiles_of(growth, session.tested),
-        }
+        yield {**shown, self.page.compare.tiles: reading.tiles_of(growth, session.tested)}
         self.sessions.save(session)
         growth.prepare_look()
 

@@ -9,11 +9,25 @@ import gradio as gr
 
 from components.cards import cards, cards_value, image_url
 from razor.errors import ExampleError
-from razor.examples import Example, Loaded, Split, collect, load_examples, read_table, shared_pictures
+from razor.examples import Example, Loaded, Split, Task, collect, load_examples, read_table, shared_pictures
 from razor.minicanvas.dataset import AXES, Target, neighbours, parse_target, slug, targets
 from razor.minicanvas.tasks import example
 
 SHOWN = 9  # pictures of each set in the gallery; one row on a wide page
+
+
+@dataclass(frozen=True)
+class WordsPanel:
+    """The widgets of forgetting from words alone; shown for models that draw."""
+
+    box: gr.Accordion
+    concept: gr.Textbox
+    kind: gr.Dropdown
+    anchor: gr.Textbox
+    keep: gr.Textbox
+    suggest: gr.Button
+    use: gr.Button
+    stop: gr.Button
 
 
 @dataclass(frozen=True)
@@ -116,6 +130,40 @@ def build_own() -> tuple:
     return forget, retain, concept, labels, captions, use, back
 
 
+def build_words(visible: bool = False) -> WordsPanel:
+    """A name is enough: the model draws what it knows of it, and of what must stay."""
+    with gr.Accordion("Forget from words alone", open=False, visible=visible, elem_id="words") as box:
+        gr.Markdown(
+            "Name it; the model draws the pictures to work with, of the concept and of what must stay, and says so. "
+            "The suggested neighbours are the names its text encoder finds most alike; edit them as you like."
+        )
+        with gr.Row():
+            concept = gr.Textbox(label="Forget", placeholder="neon", elem_id="words-concept")
+            kind = gr.Dropdown(
+                [("An object or an animal", "object"), ("A style or an artist", "style"), ("A person", "person")],
+                value="object",
+                label="It is",
+                elem_id="words-kind",
+            )
+            anchor = gr.Textbox(
+                label="Draw instead",
+                placeholder="something",
+                info="Empty leaves it out",
+                elem_id="words-anchor",
+            )
+        keep = gr.Textbox(
+            label="Keep",
+            placeholder="Suggested when empty",
+            info="Names, separated by commas; the first to suffer come first",
+            elem_id="words-keep",
+        )
+        with gr.Row():
+            suggest = gr.Button("Suggest neighbours", size="md", elem_id="words-suggest")
+            use = gr.Button("Draw pictures and use them", variant="secondary", elem_id="words-use")
+            stop = gr.Button("Stop drawing", size="md", elem_id="words-stop")
+    return WordsPanel(box, concept, kind, anchor, keep, suggest, use, stop)
+
+
 def story_label(target: str) -> str:
     """The primary button's words."""
     return f"Forget {parse_target(target).name} and compare"
@@ -149,6 +197,21 @@ def own_gallery(forget: Sequence[Example], retain: Sequence[Example], split: Spl
             ("Retain set", "retain", note, retain[:SHOWN]),
         ],
         f"{len(forget)} pictures to forget, cut into three sets that share none.",
+    )
+
+
+def drawn_gallery(task: Task, model: str) -> dict:
+    """The sets a model drew for a name, and what in them it takes the likeliest neighbours to be."""
+    near = [e for e in task.retain.all() if e.labels.get(task.axis) in task.neighbours]
+    rest = [e for e in task.retain.all() if e.labels.get(task.axis) not in task.neighbours]
+    own = f"drawn by {model} from the name alone"
+    return gallery_value(
+        [
+            ("Forget set", "forget", own, task.forget.all()[:SHOWN]),
+            ("Nearest neighbours", "neighbour", ", ".join(task.neighbours), near[:SHOWN]),
+            ("Retain set", "retain", own.replace("the name alone", "prompts of other things"), rest[:SHOWN]),
+        ],
+        f"{len(task.forget.all())} pictures of {task.concept}, {len(task.retain.all())} to keep, all drawn by {model}.",
     )
 
 

@@ -11,12 +11,15 @@ from components.cards import cards_value
 from components.chart import picked_key
 from components.desk import Desk, handler, on_event
 from components.session import Session
-from components.theme import pictures_html, status_html
+from components.theme import finding_html, pictures_html, status_html
 from razor import trust
+from razor.adapters.diffusion import seeds_for
 from razor.attention import attention
 from razor.attribution import explain_head, head_gates, pixel_attribution
+from razor.cross_attention import before_after
 from razor.drift import drift
 from razor.errors import InputError, ModelError
+from razor.examples import Example
 from razor.patches import Patch
 from razor.step import edited
 
@@ -124,6 +127,10 @@ class Insight(Desk):
         unit = growth.every[session.focus]
         yield {panel.explain_status: status_html(f"Switching {unit.name} off and on", "busy")}
         card = explain_head(growth.adapter, growth.bench, unit)  # what the head does before anything is edited
+        if growth.adapter.family == "diffusion":
+            yield {panel.card: why_panel.card_html(growth, card, [], growth.task) + self._words(growth, unit),
+                   panel.explain_status: ""}  # fmt: skip
+            return
         with edited(growth.adapter, growth.bench, Patch()):
             looks, pictures, note = self._attention(growth, unit, card)
         if session.growth is not growth:
@@ -137,7 +144,7 @@ class Insight(Desk):
         """The head's attention in a prompt as bars, or over a few pictures as overlays; a note where it has none."""
         task = growth.task
         try:
-            if unit.kind != "head":
+            if unit.kind != "head" or not growth.adapter.embeds:
                 return [], "", ""
             if unit.tower == "text":
                 prompt = next(iter(next(a for a in task.axes if a.name == task.axis).prompts[task.concept]))
@@ -154,6 +161,20 @@ class Insight(Desk):
         except ModelError as error:
             return [], "", str(error)
 
+    @staticmethod
+    def _words(growth, unit=None, example: Example | None = None) -> str:
+        """Where the words of a prompt go, before and after: through one head, or through all of them."""
+        if unit is not None and (unit.kind != "head" or unit.tower.startswith("text")):
+            return ""
+        example = example or growth.task.forget.search[0]
+        seed = seeds_for([example.source], growth.config.seed)[0]
+        try:
+            with edited(growth.adapter, growth.bench, Patch()):
+                before, after = before_after(growth.adapter, growth.patch, example.caption, seed, unit=unit)
+        except ModelError as error:
+            return finding_html(str(error))
+        return why_panel.words_html(before, after, unit.name if unit else "the denoiser, all heads together,")
+
     @handler(lambda page: page.why.look_status)
     def look(self, session: Session, choice: str | None, method: str) -> Iterator[dict]:
         """Which pixels speak for the concept in one picture, before and after."""
@@ -161,6 +182,10 @@ class Insight(Desk):
         example = why_panel.example_of(growth.task, choice or "forget/0")
         if example is None:
             raise InputError("Choose one of the pictures in the list.")
+        if not growth.adapter.embeds:
+            yield {panel.look_status: status_html("Drawing the prompt and watching where its words go", "busy")}
+            yield {panel.pixels: self._words(growth, example=example), panel.look_status: ""}
+            return
         yield {panel.look_status: status_html("Following the similarity back to the pixels", "busy")}
         found = pixel_attribution(
             growth.adapter, growth.bench, example.image, patch=growth.patch,
@@ -177,6 +202,8 @@ class Insight(Desk):
     def move(self, session: Session) -> Iterator[dict]:
         """Where pictures and words lie before and after the edit."""
         growth, panel = self._scored(session), self.page.drift
+        if not growth.adapter.embeds:
+            raise InputError(f"{growth.adapter.name} has no embeddings to place; compare its pictures on screen 3.")
         yield {panel.status: status_html("Placing pictures and words", "busy")}
         found = drift(growth.adapter, growth.bench, growth.patch)
         if session.growth is not growth:

@@ -7,7 +7,15 @@ import gradio as gr
 
 from components.theme import model_card_html
 from razor.models import BUNDLED, card
+from razor.pipelines import card_of
 
+TOWER_NAMES = {
+    "text2": "second text encoder",
+    "text3": "third text encoder",
+    "cross": "cross-attention",
+    "context": "text stream",
+    "self": "picture attention",
+}
 PLURALS = {"object": "objects", "style": "styles", "identity": "people"}
 
 
@@ -27,7 +35,7 @@ def build(model: str = "mini-clip") -> ModelPanel:
             value=model,
             allow_custom_value=True,
             label="Model",
-            info="Bundled, a local open_clip folder, or architecture/pretrained",
+            info="Bundled, a local open_clip or diffusers folder, architecture/pretrained, or hf-hub:owner/model",
             elem_id="model-name",
         )
         load = gr.Button("Load model", size="sm", elem_id="load-model")
@@ -38,17 +46,21 @@ def build(model: str = "mini-clip") -> ModelPanel:
 
 def bundled_card(name: str, known: Mapping) -> str:
     """What the card file says, shown before any weight is read."""
-    accuracy = known.get("zero_shot_accuracy", {})
+    draws = "judged_accuracy" in known
+    family = "Stable Diffusion (UNet)" if draws else "CLIP"
+    accuracy = known.get("judged_accuracy") or known.get("zero_shot_accuracy", {})
+    counted = "drawn pictures, by an independent judge" if draws else "held-out pictures"
     facts = [
-        ("Family", "CLIP, trained from scratch for this app"),
+        ("Family", f"{family}, trained from scratch for this app"),
         ("Size", f"{known.get('parameters', 0) / 1e6:.1f} M"),
     ]
     facts += [
-        (f"Knows {PLURALS.get(axis, axis)}", f"{a['value']:.1%} of {a['n']} held-out pictures")
+        (f"{'Draws' if draws else 'Knows'} {PLURALS.get(axis, axis)}", f"{a['value']:.1%} of {a['n']} {counted}")
         for axis, a in accuracy.items()
     ]
     facts += [("Licence", str(known.get("license", "unknown"))), ("Memory", "well under 1 GB; runs on a laptop")]
-    return model_card_html(name, facts, "A small CLIP that knows a drawn world of objects, styles and people.")
+    what = "A small Stable Diffusion that draws" if draws else "A small CLIP that knows"
+    return model_card_html(name, facts, f"{what} a world of objects, styles and people.")
 
 
 def loaded_card(name: str, facts: Mapping[str, str]) -> str:
@@ -60,13 +72,17 @@ def describe(adapter) -> dict[str, str]:
     """Facts of a loaded model, in words."""
     size = sum(p.numel() for p in adapter.model.parameters())
     heads = adapter.units(("head",))
+    kind = {"Family": "CLIP (open_clip)"}
+    if adapter.family == "diffusion":
+        known = card_of(adapter.pipeline)
+        kind = {"Family": known["family"], "Predicts": known["prediction"], "Pictures": known["size"]}
     towers = []
     for tower in adapter.towers:
         mine = [unit for unit in heads if unit.tower == tower]
-        towers.append(f"{tower}: {len({u.layer for u in mine})} layers, {len(mine)} heads")
+        towers.append(f"{TOWER_NAMES.get(tower, tower)}: {len({u.layer for u in mine})} layers, {len(mine)} heads")
     precision = str(next(adapter.model.parameters()).dtype).removeprefix("torch.")
     return {
-        "Family": "CLIP (open_clip)",
+        **kind,
         "Size": f"{size / 1e6:.1f} M parameters, {precision}",
         "Towers": "; ".join(towers),
         "Device": str(adapter.device),

@@ -6,6 +6,7 @@ from html import escape
 from components.compare_panel import ORIGINAL, branch_of
 from components.glossary import term
 from components.theme import capital, status_html, tile_html, tiles_html
+from components.wording import wording
 from razor.edit_set import EditSet, describe_changes
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
@@ -37,11 +38,12 @@ def map_finding(scores: Sequence[UnitScore], growth: Growth) -> str:
             f"{above} of the {len(open_units)} units open to growth stand above tau."
         )
     now = growth.known_evaluation(growth.edit_set)
-    reached = f"{growth.task.concept} is recognised in {now.forget_accuracy.value:.0%}" if now else "estimating"
+    words = wording(growth)
+    reached = f"{growth.task.concept} is {words.seen} {now.forget_accuracy.value:.0%}" if now else "estimating"
     lost = f", retained answers changed by {change(growth.base, now, 'retain_accuracy'):+.1f} points" if now else ""
     cost = f"{lost} from the unedited model" if now else ""
     said = f"{_edited_text(growth)}. "
-    return f"{said}Of the search pictures, {reached}{cost}." if now else f"{said}Estimating what that does."
+    return f"{said}Of the {words.search}, {reached}{cost}." if now else f"{said}Estimating what that does."
 
 
 def _edited_text(growth: Growth) -> str:
@@ -72,8 +74,9 @@ def timeline_finding(growth: Growth) -> str:
 
 def start_text(growth: Growth) -> str:
     """What the unedited model knows."""
-    known = f"{growth.base.forget_accuracy.value:.0%} of the search pictures"
-    return f"{capital(growth.task.concept)} is recognised in {known} before any edit."
+    words = wording(growth)
+    known = f"{growth.base.forget_accuracy.value:.0%} of the {words.search}"
+    return f"{capital(growth.task.concept)} is {words.seen} {known} before any edit."
 
 
 def round_text(growth: Growth) -> str:
@@ -123,24 +126,24 @@ def estimate_html(
     Args:
         look: a first look at some of the pictures, shown while `after` is None.
     """
-    state, edit_set = growth.history.position.state, growth.edit_set
+    state, edit_set, search = growth.history.position.state, growth.edit_set, wording(growth).search
     same = before is not None and before[0] == state
     done = describe_changes(before[1] if same else growth.history.state.edit_set, edit_set) or "The edit as it stands"
     if after is None and look is not None:
         seen = f"forget {look.forget_accuracy.value:.0%}, retain {look.retain_accuracy.value:.1%}".replace("%", " %")
         n = f"n = {look.forget_accuracy.n} and {look.retain_accuracy.n}"
-        return status_html(f"{capital(done)}: at a first look {seen} ({n}); estimating on all search pictures", "busy")
+        return status_html(f"{capital(done)}: at a first look {seen} ({n}); estimating on all {search}", "busy")
     if after is None:
-        return status_html(f"{capital(done)}: estimating on the search pictures", "busy")
+        return status_html(f"{capital(done)}: estimating on the {search}", "busy")
     start = before[2] if before is not None else growth.history.state.evaluation
     n = f"n = {after.forget_accuracy.n} and {after.retain_accuracy.n}"
-    said = f"{capital(done)}: {estimate_text(start, after)} (search pictures, {n}; against the edit before)."
-    return status_html(said + overshoot(after))
+    said = f"{capital(done)}: {estimate_text(start, after)} ({search}, {n}; against the edit before)."
+    return status_html(said + overshoot(after, growth.adapter.family))
 
 
-def overshoot(now: Evaluation) -> str:
+def overshoot(now: Evaluation, family: str = "clip") -> str:
     """A caution where the concept was pushed further away than pictures of other things ever were."""
-    if now.association is None or not now.association < OVERSHOT:
+    if family != "clip" or now.association is None or not now.association < OVERSHOT:
         return ""
     return " The concept now lies further from its pictures than from unrelated ones: more than forgetting needs."
 
@@ -158,7 +161,7 @@ def tiles_of(growth: Growth, tested: tuple[Evaluation, Evaluation] | None) -> st
     edited = growth.patch.parameters_edited
     size = f"{edited:,} of {total / 1e6:.1f} M; {sum(growth.seconds.values()):.1f} s"
     cost = tile_html("Parameters edited", f"{edited / total:.1%}", "", size, "edited")
-    return tiles_html([*_tiles(before, after, "test pictures" if tested else "search pictures"), cost])
+    return tiles_html([*_tiles(growth, before, after, "test pictures" if tested else None), cost])
 
 
 def side_tiles(growth: Growth, sides: tuple[str, str]) -> str:
@@ -168,17 +171,27 @@ def side_tiles(growth: Growth, sides: tuple[str, str]) -> str:
         branch = branch_of(side)
         now = growth.base if side == ORIGINAL else growth.now
         measured.append(growth.history.states[growth.history.branches[branch]].evaluation if branch else now)
-    return tiles_html(_tiles(*measured, "search pictures"))
+    return tiles_html(_tiles(growth, *measured, None))
 
 
-def _tiles(before: Evaluation, after: Evaluation, split: str) -> list[str]:
+def _tiles(growth: Growth, before: Evaluation, after: Evaluation, split: str | None) -> list[str]:
+    """Tiles of two evaluations on a named split; None for the search split."""
+    words = wording(growth)
+    answers = f"answers about {split}" if split else words.search
+    split = split or words.search
+    if growth.adapter.family == "clip":
+        answers = f"answers about {split}"
     tiles = [
-        _tile("Forget accuracy", before.forget_accuracy, after.forget_accuracy, "forget", split),
-        _tile("Retain accuracy", before.retain_accuracy, after.retain_accuracy, "retain", f"answers about {split}"),
+        _tile(words.forget, before.forget_accuracy, after.forget_accuracy, "forget", split),
+        _tile(words.retain, before.retain_accuracy, after.retain_accuracy, "retain", answers),
     ]
     if before.neighbor_accuracy and after.neighbor_accuracy:
         tiles.append(_tile("Nearest neighbours", before.neighbor_accuracy, after.neighbor_accuracy, "neighbour", split))
-    return [*tiles, _tile("Retrieval stability", None, after.retrieval_stability, "original", split)]
+    if after.retrieval_stability:
+        tiles.append(_tile("Retrieval stability", None, after.retrieval_stability, "original", split))
+    if after.prediction_stability:
+        tiles.append(_tile("Prediction stability", None, after.prediction_stability, "original", split))
+    return tiles
 
 
 def _tile(label: str, before: Measure | None, after: Measure, kind: str, split: str) -> str:

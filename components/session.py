@@ -23,6 +23,7 @@ from razor.errors import InputError
 from razor.examples import Example, Task
 from razor.growth import Growth
 from razor.metrics import Evaluation
+from razor.pictures import Easel
 from razor.stack import Stack
 
 GRACE = 120.0  # seconds a closed page is kept: a sleeping laptop also looks closed
@@ -60,16 +61,19 @@ class Session:
     step: int = 0  # of the guide
     ack: int = 0  # number of the last click on the map that was taken into account
     uploads: set[str] = field(default_factory=set)  # files Gradio keeps for this visitor; they go with the session
+    easel: Easel | None = None  # with the pictures a model drew for this visitor; they go with the session too
     stop: threading.Event = field(default_factory=threading.Event)
     running: int = 0  # handlers at work for this visitor
     touched: float = 0.0
     closed_at: float | None = None
 
     def forget_files(self) -> None:
-        """Stop work and delete what this visitor uploaded."""
+        """Stop work and delete what this visitor uploaded and had drawn."""
         self.stop.set()
         for path in self.uploads:
             Path(path).unlink(missing_ok=True)
+        if self.easel is not None:
+            self.easel.album.close()
 
     def start_over(self) -> None:
         """Drop everything that followed from the task, and end work on it; the stack of other concepts stays."""

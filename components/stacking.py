@@ -68,7 +68,8 @@ class Stacking(Desk):
         }[action]()
         session.found.pop("conflicts", None)
         on = ", ".join(session.stack.active) or "nothing"
-        return {**self.stack_shown(session), self.page.stack.status: status_html(f"Forgotten now: {on}.")}
+        said = {self.page.stack.status: status_html(f"Forgotten now: {on}.")}
+        return {**self.stack_shown(session), **said, **self.staleness(session)}
 
     def _again(self, session: Session, name: str) -> dict:
         """Make this concept the target, so that growing it builds on what lies beneath it now."""

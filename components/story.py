@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from components.theme import capital, status_html
+from components.wording import wording
 from razor.growth import Growth
 from razor.metrics import Evaluation
 
@@ -30,7 +31,8 @@ def grow_story(growth: Growth, stop) -> Iterator[Told]:
     task, base = growth.task, growth.base
     yield Told(1, f"asking every head how hard it pushes on {task.concept} and whom it would hurt")
     growth.scores()
-    known = f"the unedited model recognises {task.concept} in {base.forget_accuracy.value:.0%} of the search pictures"
+    words = wording(growth)
+    known = f"the unedited model {words.knows} {task.concept} in {base.forget_accuracy.value:.0%} of the {words.search}"
     yield Told(1, known, redraw=True)
     yield Told(2, f"editing the best {growth.config.start_units} units in small steps")
     for done in growth.run(stop):
@@ -42,10 +44,27 @@ def nothing_to_forget(growth: Growth) -> str:
     base = growth.base.forget_accuracy
     if growth.known:
         return ""
+    if growth.adapter.family == "diffusion":
+        return (
+            f"There is nothing to forget: asked for {growth.task.concept}, the unedited model draws it no more often "
+            "than by chance. Try another concept, or other words for it."
+        )
     return (
         f"There is nothing to forget: the unedited model recognises {growth.task.concept} in {base.value:.0%} of "
         f"{base.n} pictures, and guessing gives {growth.task.chance:.0%}. "
         "Try another concept, other labels or a larger model."
+    )
+
+
+def drawn_ending(growth: Growth) -> str:
+    """What growth came to in a model that draws, before its pictures are looked at."""
+    now, base = growth.now, growth.base
+    met = "The target is met" if growth.reached else "The target was not met within the retain budget"
+    kept = f"{now.retain_accuracy.value:.1%} of {now.retain_accuracy.n} retained prompts are predicted as before"
+    return (
+        f"{met}: {growth.task.concept} is still predicted at {now.forget_accuracy.value:.1%} of "
+        f"{now.forget_accuracy.n} search points, before {base.forget_accuracy.value:.1%}; {kept}. The pictures on the "
+        "third screen show what that looks like."
     )
 
 

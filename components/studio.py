@@ -9,8 +9,10 @@ import gradio as gr
 
 from components import compare_panel, edit_panel, examples_panel, guide, model_panel, reading, story
 from components.desk import Desk, Page, handler
+from components.drawing import Drawing
 from components.editing import Editing
 from components.insight import Insight
+from components.naming import Naming
 from components.session import CLOSING, Session, Sessions
 from components.stacking import Stacking
 from components.theme import header_html, status_html
@@ -29,7 +31,7 @@ PURPOSE = "Make a vision model forget one thing by editing a few attention heads
 __all__ = ["NAME", "PURPOSE", "Page", "Studio"]
 
 
-class Studio(Editing, Insight, Stacking, Desk):
+class Studio(Naming, Editing, Drawing, Insight, Stacking, Desk):
     """The handlers of one page, over all its visitors."""
 
     def __init__(self, page: Page, load: Callable[[str], ClipAdapter] = models.load, sessions: Sessions | None = None):
@@ -123,6 +125,7 @@ class Studio(Editing, Insight, Stacking, Desk):
             page.edit.status: said,
             page.tabs: gr.Tabs(selected="edit"),
             **compare_panel.side_choices(page.compare, growth.history.branches, None),
+            **self.comparing(growth.adapter),
             **self.stack_shown(session),
             **self.drawn(session, growth),
         }
@@ -147,6 +150,7 @@ class Studio(Editing, Insight, Stacking, Desk):
             self.page.model.card: model_panel.loaded_card(name, model_panel.describe(adapter)),
             self.page.header: header_html(NAME, PURPOSE, f"{name} on {adapter.device}"),
             self.page.examples.status: status_html(f"{name} is loaded."),
+            **self.comparing(adapter),
             **self.blank(session),
             **self.stack_shown(session),
         }
@@ -232,9 +236,12 @@ class Studio(Editing, Insight, Stacking, Desk):
         if session.stop.is_set():
             yield {page.examples.status: status_html("Stopped. What was done so far is kept; the model is unchanged.")}
             return
+        if growth.adapter.family == "diffusion":
+            yield from self._told_by_drawing(session, growth)
+            return
         yield {page.examples.status: story.told_html(story.Told(3, "measuring on pictures nothing has seen"))}
         tested = self.test(session, growth)
-        shown = self.compared(session, growth)
+        shown = self.answers(session, growth)
         if session.growth is not growth:
             yield self.current(session)
             return
@@ -242,8 +249,7 @@ class Studio(Editing, Insight, Stacking, Desk):
         session.look_at_best()
         yield {
             **self.drawn(session, growth),
-            page.compare.cards: shown,
-            page.edit.preview: gr.update(value=compare_panel.preview(shown), visible=True),
+            **shown,
             page.edit.estimate: "",
             page.compare.tiles: reading.tiles_of(growth, tested),
             page.compare.status: status_html(end),
@@ -252,11 +258,27 @@ class Studio(Editing, Insight, Stacking, Desk):
             page.tabs: gr.Tabs(selected="compare"),
         }
 
+    def _told_by_drawing(self, session: Session, growth: Growth) -> Iterator[dict]:
+        """The end of the story for a model that draws: the same prompts from the same noise on both sides."""
+        page, end = self.page, status_html(story.drawn_ending(growth))
+        session.look_at_best()
+        yield {
+            **self.drawn(session, growth),
+            page.edit.estimate: "",
+            page.edit.status: end,
+            page.examples.status: end,
+            page.tabs: gr.Tabs(selected="compare"),
+        }
+        yield from self.draw_suggested(session)
+
     # Screen 3
 
     @handler(lambda page: page.compare.status)
     def compare(self, session: Session, left: str, right: str) -> Iterator[dict]:
         """The suggested pictures on both sides."""
+        if self.load(session.model).family == "diffusion":
+            yield from self.draw_suggested(session)
+            return
         growth, page = session.need_growth(), self.page
         try:
             sides = compare_panel.checked(left, right, growth.history.branches)

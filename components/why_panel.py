@@ -12,9 +12,11 @@ from PIL import Image
 from components.cards import image_url
 from components.edit_panel import grids
 from components.head_map import Measure, head_map, map_value
-from components.theme import finding_html, pictures_html
+from components.theme import capital, finding_html, pictures_html
+from components.wording import wording
 from razor.attention import AttentionMap
 from razor.attribution import GateAttribution, HeadCard, PixelAttribution, overlay
+from razor.cross_attention import WordMaps
 from razor.examples import Task, evenly
 from razor.growth import Growth
 from razor.trust import spearman
@@ -135,12 +137,14 @@ def card_html(growth: Growth, found: HeadCard, looks: Sequence[tuple[str, Attent
         f"In the unedited model, switching off {name} alone takes {task.concept} from "
         f"{before.forget_accuracy.value:.0%} to "
         f"{after.forget_accuracy.value:.0%} and retained answers by {lost:+.1f} points (n = {after.forget_accuracy.n} "
-        f"and {after.retain_accuracy.n} search pictures)."
+        f"and {after.retain_accuracy.n} {wording(growth).search})."
     )
-    about = "what it adds to the pictures of" if found.pictures else "what it adds to the words for"
-    near, far = (", ".join(w.name for w in words) for words in (found.nearest, found.farthest))
-    words = f"In terms of words, {about} {task.concept} points towards {near}, and away from {far}."
-    parts = [finding_html(alone), f"<p>{escape(words)}</p>"]
+    parts = [finding_html(alone)]
+    if found.nearest:
+        about = "what it adds to the pictures of" if found.pictures else "what it adds to the words for"
+        near, far = (", ".join(w.name for w in words) for words in (found.nearest, found.farthest))
+        words = f"In terms of words, {about} {task.concept} points towards {near}, and away from {far}."
+        parts.append(f"<p>{escape(words)}</p>")
     if found.pictures:
         shown = [(getattr(task, m.side).search[m.index], m.norm) for m in found.pictures]
         parts.append("<h4>Pictures that depend on it most</h4>")
@@ -183,6 +187,25 @@ def pixels_html(image: Image.Image, found: PixelAttribution, concept: str) -> st
         f"{found.similarity_after:+.2f}. Orange speaks for it, purple against; both pictures use one scale."
     )
     return finding_html(said) + pictures_html(shown)
+
+
+def words_html(before: WordMaps, after: WordMaps, where: str) -> str:
+    """Where each word of a prompt goes in its picture, before the edit and after it, on one scale."""
+    scale = max(float(before.maps.max()), float(after.maps.max()), 1e-9)
+    rows = []
+    for label, found in (("before", before), ("after", after)):
+        words = [(i, clean_token(token)) for i, token in enumerate(found.tokens)]
+        shown = [(png_url(found.picture), "the picture")]
+        shown += [(png_url(overlay(found.picture, found.maps[i], scale)), word) for i, word in words if word]
+        rows.append(f"<h4>{capital(label)} the edit</h4>{pictures_html(shown)}")
+    said = f"Where {where} takes each word, averaged over {before.steps} steps; both rows use one scale."
+    return finding_html(said) + "".join(rows)
+
+
+def clean_token(token: str) -> str:
+    """A token as a person reads it; "" for those that only mark the start or the end."""
+    word = token.replace("\u0120", "").replace("</w>", "").replace("\u2581", "").strip()
+    return "" if word.startswith("<") and word.endswith(">") else word
 
 
 def png_url(image: Image.Image) -> str:

@@ -13,14 +13,16 @@ def wire(demo: gr.Blocks, studio: Studio) -> None:
     """Connect widgets to handlers, screen by screen."""
     page = studio.page
     shown = [page.compare.left, page.compare.right, page.compare.cards, page.compare.tiles, page.compare.own,
-             page.compare.status]  # fmt: skip
+             page.compare.status, page.compare.answers, page.compare.refresh, *page.pictures.drawn()]  # fmt: skip
     views = [*page.trust.blank(), *page.why.blank(), *page.drift.blank()]
     # Work that another target overtakes ends by blanking all of this, so all of it is among the outputs.
-    drawn = [*page.edit.drawn(), *shown, page.stack.list, *views]
+    family = [page.words.box, page.edit.towers, page.drift.box, page.why.pixel_method]
+    drawn = [*page.edit.drawn(), *shown, page.stack.list, *views, *family]
     _wire_examples(demo, studio, drawn)
     _wire_growth(studio, drawn)
     _wire_map(studio, drawn)
     _wire_insight(studio, drawn)
+    _wire_pictures(studio, drawn)
     page.compare.refresh.click(studio.compare, [page.compare.left, page.compare.right], drawn, **HEAVY)
     page.compare.ask.click(studio.ask, [page.compare.files, page.compare.labels], shown, **HEAVY)
     guided = page.guide
@@ -44,7 +46,8 @@ def _wire_examples(demo: gr.Blocks, studio: Studio, drawn: list) -> None:
     page, examples = studio.page, studio.page.examples
     first = [examples.gallery, examples.status, examples.story, page.model.card, page.header]
     offer = [examples.offer, examples.offer_text, examples.token, examples.status]
-    demo.load(studio.open_page, [examples.target, page.model.name, examples.token], offer, **PRIVATE)
+    opened = demo.load(studio.open_page, [examples.target, page.model.name, examples.token], offer, **PRIVATE)
+    opened.then(studio.show_family, None, drawn, **HEAVY)
     demo.unload(studio.close)
     examples.take_back.click(studio.take_back, None, [*first, *drawn, examples.offer, page.tabs], **HEAVY)
     examples.discard.click(studio.discard, None, [examples.offer, examples.status], **PRIVATE)
@@ -56,6 +59,12 @@ def _wire_examples(demo: gr.Blocks, studio: Studio, drawn: list) -> None:
         files.change(studio.read_own, both, [examples.captions, examples.status], **PRIVATE)
     own = [examples.concept, examples.labels, examples.captions]
     examples.use_own.click(studio.use_own, own, first + drawn, **HEAVY)
+    words = page.words
+    suggested = [words.keep, words.anchor, examples.status]
+    words.suggest.click(studio.suggest, [words.concept, words.kind], suggested, **HEAVY)
+    said = [words.concept, words.kind, words.anchor, words.keep]
+    words.use.click(studio.use_words, said, first + drawn, **HEAVY)
+    words.stop.click(studio.stop, None, examples.status, queue=False, **PRIVATE)
     told = examples.story.click(studio.tell, page.edit.settings(), [*first, *drawn, page.tabs], **HEAVY)
     told.then(studio.choices, None, [page.trust.choices, page.why.example, page.trust.status], **PRIVATE)
 
@@ -138,6 +147,24 @@ def _wire_insight(studio: Studio, drawn: list) -> None:
     stack.check.click(studio.check, None, listed, **HEAVY)
     again = [page.examples.gallery, page.examples.story]
     stack.list.stack_change(studio.change_stack, None, [*listed, *again, *drawn], **PRIVATE)
+
+
+def _wire_pictures(studio: Studio, drawn: list) -> None:
+    panel, compare = studio.page.pictures, studio.page.compare
+    panel.draw.click(studio.draw_both, [compare.left, compare.right, *panel.asked()], drawn, **HEAVY)
+    panel.draw_grid.click(studio.draw_grid, panel.grid(), drawn, **HEAVY)
+    for stop, status in ((panel.stop, panel.status), (panel.stop_grid, panel.cost)):
+        stop.click(studio.stop, None, status, queue=False, **PRIVATE)
+    # What a person types is priced at once; the pace is measured only for who looks at grids.
+    priced = {"fn": studio.grid_cost, "inputs": panel.grid(), "outputs": panel.cost, **PRIVATE}
+    for widget in (panel.steps, panel.guidance, panel.side, panel.seed):
+        widget.input(**priced, trigger_mode="always_last")
+    typed = [text.input(**priced, trigger_mode="always_last") for text in (*panel.grid_values, panel.grid_prompt)]
+    for menu, text in zip(panel.grid_axes, panel.grid_values, strict=True):
+        typed.append(menu.input(studio.grid_values, menu, text, **PRIVATE).then(**priced))
+    for event in typed:
+        event.then(studio.grid_pace, panel.grid(), panel.cost, **HEAVY)
+    panel.file.upload(studio.restore, panel.file, drawn, **HEAVY)
 
 
 def _then_estimate(studio: Studio, event, drawn: list) -> None:

@@ -1,0 +1,378 @@
+"""Screen 3 for models that draw: pairs on both sides of an edit, grids, and pictures that say how they were made."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import gradio as gr
+
+from components import compare_panel, edit_panel, picture_panel, picture_reading
+from components.desk import Desk, handler
+from components.picture_reading import Cell, Row, Shown
+from components.session import Session
+from components.theme import status_html
+from razor import pictures, recipe
+from razor.adapters.base import Adapter
+from razor.adapters.diffusion import DiffusionAdapter
+from razor.errors import InputError, RazorError
+from razor.examples import Task
+from razor.history import State
+from razor.picture_files import MAX_BYTES, Album, read_png
+from razor.picture_grid import GridPlan, example_values, parse_axis, patch_of, state_of
+from razor.pictures import Drawn, DrawSettings, Easel, Job, Prompt, Side, Sketch
+
+NOTHING_EDITED = "Nothing is edited yet, so both sides are the same."
+NO_JUDGE = "Nothing here can say what these pictures show, so there are no verdicts: look for yourself."
+STALE = "The edit has changed since these pairs were drawn; draw both sides again to see it as it is now."
+
+
+class Drawing(Desk):
+    """Handlers of the panel for models that draw."""
+
+    # Which panel is shown
+
+    def comparing(self, adapter: Adapter) -> dict:
+        """The page as this family of models needs it, the compare screen above all."""
+        draws, page = adapter.family == "diffusion", self.page
+        shown = {
+            page.words.box: gr.update(visible=draws),
+            page.edit.towers: edit_panel.towers_for(adapter),
+            page.drift.box: gr.update(visible=adapter.embeds),
+            page.why.pixel_method: gr.update(visible=adapter.embeds),
+            page.compare.answers: gr.update(visible=not draws),
+            page.compare.refresh: gr.update(visible=not draws),
+            page.pictures.box: gr.update(visible=draws),
+        }
+        return {**shown, **(picture_panel.defaults(page.pictures, adapter) if draws else {})}
+
+    @handler(lambda page: page.compare.status)
+    def show_family(self, session: Session) -> Iterator[dict]:
+        """A page was opened: it follows the family of its model."""
+        yield self.comparing(self.load(session.model))
+
+    # Pairs
+
+    @handler(lambda page: page.pictures.status)
+    def draw_both(
+        self, session: Session, left: str, right: str, prompts: str, groups: list[str], count: int, *settings
+    ) -> Iterator[dict]:
+        """The prompts on both sides, streamed as they are drawn."""
+        session.stop.clear()
+        panel = self.page.pictures
+        yield {panel.status: status_html("Getting the model ready", "busy")}
+        adapter, growth = self._drawing_model(session), session.growth
+        branches = growth.history.branches if growth else ()
+        try:
+            sides = compare_panel.checked(left, right, branches)
+        except InputError:
+            session.sides = None
+            yield compare_panel.side_choices(self.page.compare, branches, None)
+            raise
+        session.sides = None if sides == compare_panel.SIDES else sides
+        if count not in picture_panel.COUNTS:
+            raise InputError(
+                f"{count!r} pairs cannot be suggested; choose {', '.join(map(str, picture_panel.COUNTS))}."
+            )
+        task = self._task(session)
+        asked = [*pictures.own_prompts(prompts or ""), *pictures.suggested(task, count, groups or ())]
+        if not asked:
+            raise InputError("There is nothing to draw: write a prompt of your own, or tick a group of suggested ones.")
+        yield from self._pairs(session, adapter, task, asked, picture_panel.settings_from(*settings))
+
+    def draw_suggested(self, session: Session) -> Iterator[dict]:
+        """The suggested pairs with the model's own settings; what the story and the guide end on."""
+        session.stop.clear()
+        adapter, task = self._drawing_model(session), self._task(session)
+        yield from self._pairs(session, adapter, task, pictures.suggested(task), DrawSettings.of(adapter))
+
+    def _pairs(
+        self,
+        session: Session,
+        adapter: DiffusionAdapter,
+        task: Task,
+        prompts: Sequence[Prompt],
+        settings: DrawSettings,
+    ) -> Iterator[dict]:
+        settings.check(adapter, [prompt.text for prompt in prompts])
+        panel, epoch, judge = self.page.pictures, session.epoch, pictures.judge_for(adapter, task)
+        chosen = session.sides or compare_panel.SIDES
+        unedited = self._unedited(session, adapter, task)
+        sides = [self._side(session, unedited, side) for side in chosen]
+        names, keys = tuple(side.name for side in sides), tuple(side.patch.key() for side in sides)
+        rows = [Row(prompt, settings.spec(prompt)) for prompt in prompts]
+        look = {"judge": judge, "original": chosen[0] == compare_panel.ORIGINAL}
+        cut = picture_reading.cut_notes(adapter, [prompt.text for prompt in prompts])
+        remarks = [NOTHING_EDITED] if not any(side.patch.deltas for side in sides) else []
+        remarks += [NO_JUDGE] if judge is None else []
+        session.found["pairs"] = Shown(chosen, keys)
+        first = {"done": 0, "total": 2 * len(rows), "note": f"drawing {names[0]}"}
+        yield {
+            panel.status: status_html(f"Drawing {len(rows)} prompts on both sides, from the same noise", "busy"),
+            panel.stale: "",
+            panel.notes: picture_reading.notes_html(cut, remarks),
+            panel.pairs: picture_reading.pairs_shown(rows, task, names, progress=first),
+        }
+
+        def take(event: Drawn | Sketch) -> None:
+            if isinstance(event, Drawn):
+                row, at = event.job.place
+                rows[row].take(at, event.kept)
+                return
+            for job, image in zip(event.jobs, event.images, strict=True):
+                row, at = job.place
+                rows[row].sketch(at, image)
+
+        def shown(progress: Mapping | None) -> dict:
+            return {panel.pairs: picture_reading.pairs_shown(rows, task, names, progress=progress, **look)}
+
+        def ended() -> dict:
+            for row in rows:
+                row.let_go()
+            return {**shown(None), **self.staleness(session)}
+
+        jobs = pictures.pair_jobs([row.spec for row in rows], sides)
+        said = yield from self._drawn(session, adapter, task, jobs, take, shown, ended)
+        if session.epoch != epoch:
+            yield self.current(session)
+            return
+        yield {panel.status: status_html(said), **ended()}
+
+    def staleness(self, session: Session) -> dict:
+        """Whether the pairs shown are of the edit as it stands."""
+        shown = session.found.get("pairs")
+        if not isinstance(shown, Shown):
+            return {}
+        return {self.page.pictures.stale: status_html(STALE, "problem") if self._moved_on(session, shown) else ""}
+
+    def _moved_on(self, session: Session, shown: Shown) -> bool:
+        branches = session.growth.history.branches if session.growth else ()
+        try:
+            compare_panel.checked(*shown.sides, branches)
+        except InputError:
+            return True  # a branch that is gone or has another name
+        return tuple(self.side(session, side).key() for side in shown.sides) != shown.edits
+
+    # Grids
+
+    def grid_values(self, name: str, request: gr.Request) -> str:
+        """Values to start from on an axis that was just chosen."""
+        growth = self.sessions.get(request.session_hash).growth
+        rounds, branches = _grown(growth)
+        return example_values(name, rounds=rounds, branches=branches)
+
+    def grid_cost(self, request: gr.Request, *grid) -> str:
+        """The line under the grid's axes, while a person types; runs no model and says errors quietly."""
+        return self._cost(self.sessions.get(request.session_hash), grid)
+
+    @handler(lambda page: page.pictures.cost)
+    def grid_pace(self, session: Session, *grid) -> Iterator[dict]:
+        """How long the grid takes, where nothing was drawn yet that would tell."""
+        adapter = self._drawing_model(session)
+        easel = self._easel(session, adapter)
+        if easel.timed:
+            return
+        yield {self.page.pictures.cost: status_html("Measuring how long one picture takes", "busy")}
+        easel.probe(adapter.side)
+        yield {self.page.pictures.cost: self._cost(session, grid)}
+
+    def _cost(self, session: Session, grid: Sequence) -> str:
+        try:
+            plan = self._plan(session, *grid)
+        except RazorError as error:
+            return status_html(str(error), "problem")
+        seconds = session.easel.seconds(plan.denoised()) if session.easel else None
+        return status_html(picture_reading.cost_text(plan, seconds))
+
+    def _plan(self, session: Session, prompt: str, x, xs, y, ys, z, zs, own: str, *settings) -> GridPlan:
+        """The grid asked for.
+
+        Raises:
+            InputError: see picture_grid.py and picture_panel.settings_from.
+        """
+        rounds, branches = _grown(session.growth)
+        axes = [
+            parse_axis(name, str(text or ""), rounds=rounds, branches=branches) if name else None
+            for name, text in ((x, xs), (y, ys), (z, zs))
+        ]
+        if axes[0] is None:
+            raise InputError("Choose what changes along X.")
+        first = [*pictures.own_prompts(prompt or ""), *pictures.own_prompts(own or "")]
+        first = first or pictures.suggested(self._task(session), 1)
+        if not first:
+            raise InputError("Write the prompt to draw.")
+        return GridPlan(first[0].text, picture_panel.settings_from(*settings), *axes)
+
+    @handler(lambda page: page.pictures.cost)
+    def draw_grid(self, session: Session, *grid) -> Iterator[dict]:
+        """The grid, cell by cell."""
+        session.stop.clear()
+        panel = self.page.pictures
+        yield {panel.cost: status_html("Getting the model ready", "busy")}
+        adapter, epoch, task = self._drawing_model(session), session.epoch, self._task(session)
+        plan = self._plan(session, *grid)
+        for _, cell in plan.cells():
+            spec = plan.spec(cell)
+            adapter.check_drawing([spec.prompt], spec.steps, spec.guidance, spec.side)
+        easel, unedited = self._easel(session, adapter), self._unedited(session, adapter, task)
+        jobs = plan.jobs(lambda cell: self._side_of_cell(session, unedited, cell))
+        said = picture_reading.cost_text(plan, easel.seconds(plan.denoised())) if easel.timed else "Drawing the grid"
+        cells = {job.place: Cell() for job in jobs}
+        first = {"done": 0, "total": len(jobs), "note": ""}
+        yield {
+            panel.cost: status_html(said, "busy"),
+            panel.sheet: picture_reading.sheet_shown(plan, cells, task, first),
+        }
+
+        def take(event: Drawn | Sketch) -> None:
+            if isinstance(event, Drawn):
+                cells[event.job.place] = Cell(picture_reading.address(event.kept), event.kept.saw)
+                return
+            for job, image in zip(event.jobs, event.images, strict=True):
+                cells[job.place] = Cell(picture_reading.sketch_address(image))
+
+        def shown(progress: Mapping) -> dict:
+            return {panel.sheet: picture_reading.sheet_shown(plan, cells, task, progress)}
+
+        def ended() -> dict:
+            finished = {place: cell for place, cell in cells.items() if cell.saw is not None}
+            return {panel.sheet: picture_reading.sheet_shown(plan, finished, task)}
+
+        said = yield from self._drawn(session, adapter, task, jobs, take, shown, ended, together=1)
+        if session.epoch != epoch:
+            yield self.current(session)
+            return
+        yield {panel.cost: status_html(said), **ended()}
+
+    def _side_of_cell(self, session: Session, unedited: Mapping, cell: Mapping) -> Side:
+        """The edit of a cell: the edit as it stands but for what the cell says."""
+        growth = session.growth
+        if growth is None:
+            return self._side(session, unedited, compare_panel.NOW)
+        state = state_of(growth, cell)
+        name = str(cell.get("branch") or (f"round {cell['round']}" if "round" in cell else "edited"))
+        if (strength := cell.get("strength", 1)) != 1:
+            name += f" at {strength:.0%}"
+        patch = patch_of(growth, cell, self.others(session))
+        return Side(name, patch, self._recipe(session, unedited, state) | {"strength": strength})
+
+    # Restoring
+
+    @handler(lambda page: page.pictures.restored)
+    def restore(self, session: Session, path: str | None) -> Iterator[dict]:
+        """A picture that was drawn here: its prompt and settings, and what about it is not as it is here."""
+        if not path:
+            return
+        session.uploads.add(path)
+        panel, file = self.page.pictures, Path(path)
+        yield {panel.restored: status_html("Reading the picture", "busy")}
+        if file.stat().st_size > MAX_BYTES:
+            raise InputError(f"{file.name} is larger than {MAX_BYTES / 1e6:.0f} MB; drop a PNG that was drawn here.")
+        info = read_png(file.read_bytes(), file.name)
+        adapter, task = self._drawing_model(session), self._task(session)
+        edits = {self.side(session, compare_panel.NOW).key(): "the edit as it stands"}
+        for branch in session.growth.history.branches if session.growth else ():
+            edits.setdefault(self.side(session, compare_panel.side_of(branch)).key(), f"the branch {branch}")
+        fingerprint = self._easel(session, adapter).fingerprint
+        said, tone = picture_reading.restored_text(info, adapter, fingerprint, task, edits)
+        spec = info.spec
+        yield {
+            panel.prompts: spec.prompt,
+            panel.groups: gr.update(value=[]),
+            panel.seed: spec.seed,
+            panel.steps: spec.steps,
+            panel.guidance: spec.guidance,
+            panel.side: spec.side,
+            panel.restored: status_html(said, tone),
+        }
+
+    # What all of them share
+
+    def _drawing_model(self, session: Session) -> DiffusionAdapter:
+        adapter = self.load(session.model)
+        if adapter.family != "diffusion":
+            raise InputError(f"{session.model} draws no pictures; load a model that does on screen 1.")
+        return adapter
+
+    def _task(self, session: Session) -> Task:
+        return session.growth.task if session.growth else self.task_of(session)
+
+    def _easel(self, session: Session, adapter: DiffusionAdapter) -> Easel:
+        """The visitor's easel for this model; pictures of another model go."""
+        if session.easel is None or session.easel.adapter is not adapter:
+            if session.easel is not None:
+                session.easel.album.close()
+            session.easel = Easel(adapter, Album(picture_reading.picture_folder()))
+        return session.easel
+
+    def _unedited(self, session: Session, adapter: DiffusionAdapter, task: Task) -> dict:
+        return recipe.unedited(adapter, task, self._easel(session, adapter).fingerprint)
+
+    def _side(self, session: Session, unedited: Mapping, side: str) -> Side:
+        """A side of the comparison with what its pictures' files say of it."""
+        name, patch, growth = compare_panel.side_name(side), self.side(session, side), session.growth
+        if side == compare_panel.ORIGINAL:
+            return Side(name, patch, unedited)
+        branch = compare_panel.branch_of(side)
+        state = growth.history.states[growth.history.branches[branch]] if branch is not None else None
+        return Side(name, patch, self._recipe(session, unedited, state))
+
+    def _recipe(self, session: Session, unedited: Mapping, state: State | None) -> dict:
+        """The recipe of an edited side: the growth's, as one of its states was left, and the stack around it."""
+        growth, concept = session.growth, unedited["task"]["concept"]
+        edit = recipe.edit_entry(growth, state) if growth else {}
+        return {**unedited, **edit, "stack": [name for name in session.stack.active if name != concept]}
+
+    def _drawn(
+        self,
+        session: Session,
+        adapter: DiffusionAdapter,
+        task: Task,
+        jobs: Sequence[Job],
+        take: Callable[[Drawn | Sketch], None],
+        shown: Callable[[Mapping], dict],
+        ended: Callable[[], dict],
+        together: int = pictures.TOGETHER,
+    ) -> Iterator[dict]:
+        """Draw the jobs, showing what is known after every event; ends early when stopped or overtaken.
+
+        Args:
+            take: notes an event.
+            shown: what the page shows while it goes on, given the progress.
+            ended: what it shows at the end; only an error needs it here.
+
+        Returns:
+            What was done, in words.
+        """
+        easel, epoch, judge = self._easel(session, adapter), session.epoch, pictures.judge_for(adapter, task)
+        fresh = found = 0
+        started, side = time.monotonic(), jobs[0].side
+        work = lambda report, closed: easel.draw(  # noqa: E731
+            jobs, judge=judge, axes=task.axes, together=together, report=report,
+            stop=lambda: closed() or session.stop.is_set(),
+        )  # fmt: skip
+        try:
+            with closing(pictures.streamed(work)) as events:
+                for batch in events:
+                    if session.epoch != epoch:
+                        break
+                    for event in batch:
+                        take(event)
+                        if isinstance(event, Drawn):
+                            fresh, found, side = fresh + event.fresh, found + (not event.fresh), event.job.side
+                        else:
+                            side = event.jobs[0].side
+                    note = f"drawing {side.name}" if fresh + found < len(jobs) else ""
+                    yield shown({"done": fresh + found, "total": len(jobs), "note": note})
+        except RazorError:
+            yield ended()  # the status line then says what went wrong
+            raise
+        took, stopped = time.monotonic() - started, session.stop.is_set()
+        return picture_reading.done_text(fresh, found, len(jobs), took, stopped)
+
+
+def _grown(growth) -> tuple[int | None, tuple[str, ...]]:
+    """Rounds that led to the edit shown, and the branches; None and none where nothing was grown."""
+    if growth is None:
+        return None, ()
+    return len(growth.history.path(growth.history.position.state)) - 1, tuple(growth.history.branches)
