@@ -33,6 +33,8 @@ SURE = 0.05  # mean probability of the forgotten class that counts as forgotten
 ONE_STEP_RETAIN_WEIGHT = 0.3  # a single long step with the full retain gradient does more harm than good
 BRACKET = 8  # doublings of the first length in one-step mode
 BISECTIONS = 6
+DRIFT = 5  # budgets by which predictions of retained prompts may move
+OVERSHOT = 0.15  # forget accuracy by which a step may raise what is left before it counts as too long
 LONGEST = 3  # a step may grow to this many times its first length while nothing breaks
 TRIAL = 0.1  # length of the step a unit gets when it is put in by hand, as a share of its weights' norm
 
@@ -48,14 +50,14 @@ class Goal:
     def damage(self, now: Evaluation) -> float:
         """Loss beyond the budgets, >= 0.
 
-        Retain accuracy, retrieval and predictions have the budget; neighbours and other answers about the forget
-        pictures, counted on fewer pictures, have three times it.
+        Retain accuracy and retrieval have the budget; neighbours and other answers about the forget pictures, counted
+        on fewer pictures, have three times it. Predictions, which move before a picture does, have DRIFT times.
         """
         excess = self.base.retain_accuracy.value - now.retain_accuracy.value - self.budget
         assert not math.isnan(excess), "every search split has retain answers to count"
         total = 5 * max(0.0, excess)
-        for stable in (now.retrieval_stability, now.prediction_stability):
-            total += max(0.0, 1 - stable.value - self.budget) if stable else 0.0
+        for stable, times in ((now.retrieval_stability, 1), (now.prediction_stability, DRIFT)):
+            total += max(0.0, 1 - stable.value - times * self.budget) if stable else 0.0
         for name in ("neighbor_accuracy", "cross_accuracy"):
             before, after = getattr(self.base, name), getattr(now, name)
             if before and after:
@@ -145,10 +147,13 @@ def take_steps(
 
 
 def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> StepResult:
-    """Walk while the budgets hold. A step that breaks them is taken back and the next one is half as long."""
+    """Walk while the budgets hold. A step that breaks them is taken back and the next one is half as long.
+
+    So is one that overshoots: after which much more of the concept is left than before it.
+    """
     towers = _towers(adapter, best.patch, units)
     patch, length, s = best.patch, 0.0, config.step_size
-    held = goal.damage(best.evaluation)
+    held, left = goal.damage(best.evaluation), best.evaluation.forget_accuracy.value
     trials: list[Trial] = []
     for step in range(1, config.inner_steps + 1):
         if stop():
@@ -165,10 +170,10 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
                 break
             now = evaluate(adapter, bench, candidate, "search")  # by a stricter measure
             best = StepResult(candidate, now, (), step)
-        if goal.damage(now) > held:
+        if goal.damage(now) > held or now.forget_accuracy.value > left + OVERSHOT:
             s /= 2
         else:
-            patch, length, held = candidate, length + s, goal.damage(now)
+            patch, length, held, left = candidate, length + s, goal.damage(now), now.forget_accuracy.value
             s = min(s * 1.25, LONGEST * config.step_size)
     return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
 

@@ -49,7 +49,7 @@ class Tokenizer:
 class Fake:
     """An adapter whose denoiser is the table, plus an edit by prompt; it remembers what it was asked."""
 
-    guidance = 2.0
+    guidance, steps = 2.0, 4
 
     def __init__(self):
         self.towers = {"text": "text", "cross": ""}
@@ -78,7 +78,7 @@ class Fake:
         now = [self.edit.get(names[tuple(row)], row) for row in words.pooled.tolist()]
         return torch.tensor(now).reshape(-1, 1, 1, 2)
 
-    def draw(self, prompts, seeds):
+    def draw(self, prompts, seeds, steps=None):
         self.drawn += zip(prompts, seeds, strict=True)
         return list(prompts)
 
@@ -453,7 +453,7 @@ def test_a_round_that_only_comes_nearer_is_kept():
     class Edited(Fake):
         """One weight: how far predictions for cats go towards their anchors."""
 
-        guidance, family, name, growing, batch = 7.5, "diffusion", "table", ("cross",), 64
+        guidance, steps, family, name, growing, batch = 7.5, 20, "diffusion", "table", ("cross",), 64
         unit = Unit("cross.0.head.0", "head", "cross", 0, 0, (Slice("weight"),))
 
         def units(self, kinds, towers=None):

@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
 # split -> (forget pictures, retain pictures, noise levels a forget picture, a retain picture) predictions are made at
 POINTS = {"gradient": (48, 96, 2, 2), "search": (20, 64, 2, 1)}
-LEVELS = (0.25, 0.95)  # noise levels looked at: below, the picture is settled; above, nothing of it is to be seen
+LEVELS = (0.25, 1.0)  # noise levels looked at: below, the picture is settled; at 1 drawing begins
 RIVALS = 3  # similar prompts a retained prediction is told from
 EVAL_BATCH = 32  # points per forward without a gradient
 SURENESS = 12.0  # steepness at the bar: a concept remaining at three quarters of it counts as 5 % still there
 DRAWN = {"forget": 24, "retain": 48}  # pictures behind reported numbers, unless a bench asks for more
-CONFIRMED = 8  # pictures drawn before a round may say that the target is met
-TOLERATED = 0.1  # share of them that may still show the concept
+CONFIRMED = 20  # pictures drawn before a round may say that the target is met, at half the usual steps
+TOLERATED = 0.05  # share of them that may still show the concept
 TIGHTER = 0.6  # the bar falls to this share of itself where drawn pictures still show the concept
 KEPT = 24  # sets of predictions kept of edits evaluated lately
 
@@ -193,20 +193,24 @@ class DiffusionBench:
 
     # Pictures
 
-    def draw(self, asked: Sequence[Example]) -> list[Image.Image]:
+    def draw(self, asked: Sequence[Example], steps: int | None = None) -> list[Image.Image]:
         """Pictures of the captions, each from the noise its source names; with the model as it is now."""
         from razor.adapters.diffusion import seeds_for
 
         pictures: list[Image.Image] = []
         for start in range(0, len(asked), EVAL_BATCH):
             part = asked[start : start + EVAL_BATCH]
-            pictures += self.adapter.draw([e.caption for e in part], seeds_for([e.source for e in part], self.seed))
+            pictures += self.adapter.draw(
+                [e.caption for e in part], seeds_for([e.source for e in part], self.seed), steps=steps
+            )
         return pictures
 
     def _still_drawn(self) -> float:
         """Share of a few pictures of forget prompts in which the judge sees the concept now."""
-        asked = self._to_draw("forget", "search", CONFIRMED)
-        seen = [found[self.task.axis] == self.task.concept for found in self._judged(self.draw(asked))]
+        different = list({e.caption: e for e in self.task.forget.search}.values())
+        asked = [different[i] for i in evenly(len(different), CONFIRMED)]
+        pictures = self.draw(asked, steps=max(1, self.adapter.steps // 2))
+        seen = [found[self.task.axis] == self.task.concept for found in self._judged(pictures)]
         return sum(seen) / len(seen)
 
     def _judged(self, pictures: Sequence[Image.Image]) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ from razor.minicanvas.dataset import AXES, draw, neighbours, slug, targets
 RECIPES = {  # what to train: its module and function, its folder, steps, batch
     "clip": ("train_clip", "train_clip", "mini-clip", 4500, 128),
     "judge": ("judge", "train_judge", "judge", 1200, 96),
-    "diffusion": ("train_diffusion", "train_diffusion", "mini-sd", 2400, 64),
+    "diffusion": ("train_diffusion", "train_diffusion", "mini-sd", 6000, 64),
 }
 
 
