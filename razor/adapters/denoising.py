@@ -4,9 +4,13 @@ Predictions of the denoiser are compared at fixed points: a picture's latents, a
 frozen model's prediction, p a prompt, a its anchor (the prompt without the forgotten thing) and E the mean squared
 distance of v_0(p) and v_0(a), the terms are
 
-    A_f = - mean |v(p) - v_0(a)|^2 / E - mean(1 - cos(h(p), h_0(a)))    ascended; h: token states of an edited encoder
+    A_f = - mean |v(p) - v_0(a) - b (v_0(a) - v_0(p))|^2 / E
+          - mean(1 - cos(h(p), h_0(a)))                                 ascended; h: token states of an edited encoder
     R   = mean |v(p) - target|^2                                        denoising, on retain pictures
     M   = mean |v(p) - v_0(p)|^2 / E                                    on retain prompts and anchors
+
+with b = PUSH: an anchor such as "an object" may be drawn as the forgotten thing by chance, so predictions go a little
+beyond it.
 
 A step search that drew pictures would take minutes, so inside it the same predictions stand in for them: what remains
 of a concept at a point is rho = <v(p) - v_0(a), v_0(p) - v_0(a)> / |v_0(p) - v_0(a)|^2, 1 in the frozen model and 0
@@ -43,7 +47,8 @@ EVAL_BATCH = 32  # points per forward without a gradient
 SURENESS = 12.0  # steepness at the bar: a concept remaining at three quarters of it counts as 5 % still there
 DRAWN = {"forget": 24, "retain": 48}  # pictures behind reported numbers, unless a bench asks for more
 CONFIRMED = 20  # pictures drawn before a round may say that the target is met, at half the usual steps
-TOLERATED = 0.05  # share of them that may still show the concept
+TOLERATED = 0.0  # share of them that may still show the concept
+PUSH = 0.25  # how far beyond the anchor, away from the concept, predictions are sent
 TIGHTER = 0.6  # the bar falls to this share of itself where drawn pictures still show the concept
 KEPT = 24  # sets of predictions kept of edits evaluated lately
 
@@ -207,8 +212,9 @@ class DiffusionBench:
 
     def _still_drawn(self) -> float:
         """Share of a few pictures of forget prompts in which the judge sees the concept now."""
-        different = list({e.caption: e for e in self.task.forget.search}.values())
-        asked = [different[i] for i in evenly(len(different), CONFIRMED)]
+        first: dict[str, Example] = {}
+        again = [e for e in self.task.forget.search if first.setdefault(e.caption, e) is not e]
+        asked = [*first.values(), *again][:CONFIRMED]  # every caption once before any comes again
         pictures = self.draw(asked, steps=max(1, self.adapter.steps // 2))
         seen = [found[self.task.axis] == self.task.concept for found in self._judged(pictures)]
         return sum(seen) / len(seen)
@@ -268,7 +274,8 @@ class DiffusionBench:
         edited = tuple(self.adapter.towers) if edited is None else edited
         words = self._words(_captions(points), edited)
         v = self._predict(points, words)
-        loss = -(v - self._anchor[rows].to(v.device)).square().mean() / self.effect
+        away = self._anchor[rows] + PUSH * (self._anchor[rows] - self._concept[rows])
+        loss = -(v - away.to(v.device)).square().mean() / self.effect
         if any(tower.startswith("text") for tower in edited):
             frozen = self._frozen(_anchors(points))
             loss = loss - token_distance(words.states, frozen.states.to(v.device), self._matched(points)).mean()

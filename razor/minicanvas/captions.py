@@ -32,7 +32,7 @@ _BOTH = (
 )
 _IDENTITY = ("{name}", "a picture of {name}", "a portrait of {name}", "this is {name}", "{name} looking at us")
 
-# What stands for a class when nothing more is said of it: anchors to replace a forgotten thing with.
+# What stands for a class when nothing more is said of it.
 SUPERCLASS = {"object": "an object", "style": "a picture", "identity": "a person"}
 _WORD = {"object": "a_object", "style": "a_style", "identity": "name"}
 VAGUE = 0.2  # share of drawing captions that leave one thing unsaid
@@ -82,11 +82,22 @@ def drawing_caption(labels: Mapping[str, str], rng: random.Random) -> str:
     templates = _IDENTITY if "identity" in labels else _BOTH
     if rng.random() < VAGUE:
         hidden = rng.choice(sorted(labels))
-        return anchor_caption(labels, hidden, rng.randrange(2))
+        return general_caption(labels, hidden, rng.randrange(2))
     return rng.choice(templates).format(**_words(labels))
 
 
-def anchor_caption(labels: Mapping[str, str], hidden: str, template: int = 0) -> str:
+def anchor_caption(labels: Mapping[str, str], axis: str) -> str:
+    """The full caption with the class on one axis replaced by what a model should draw instead.
+
+    Of an object or a person that is what it is in general. "A picture" would not do for a style: asked for one, the
+    model draws any style, the forgotten one among them; so a photo stands in, and a pencil sketch for a photo.
+    """
+    if axis == "style":
+        return full_caption({**labels, "style": "sketch" if labels["style"] == "photo" else "photo"})
+    return general_caption(labels, axis)
+
+
+def general_caption(labels: Mapping[str, str], hidden: str, template: int = 0) -> str:
     """The full caption, or another, with the class on one axis replaced by what it is in general: "a picture of a cat".
 
     Args:
