@@ -115,6 +115,7 @@ def settled(monkeypatch):
     monkeypatch.setattr(denoising, "SURENESS", 12.0)
     monkeypatch.setattr(denoising, "TOLERATED", 0.1)
     monkeypatch.setattr(denoising, "TIGHTER", 0.6)
+    monkeypatch.setattr(denoising, "PUSH", 0.25)
 
 
 @pytest.fixture
@@ -340,13 +341,14 @@ def test_a_quarter_or_more_of_the_retain_points_are_neighbours(adapter, dogs, fo
 def test_the_ascended_loss_is_minus_the_distance_from_the_anchors_and_of_the_tokens(adapter, bench):
     # Of a cat's five tokens all but "cat" are the anchor's: at 180 degrees, it stands beside the colour's 90 or 60.
     tokens = ((1 - math.cos(math.radians(90))) + (1 - math.cos(math.radians(120)))) / 2 / 5
-    assert bench.scoring_terms()["forget"]().item() == pytest.approx(-1 - tokens, abs=1e-5)
-    assert bench.step_terms(1, ("cross",))["forget"]().item() == pytest.approx(-1)
-    adapter.edit = {"red cat": (2.0, 0.0), "blue cat": (2.0, 4.0)}  # half way: a quarter of the squared distance
-    assert bench.step_terms(1, ("cross",))["forget"]().item() == pytest.approx(-0.25)
+    assert bench.scoring_terms()["forget"]().item() == pytest.approx(-1.5625 - tokens, abs=1e-5)
+    # The goal lies a quarter of the way beyond the anchor: 1.25 ** 2 of the squared distance away, 0.75 ** 2 half way.
+    assert bench.step_terms(1, ("cross",))["forget"]().item() == pytest.approx(-1.5625)
+    adapter.edit = {"red cat": (2.0, 0.0), "blue cat": (2.0, 4.0)}
+    assert bench.step_terms(1, ("cross",))["forget"]().item() == pytest.approx(-0.5625)
     adapter.turned = 10  # an edited encoder turns every state by 10 degrees from what its anchor was
     cosines = [math.cos(math.radians(a)) for a in (10, 10, 100, 10, 10, 10, 10, 130, 10, 10)]
-    expected = -0.25 - sum(1 - c for c in cosines) / 10
+    expected = -0.5625 - sum(1 - c for c in cosines) / 10
     assert bench.step_terms(1, ("text",))["forget"]().item() == pytest.approx(expected, abs=1e-5)
 
 
