@@ -66,14 +66,21 @@ def neighbours(target: Target) -> tuple[str, ...]:
     return {"object": objects, "style": styles}[target.axis].NEIGHBOURS[target.name]
 
 
-def draw(labels: Mapping[str, str], split: str, index: int, size: int = SIZE) -> Image.Image:
-    """The picture number `index` with these labels in this split; RGB, size x size."""
+def draw(
+    labels: Mapping[str, str], split: str, index: int, size: int = SIZE, *, one_scene: bool = False
+) -> Image.Image:
+    """The picture number `index` with these labels in this split; RGB, size x size.
+
+    Args:
+        one_scene: show the same scene of an object in every style; otherwise each style has scenes of its own.
+    """
     assert split in SPLITS, split
     key = "/".join(f"{axis}={labels[axis]}" for axis in sorted(labels))
     rng = random.Random(f"{split}/{key}/{index}")
     if "identity" in labels:
         return people.draw_portrait(labels["identity"], rng, size)
-    return styles.STYLES[labels["style"]](objects.draw_scene(labels["object"], rng, size), rng)
+    scene = random.Random(f"{split}/object={labels['object']}/{index}") if one_scene else rng
+    return styles.STYLES[labels["style"]](objects.draw_scene(labels["object"], scene, size), rng)
 
 
 @cache

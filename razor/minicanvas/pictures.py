@@ -25,14 +25,14 @@ class Pictures:
         self.things = [i for i, known in enumerate(labels) if "identity" not in known]
 
     @classmethod
-    def rendered(cls, split: str, *, per_pair: int, per_person: int, work: Path) -> "Pictures":
-        """Render on every core, or read what an earlier run left in `work`."""
+    def rendered(cls, split: str, *, per_pair: int, per_person: int, work: Path, one_scene: bool = False) -> "Pictures":
+        """Render on every core, or read what an earlier run left in `work`; `one_scene` as in `draw`."""
         work.mkdir(parents=True, exist_ok=True)
         jobs = list(pool(split, per_pair, per_person))
-        path = work / f"{split}-{per_pair}-{per_person}.npy"
+        path = work / f"{split}-{per_pair}-{per_person}{'-scenes' * one_scene}.npy"
         if not path.exists():
             with ProcessPoolExecutor() as workers:
-                rows = list(workers.map(partial(_pixels, split=split), jobs, chunksize=200))
+                rows = list(workers.map(partial(_pixels, split=split, one_scene=one_scene), jobs, chunksize=200))
             np.save(path, np.stack(rows))
         return cls(np.load(path, mmap_mode="r"), [labels for labels, _ in jobs])
 
@@ -61,9 +61,10 @@ def codes(labels: Sequence[Mapping[str, str]]) -> Tensor:
     return torch.tensor([[names.index(k[a]) if a in k else -1 for a, names in AXES.items()] for k in labels])
 
 
-def _pixels(job: tuple[Mapping[str, str], int], split: str) -> np.ndarray:
+def _pixels(job: tuple[Mapping[str, str], int], split: str, one_scene: bool) -> np.ndarray:
     labels, index = job
-    return np.asarray(draw(labels, split, index).resize((PIXELS, PIXELS), Image.Resampling.BICUBIC))
+    picture = draw(labels, split, index, one_scene=one_scene)
+    return np.asarray(picture.resize((PIXELS, PIXELS), Image.Resampling.BICUBIC))
 
 
 def _jitter(pixels: Tensor, rng: random.Random) -> Tensor:
