@@ -214,14 +214,14 @@ class Editing(Desk):
         estimate = status = gr.skip()
         try:
             names, action, seq = payload(event)
-            session.ack = max(session.ack, seq)
-            growth = session.need_growth()
-            before = growth.edit_set
-            if said := growth.act(action, check_names(names, growth.every)):
-                gr.Warning(escape(said))
-            if growth.edit_set != before:
-                session.edited()
-                estimate, status = reading.estimate_html(growth, session.shown, None), ""
+            with session.turn(seq):
+                growth = session.need_growth()
+                before = growth.edit_set
+                if said := growth.act(action, check_names(names, growth.every)):
+                    gr.Warning(escape(said))
+                if growth.edit_set != before:
+                    session.edited()
+                    estimate, status = reading.estimate_html(growth, session.shown, None), ""
         except (RazorError, ValueError) as error:
             gr.Warning(escape(str(error)))
         return [
@@ -289,7 +289,7 @@ class Editing(Desk):
             yield {self.page.edit.estimate: reading.estimate_html(growth, before, None, look)}
         now = growth.now
         if session.growth is not growth or session.revision != revision:
-            yield self.current(session)
+            yield self._overtaken(session)
             return
         changed = before is not None and before[1] != growth.edit_set
         said = reading.estimate_html(growth, before, now) if changed or growth.by_hand else ""
@@ -297,11 +297,19 @@ class Editing(Desk):
         yield {**self.drawn(session, growth), self.page.edit.estimate: said}
         shown = self.answers(session, growth)
         if session.growth is not growth or session.revision != revision:
-            yield self.current(session)
+            yield self._overtaken(session)
             return
         yield {**shown, self.page.compare.tiles: reading.tiles_of(growth, session.tested)}
         self.sessions.save(session)
         growth.prepare_look()
+
+    def _overtaken(self, session: Session) -> dict:
+        """What to show of a newer edit. What it did compared with the edit last spoken of is left for its own
+        estimate to say, though it may be known by now."""
+        before = session.shown
+        shown = self.current(session)
+        session.shown = before
+        return shown
 
     # Strength
 

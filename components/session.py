@@ -30,6 +30,7 @@ GRACE = 120.0  # seconds a closed page is kept: a sleeping laptop also looks clo
 IDLE = 7200.0  # seconds without an event before an open page is let go
 MAX_SESSIONS = 64
 CLOSING = 3.0  # seconds the server may take to hear that a page was closed
+ARRIVING = 0.5  # seconds a gesture waits for one made before it
 KEEP_SAVED = 7 * 24 * 3600.0  # seconds saved rounds stay on disk
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 
@@ -59,7 +60,8 @@ class Session:
     revision: int = 0  # goes up with every change of the edit; an estimate of an older one is not begun
     guided: bool = False  # the guide is open
     step: int = 0  # of the guide
-    ack: int = 0  # number of the last click on the map that was taken into account
+    ack: int = 0  # number of the last gesture on the map that was dealt with
+    gesture: threading.Condition = field(default_factory=threading.Condition)  # held while one is dealt with
     uploads: set[str] = field(default_factory=set)  # files Gradio keeps for this visitor; they go with the session
     easel: Easel | None = None  # with the pictures a model drew for this visitor; they go with the session too
     stop: threading.Event = field(default_factory=threading.Event)
@@ -87,6 +89,18 @@ class Session:
         """The edit moved: what was measured of it no longer holds."""
         self.revision += 1
         self.tested = None
+
+    @contextmanager
+    def turn(self, number: int) -> Iterator[None]:
+        """Hold the map for gesture `number`, once those before it are dealt with; they may have overtaken one another
+        on the way here."""
+        with self.gesture:
+            self.gesture.wait_for(lambda: self.ack >= number - 1, timeout=ARRIVING)
+            try:
+                yield
+            finally:
+                self.ack = max(self.ack, number)
+                self.gesture.notify_all()
 
     def keep(self, view: str, value: object) -> None:
         """What an expensive view found about the scores shown."""

@@ -113,6 +113,34 @@ def test_a_toggle_is_estimated_and_said_in_plain_words(studio, visitor):
     assert studio.page.compare.cards in said and studio.page.edit.preview in said
 
 
+def test_a_change_made_while_another_is_measured_is_still_said(studio, visitor, monkeypatch):
+    request = visitor("a")
+    last(studio.grow_one(request, *SETTINGS))
+    growth = studio.sessions.get("a").growth
+    other, member = next(n for n in growth.every if n not in growth.edit_set.members), growth.edit_set.members[0]
+    click(studio, request, [other], "in", 1)
+    look, late = growth.first_look, iter([lambda: click(studio, request, [member], "isolate", 2)])
+    monkeypatch.setattr(growth, "first_look", lambda: (look(), next(late, lambda: None)())[0])
+    last(studio.estimate(request))
+    said = last(studio.estimate(request))[studio.page.edit.estimate]
+    assert f"With {other}; only {member}" in said
+
+
+def test_gestures_that_overtake_one_another_are_dealt_with_in_order(studio, visitor):
+    request, unit = visitor("a"), "image.0.head.0"
+    last(studio.score(request, *SETTINGS))
+    click(studio, request, [unit], "in", 1)
+    late = threading.Thread(target=click, args=(studio, request, [unit], "isolate", 4))
+    middle = threading.Thread(target=click, args=(studio, request, [unit], "in", 3))
+    for thread in (late, middle):
+        thread.start()
+    click(studio, request, [unit], "out", 2)
+    for thread in (late, middle):
+        thread.join()
+    edit_set = studio.sessions.get("a").growth.edit_set
+    assert edit_set.isolated == unit and edit_set.members == (unit,)
+
+
 def test_twenty_quick_toggles_are_measured_once(studio, visitor, trained, monkeypatch):
     request = visitor("a")
     last(studio.score(request, *SETTINGS))
