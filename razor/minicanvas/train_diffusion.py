@@ -4,9 +4,10 @@
 
 Two stages, each resumable, seeded, CPU or CUDA. The autoencoder learns to put a picture of 64 x 64 pixels into
 16 x 16 x 4 numbers. The UNet then learns to predict v, the velocity between noise and those numbers, together with
-its text encoder, which starts from mini-clip's. It learns from a few scenes of each object, each shown in every style
-(as UnlearnCanvas is made), and a few portraits of each person: so small a model then draws them sharply. As in Stable
-Diffusion, a caption is sometimes dropped, so that pictures can be drawn with classifier-free guidance.
+its text encoder, which starts from mini-clip's. It learns from some scenes of each object, each shown in every style
+(as UnlearnCanvas is made), and some portraits of each person, and later from few of them: so small a model then draws
+them sharply. As in Stable Diffusion, a caption is sometimes dropped, so that pictures can be drawn with
+classifier-free guidance.
 """
 
 import copy
@@ -62,7 +63,8 @@ SCHEDULER = {
     "steps_offset": 1,
 }
 AUTOENCODER_STEPS = 1666
-SCENES, PORTRAITS = 20, 40  # the UNet's pictures: of each object (in every style) and of each person
+SOME, FEW = (20, 40), (8, 16)  # scenes of each object, in every style, and portraits of each person
+WIDE = 0.25  # share of the UNet's steps that see some; the others see few
 PEOPLE = 0.2  # share of portraits in a batch
 CROPPED = 0.9  # share of the autoencoder's steps that see quarters of the pictures: four times as fast
 DROPPED = 0.1  # share of captions left empty
@@ -78,12 +80,17 @@ def train_diffusion(*, steps: int, batch: int, seed: int, work: Path, out: Path)
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(seed)
-    wide = Pictures.rendered("train", per_pair=80, per_person=320, work=work)
-    vae, vae_seconds = _train_autoencoder(wide, steps=AUTOENCODER_STEPS, batch=batch, seed=seed, work=work)
-    data = Pictures.rendered("train", per_pair=SCENES, per_person=PORTRAITS, work=work, one_scene=True)
-    latents, scale = _latents(vae, data, work)
+    data = Pictures.rendered("train", per_pair=80, per_person=320, work=work)
+    vae, vae_seconds = _train_autoencoder(data, steps=AUTOENCODER_STEPS, batch=batch, seed=seed, work=work)
+    pools = [
+        Pictures.rendered("train", per_pair=scenes, per_person=portraits, work=work, one_scene=True)
+        for scenes, portraits in (SOME, FEW)
+    ]
+    latents = [_latents(vae, pool, work / f"latents-{len(pool.pixels)}.pt") for pool in pools]
+    scale = 1 / latents[0].std().item()
     vae.register_to_config(scaling_factor=scale)
-    parts, seconds = _train_unet(data, latents, steps=steps, batch=batch, seed=seed, work=work)
+    latents = [part * scale for part in latents]
+    parts, seconds = _train_unet(pools, latents, steps=steps, batch=batch, seed=seed, work=work)
     pipeline = assemble(vae.cpu(), parts.cpu())
     pipeline.to(torch.float16).save_pretrained(out)
     _name_tokenizer(out)
@@ -97,7 +104,7 @@ def train_diffusion(*, steps: int, batch: int, seed: int, work: Path, out: Path)
         "drawn": {"steps": STEPS, "guidance": GUIDANCE, "prompts": "held out", "seeds_a_prompt": 2},
         "training": {
             "command": f"python -m razor.minicanvas train diffusion --steps {steps} --batch {batch} --seed {seed}",
-            "pictures": {"autoencoder": len(wide.pixels), "unet": len(data.pixels)},
+            "pictures": {"autoencoder": len(data.pixels), "unet": [len(pool.pixels) for pool in pools]},
             "seconds": round(vae_seconds + seconds),
             "device": device,
         },
@@ -248,30 +255,28 @@ def _train_autoencoder(data: Pictures, *, steps: int, batch: int, seed: int, wor
 
 
 @torch.no_grad()
-def _latents(vae, data: Pictures, work: Path) -> tuple[Tensor, float]:
-    """Latents (N, 4, 16, 16) of every picture, scaled to unit variance, and the scale."""
-    path = work / "latents.pt"
+def _latents(vae, data: Pictures, path: Path) -> Tensor:
+    """Latents (N, 4, 16, 16) of every picture, unscaled."""
     if not path.exists():
         parts = [data.tensor(slice(i, i + 256)) for i in range(0, len(data.pixels), 256)]
         torch.save(torch.cat([vae.encode(p.to(vae.device)).latent_dist.mean.cpu() for p in parts]), path)
-    latents = torch.load(path, weights_only=True)
-    scale = 1 / latents.std().item()
-    return latents * scale, scale
+    return torch.load(path, weights_only=True)
 
 
-def _train_unet(data: Pictures, latents: Tensor, *, steps: int, batch: int, seed: int, work: Path):
+def _train_unet(pools: list[Pictures], latents: list[Tensor], *, steps: int, batch: int, seed: int, work: Path):
     from diffusers import DDIMScheduler
 
     parts, tokens = Parts(), tokenizer()
     parts.unet.to(memory_format=torch.channels_last)
     scheduler = DDIMScheduler(**SCHEDULER)
 
-    def loss(model: Parts, rng: random.Random, _progress: float) -> Tensor:
+    def loss(model: Parts, rng: random.Random, progress: float) -> Tensor:
+        data, pictures = (pools[progress >= WIDE], latents[progress >= WIDE])
         rows = data.choose(rng, batch, PEOPLE)
         texts = ["" if rng.random() < DROPPED else captions.drawing_caption(data.labels[i], rng) for i in rows]
         ids = tokens(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         generator = torch.Generator().manual_seed(rng.getrandbits(40))
-        clean = latents[rows]
+        clean = pictures[rows]
         noise = torch.randn(clean.shape, generator=generator)
         timesteps = _timesteps(batch, generator)
         noisy, goal = scheduler.add_noise(clean, noise, timesteps), scheduler.get_velocity(clean, noise, timesteps)
