@@ -273,7 +273,7 @@ class Drawing(Desk):
         edits = {self.side(session, compare_panel.NOW).key(): "the edit as it stands"}
         for branch in session.growth.history.branches if session.growth else ():
             edits.setdefault(self.side(session, compare_panel.side_of(branch)).key(), f"the branch {branch}")
-        fingerprint = self._easel(session, adapter).fingerprint
+        fingerprint = adapter.fingerprint()
         said, tone = picture_reading.restored_text(info, adapter, fingerprint, task, edits)
         spec = info.spec
         yield {
@@ -306,7 +306,7 @@ class Drawing(Desk):
         return session.easel
 
     def _unedited(self, session: Session, adapter: DiffusionAdapter, task: Task) -> dict:
-        return recipe.unedited(adapter, task, self._easel(session, adapter).fingerprint)
+        return recipe.unedited(adapter, task)
 
     def _side(self, session: Session, unedited: Mapping, side: str) -> Side:
         """A side of the comparison with what its pictures' files say of it."""

@@ -154,6 +154,13 @@ def _digests(model: nn.Module, names) -> dict[str, str]:
         return {name: digest(parameters[name]) for name in sorted(names)}
 
 
+def fingerprint(model: nn.Module) -> str:
+    """A hash of all weights: equal for equal models."""
+    with model_lock(model):
+        parts = [f"{name}={digest(tensor)}" for name, tensor in sorted(model.state_dict().items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
 def digest(tensor: Tensor) -> str:
     """sha256 of a tensor's bytes, shortened to 16 hex digits."""
     data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -279,11 +278,6 @@ class Easel:
         self.adapter, self.album = adapter, album
         self._pace: tuple[float, int] | None = None  # seconds of one denoiser pass a picture, and its side
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """The adapter's, taken once: large models take seconds, and nothing but a patch changes their weights."""
-        return self.adapter.fingerprint()
-
     def draw(
         self,
         jobs: Sequence[Job],
@@ -370,7 +364,8 @@ class Easel:
             return self.album.judged(key, axes, judge([image.convert("RGB")], axes)[0])
 
     def _info(self, job: Job, key: tuple[str, Spec]) -> PictureInfo:
-        return PictureInfo(job.spec, self.adapter.name, self.fingerprint, job.side.name, key[0], dict(job.side.recipe))
+        model = self.adapter
+        return PictureInfo(job.spec, model.name, model.fingerprint(), job.side.name, key[0], dict(job.side.recipe))
 
     # How long it takes
 

@@ -18,15 +18,11 @@ def recipe(growth: Growth) -> dict:
     return {**unedited(growth.adapter, growth.task), **edit_entry(growth)}
 
 
-def unedited(adapter: Adapter, task: Task, fingerprint: str | None = None) -> dict:
-    """The recipe of a model as it was loaded, for a task.
-
-    Args:
-        fingerprint: of the adapter, where the caller has it; large models take seconds.
-    """
+def unedited(adapter: Adapter, task: Task) -> dict:
+    """The recipe of a model as it was loaded, for a task."""
     return {
         "format": FORMAT,
-        "model": {"family": adapter.family, "name": adapter.name, "fingerprint": fingerprint or adapter.fingerprint()},
+        "model": {"family": adapter.family, "name": adapter.name, "fingerprint": adapter.fingerprint()},
         "task": task_entry(task),
         "versions": versions(),
     }

@@ -1,11 +1,10 @@
 """CLIP through open_clip: any model with a vision and a text tower of transformer blocks."""
 
-import hashlib
 import math
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +17,7 @@ from razor.adapters.base import GLANCE, Terms
 from razor.errors import ModelError
 from razor.examples import Axis, Example, Task
 from razor.metrics import Evaluation
-from razor.patches import Patch, digest, model_lock
+from razor.patches import Patch, fingerprint, model_lock
 from razor.replay import PrefixCache
 from razor.units import Unit, find_units, tower_of
 
@@ -91,10 +90,12 @@ class ClipAdapter:
         return tower_of(self.towers, parameter)
 
     def fingerprint(self) -> str:
-        """A hash of all weights: equal for equal models."""
-        with model_lock(self.model):
-            parts = [f"{name}={digest(tensor)}" for name, tensor in sorted(self.model.state_dict().items())]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+        """A hash of all weights, taken once: only a patch changes them, and that undoes itself."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.model)
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
         """Pictures as the model reads them, (n, 3, side, side), on the CPU."""

@@ -5,11 +5,11 @@ reads the words: cross-attention in a UNet, the text stream in a joint transform
 the picture is there too, for a person to open to growth.
 """
 
-import hashlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from razor.adapters.denoising import DiffusionBench
 from razor.errors import InputError, ModelError
 from razor.examples import Task
-from razor.patches import Patch, digest, model_lock
+from razor.patches import Patch, fingerprint, model_lock
 from razor.units import Unit, find_units, tower_of
 
 if TYPE_CHECKING:
@@ -118,10 +118,12 @@ class DiffusionAdapter:
         return tower_of(self.towers, parameter)
 
     def fingerprint(self) -> str:
-        """A hash of all weights that can be edited: equal for equal models."""
-        with model_lock(self.model):
-            parts = [f"{name}={digest(tensor)}" for name, tensor in sorted(self.model.state_dict().items())]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+        """A hash of all weights that can be edited, taken once: only a patch changes them, and that undoes itself."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.model)
 
     def bench(
         self,

@@ -224,8 +224,8 @@ def test_the_first_edited_block_is_found_in_every_tower(adapter):
 
 
 def test_fingerprint_changes_with_any_weight_that_can_be_edited():
+    assert fresh("sd").fingerprint() == shared("sd").fingerprint()
     adapter = fresh("sd")
-    assert adapter.fingerprint() == shared("sd").fingerprint()
     unit = adapter.units(("head",), ("cross",))[0]
     with random_patch(adapter, [unit]).applied(adapter.model):
         assert adapter.fingerprint() != shared("sd").fingerprint()

@@ -1,0 +1,114 @@
+"""The real app with the model that draws, in one visit: pairs, views, Stop, the way back from a file, the story.
+
+RAZOR_SCREENSHOTS=DIR keeps pictures of the screens.
+"""
+
+import os
+import time
+
+import pytest
+
+pytestmark = pytest.mark.browser
+LONG = 300_000  # milliseconds; generous, since the machine may be busy
+PAIRS = "#picture-pairs .pairs"
+
+
+def note(page, selector, text):
+    page.locator(f"{selector} .status-line", has_text=text).first.wait_for(timeout=LONG)
+    return page.locator(selector).inner_text()
+
+
+def fill(page, selector, value):
+    field = page.locator(f"{selector} input, {selector} textarea").first
+    field.fill(str(value))
+    field.press("Tab")
+
+
+def shoot(page, name):
+    if folder := os.environ.get("RAZOR_SCREENSHOTS"):
+        page.wait_for_timeout(1500)
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
+@pytest.fixture(scope="module")
+def page(chromium, app_url):
+    """One visitor who loaded mini-sd."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
+    page = context.new_page()
+    troubles = []
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.goto(app_url)
+    page.wait_for_selector("#story-status .status-line", timeout=LONG)
+    page.locator("#model-name input").fill("mini-sd")
+    page.locator("#model-name input").press("Enter")
+    page.click("#load-model")
+    note(page, "#story-status", "mini-sd is loaded")
+    yield page
+    context.close()
+    assert not troubles, troubles
+
+
+def test_stop_ends_the_sampling_and_leaves_no_half_pictures(page):
+    page.get_by_role("tab", name="3 Compare").click()
+    fill(page, "#draw-steps", 150)
+    page.click("#draw-pairs")
+    page.locator(f"{PAIRS} img[src^='data:']").first.wait_for(timeout=LONG)  # a picture under way
+    page.click("#stop-pairs")
+    assert "Stopped: 0 of 16 pictures" in note(page, "#pictures-status", "Stopped")
+    assert page.locator(f"{PAIRS} img[src^='data:']").count() == 0
+
+
+def test_pairs_are_drawn_wiped_and_restored_from_a_file(page, tmp_path):
+    fill(page, "#draw-steps", 4)
+    fill(page, "#draw-seed", 7)
+    page.click("#draw-pairs")
+    assert "8 pictures" in note(page, "#pictures-status", "drawn in")
+    assert "Nothing is edited yet" in page.locator("#pictures-notes").inner_text()
+    assert page.locator(PAIRS).get_attribute("data-pairs") == "8"
+    addresses = page.locator(f"{PAIRS} img[src^='gradio_api']").evaluate_all("all => all.map((i) => i.src)")
+    assert (
+        len({page.request.get(a).body() for a in addresses}) == 8
+    )  # an empty edit draws the same picture, bit for bit
+
+    page.locator("#picture-pairs").get_by_role("radio", name="Wipe").check(force=True)
+    assert page.locator(PAIRS).get_attribute("data-view") == "wipe"
+    divider = page.locator(f"{PAIRS} [role=slider]").first
+    before = divider.get_attribute("aria-valuenow")
+    divider.press("ArrowRight")
+    assert divider.get_attribute("aria-valuenow") != before
+    page.locator("#picture-pairs").get_by_role("radio", name="Side by side").check(force=True)
+
+    file = tmp_path / "drawn.png"
+    file.write_bytes(page.request.get(addresses[0]).body())
+    fill(page, "#draw-steps", 9)
+    fill(page, "#draw-seed", 1)
+    page.locator("#restore").get_by_text("Restore from a picture").click()
+    page.set_input_files("#restore-file input[type=file]", str(file))
+    note(page, "#restored", "it shows the unedited model")
+    assert page.locator("#draw-steps input").input_value() == "4"
+    assert len(page.locator("#own-prompts textarea").input_value()) > 5
+
+
+def test_a_wrong_number_is_one_sentence_and_the_pairs_stay(page):
+    fill(page, "#draw-side", 63)
+    page.click("#draw-pairs")
+    assert "multiple of 8" in note(page, "#pictures-status", "cannot be drawn")
+    assert page.locator(PAIRS).get_attribute("data-pairs") == "8"
+    fill(page, "#draw-side", 64)
+
+
+def test_the_story_ends_on_pictures_without_the_concept(page):
+    page.get_by_role("tab", name="1 Model").click()
+    page.locator("#target input").click()
+    page.get_by_role("option", name="neon (style)").click()
+    page.locator("#story", has_text="Forget neon and compare").wait_for(timeout=LONG)
+    started = time.monotonic()
+    page.click("#story")
+    said = note(page, "#pictures-status", "drawn in")
+    print(f"\nstory on mini-sd: {time.monotonic() - started:.0f} s from click to compared pictures; {said}")
+    assert "Neon is suppressed in" in page.locator(f"{PAIRS} .finding").inner_text()
+    assert page.locator(f"{PAIRS} [data-word=suppressed]").count() >= 2
+    shoot(page, "pictures")
+    page.get_by_role("tab", name="2 Map & edit").click()
+    page.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units > 0", timeout=LONG)
+    shoot(page, "pictures-map")
