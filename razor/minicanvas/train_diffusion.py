@@ -15,12 +15,13 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -65,6 +66,7 @@ SCHEDULER = {
 AUTOENCODER_STEPS = 1666
 SOME, FEW = (20, 40), (8, 16)  # scenes of each object, in every style, and portraits of each person
 WIDE = 0.25  # share of the UNet's steps that see some; the others see few
+END_STEPS = 600  # further ones at all noise levels alike: at the highest, colours and so the style are decided
 PEOPLE = 0.2  # share of portraits in a batch
 CROPPED = 0.9  # share of the autoencoder's steps that see quarters of the pictures: four times as fast
 DROPPED = 0.1  # share of captions left empty
@@ -86,7 +88,7 @@ def train_diffusion(*, steps: int, batch: int, seed: int, work: Path, out: Path)
         Pictures.rendered("train", per_pair=scenes, per_person=portraits, work=work, one_scene=True)
         for scenes, portraits in (SOME, FEW)
     ]
-    latents = [_latents(vae, pool, work / f"latents-{len(pool.pixels)}.pt") for pool in pools]
+    latents = [_latents(vae, pool, work / f"latents-{len(pool.pixels)}-{seed}.pt") for pool in pools]
     scale = 1 / latents[0].std().item()
     vae.register_to_config(scaling_factor=scale)
     latents = [part * scale for part in latents]
@@ -131,23 +133,27 @@ def load(folder: Path):
     return pipeline
 
 
-def judged(pipeline, seeds: Iterable[int], chunk: int = 48) -> dict[str, dict[str, float]]:
+def judged(pipeline, seeds: Iterable[int]) -> dict[str, dict[str, float]]:
     """Share of drawn pictures in which the judge sees what their prompt asked for, per axis, with n.
 
     Every object in every style and every person, from prompts that training never used, once a seed.
     """
     hits: dict[str, list[bool]] = {axis: [] for axis in AXES}
     jobs = [(labels, seed) for seed in seeds for labels in combinations()]
-    for start in range(0, len(jobs), chunk):
-        part = jobs[start : start + chunk]
+    seen = judge.read(list(drawn(pipeline, jobs)))
+    for row, (labels, _) in enumerate(jobs):
+        for axis, name in labels.items():
+            hits[axis].append(seen[axis][row] == name)
+    return {axis: {"value": round(sum(hit) / len(hit), 4), "n": len(hit)} for axis, hit in hits.items()}
+
+
+def drawn(pipeline, jobs: Sequence[tuple[Mapping[str, str], int]], together: int = 48) -> Iterator[Image.Image]:
+    """A picture of each (labels, seed), from prompts that training never used."""
+    for start in range(0, len(jobs), together):
+        part = jobs[start : start + together]
         prompts = [captions.unseen_captions(labels)[seed % 2] for labels, seed in part]
         noise = torch.stack([initial_noise(seed, str(sorted(labels.items()))) for labels, seed in part])
-        images = pipeline(prompts, latents=noise, num_inference_steps=STEPS, guidance_scale=GUIDANCE).images
-        seen = judge.read(images)
-        for row, (labels, _) in enumerate(part):
-            for axis, name in labels.items():
-                hits[axis].append(seen[axis][row] == name)
-    return {axis: {"value": round(sum(hit) / len(hit), 4), "n": len(hit)} for axis, hit in hits.items()}
+        yield from pipeline(prompts, latents=noise, num_inference_steps=STEPS, guidance_scale=GUIDANCE).images
 
 
 def initial_noise(seed: int, key: str = "") -> Tensor:
@@ -270,27 +276,30 @@ def _train_unet(pools: list[Pictures], latents: list[Tensor], *, steps: int, bat
     parts.unet.to(memory_format=torch.channels_last)
     scheduler = DDIMScheduler(**SCHEDULER)
 
-    def loss(model: Parts, rng: random.Random, progress: float) -> Tensor:
-        data, pictures = (pools[progress >= WIDE], latents[progress >= WIDE])
+    def error(model: Parts, rng: random.Random, pool: int, anywhere: float) -> Tensor:
+        data, pictures = pools[pool], latents[pool]
         rows = data.choose(rng, batch, PEOPLE)
         texts = ["" if rng.random() < DROPPED else captions.drawing_caption(data.labels[i], rng) for i in rows]
         ids = tokens(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         generator = torch.Generator().manual_seed(rng.getrandbits(40))
         clean = pictures[rows]
         noise = torch.randn(clean.shape, generator=generator)
-        timesteps = _timesteps(batch, generator)
+        timesteps = _timesteps(batch, generator, anywhere)
         noisy, goal = scheduler.add_noise(clean, noise, timesteps), scheduler.get_velocity(clean, noise, timesteps)
         device = model.unet.device
         return F.mse_loss(model(noisy.to(device), timesteps.to(device), ids.to(device)).float(), goal.to(device))
 
     with nullcontext() if torch.cuda.is_available() else sdpa_kernel(SDPBackend.MATH):  # on CPU a seventh faster
-        return parts, _fit("unet", parts, loss, steps=steps, seed=seed, lr=6e-4, work=work)
+        shapes = lambda model, rng, progress: error(model, rng, progress >= WIDE, anywhere=0.1)  # noqa: E731
+        colours = lambda model, rng, progress: error(model, rng, 1, anywhere=0.8)  # noqa: E731
+        seconds = _fit("unet", parts, shapes, steps=steps, seed=seed, lr=6e-4, work=work)
+        return parts, seconds + _fit("unet-end", parts, colours, steps=END_STEPS, seed=seed, lr=2e-4, work=work)
 
 
-def _timesteps(count: int, generator: torch.Generator) -> Tensor:
-    """Timesteps to learn from: most in the middle, where the shape of things is decided, and a tenth anywhere."""
+def _timesteps(count: int, generator: torch.Generator, anywhere: float) -> Tensor:
+    """Timesteps to learn from: a share `anywhere`, the others in the middle, where the shape of things is decided."""
     share = torch.where(
-        torch.rand(count, generator=generator) < 0.1,
+        torch.rand(count, generator=generator) < anywhere,
         torch.rand(count, generator=generator),
         torch.randn(count, generator=generator).sigmoid(),
     )
@@ -309,7 +318,7 @@ def _fit(
 ) -> float:
     """Minimise `loss` with AdamW and a cosine schedule, and leave the averaged weights in `model`.
 
-    A checkpoint is written to `work` every 100 steps and picked up again.
+    A checkpoint is written to `work` every 100 steps and picked up again by a run with the same seed.
 
     Returns:
         Seconds spent, over all the runs it took.
@@ -319,8 +328,8 @@ def _fit(
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     average = copy.deepcopy(model).requires_grad_(False)
     checkpoint, first, spent = work / f"{name}.pt", 0, 0.0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+    saved = torch.load(checkpoint, map_location=device, weights_only=True) if checkpoint.exists() else {}
+    if saved and saved.get("seed", seed) == seed:
         model.load_state_dict(saved["model"])
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
@@ -348,6 +357,8 @@ def _fit(
             recent = []
         if (step + 1) % 100 == 0 or step + 1 == steps:
             state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-            torch.save(state | {"step": step + 1, "seconds": time.monotonic() - started}, checkpoint)
+            state |= {"step": step + 1, "seconds": time.monotonic() - started, "seed": seed}
+            torch.save(state, part := checkpoint.with_suffix(".part"))
+            part.replace(checkpoint)  # whole or not at all
     model.load_state_dict(average.state_dict())
     return time.monotonic() - started
