@@ -77,7 +77,7 @@ def place(model: str) -> Page:
     return Page(header, tabs, guided, model_widgets, examples, words, edit, trust, why, drift, stack, compare, pictures)
 
 
-def _only(model: str) -> Callable[[str], ClipAdapter]:
+def _only(model: str, load_any: Callable[[str], ClipAdapter]) -> Callable[[str], ClipAdapter]:
     """A loader for a page that others can reach: they may not name paths of this machine or start downloads."""
 
     served = tuple(dict.fromkeys([*models.BUNDLED, model]))
@@ -85,7 +85,7 @@ def _only(model: str) -> Callable[[str], ClipAdapter]:
     def load(name: str) -> ClipAdapter:
         if name not in served:
             raise InputError(f"This page serves {', '.join(served)}; pick one of them.")
-        return models.load(name)
+        return load_any(name)
 
     return load
 
@@ -97,15 +97,21 @@ def launch(
     auth: tuple[str, str] | None = None,
     share: bool = False,
     model: str = "mini-clip",
+    dtype: str | None = None,
     block: bool = True,
 ) -> str:
     """Serve the page until interrupted; returns its address when `block` is False."""
     if not 0 < port < 65536:
         raise InputError(f"Port {port} does not exist; choose one from 1 to 65535.")
-    if model not in models.BUNDLED:
-        models.load(model)  # a wrong name is said here, before anything is served
+
+    def load(name: str) -> ClipAdapter:
+        """A precision is that of the model the page is started with; others have their own."""
+        return models.load(name, dtype=dtype if name == model else None)
+
+    if model not in models.BUNDLED or dtype:
+        load(model)  # a wrong name or precision is said here, before anything is served
     private = host in LOOPBACK and not share
-    demo, studio = build_demo(models.load if private else _only(model), model=model)
+    demo, studio = build_demo(load if private else _only(model, load), model=model)
     try:
         _, url, _ = demo.launch(
             server_name=host,

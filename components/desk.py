@@ -5,13 +5,15 @@ between steps and asks the session's stop flag; the model is only ever edited in
 closing the page or an error leaves nothing behind.
 """
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import gradio as gr
 
-from components import compare_panel, edit_panel, examples_panel, guide, model_panel, reading
+from components import compare_panel, edit_panel, examples_panel, guide, model_panel, picture_reading, reading
 from components.drift_panel import DriftPanel
 from components.head_map import map_value, picked_value
 from components.picture_panel import PicturePanel
@@ -21,17 +23,24 @@ from components.theme import status_html
 from components.timeline import timeline_value
 from components.trust_panel import TrustPanel
 from components.why_panel import WhyPanel
+from components.wording import draws
 from razor import models
+from razor.adapters.base import Adapter
 from razor.adapters.clip import ClipAdapter
-from razor.errors import InputError, RazorError
+from razor.adapters.diffusion import DiffusionAdapter
+from razor.errors import InputError, RazorError, Stopped
 from razor.examples import Task
 from razor.growth import Growth
 from razor.metrics import Evaluation
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
 from razor.patches import Patch
+from razor.picture_files import Album
+from razor.pictures import Easel
 from razor.stack import set_aside
 from razor.step import evaluate
+
+TICK = 0.4  # seconds between two looks at work under way
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ def handler(status: Callable[[Page], gr.HTML]):
                         yield update or gr.skip()
                     if silent:
                         yield gr.skip()  # a generator that ends without a word would blank every widget
+                except Stopped as error:  # as was asked for: nothing to warn of
+                    yield {status(self.page): status_html(str(error))}
                 except RazorError as error:
                     gr.Warning(escape(str(error)))  # a toast renders HTML, and the sentence may quote a file name
                     yield {status(self.page): status_html(str(error), "problem")}
@@ -103,6 +114,32 @@ class Desk:
         self.page, self.load = page, load
         self.sessions = Sessions() if sessions is None else sessions  # an empty one counts as false
 
+    # The model
+
+    def model_of(self, session: Session) -> Adapter:
+        """The session's model, with the CLIP that looks at what it draws where the visitor named one."""
+        return session.judged or self.load(session.model)
+
+    def easel(self, session: Session, adapter: DiffusionAdapter) -> Easel:
+        """The visitor's easel for this model; pictures of another model go."""
+        if session.easel is None or session.easel.adapter is not adapter:
+            if session.easel is not None:
+                session.easel.album.close()
+            session.easel = Easel(adapter, Album(picture_reading.picture_folder()))
+        return session.easel
+
+    def pace(self, session: Session, adapter: DiffusionAdapter) -> None:
+        """Find out how long a picture takes, where nothing was drawn yet that would tell."""
+        easel = self.easel(session, adapter)
+        if not easel.timed:
+            easel.probe(adapter.side)
+
+    def picture_seconds(self, session: Session) -> float | None:
+        """What one picture takes as the session's model usually draws it; None where that is not known yet."""
+        if (easel := session.easel) is None:
+            return None
+        return easel.seconds([(easel.adapter.steps, easel.adapter.guidance, easel.adapter.side)])
+
     # A growth and what is known of it
 
     def task_of(self, session: Session) -> Task:
@@ -111,7 +148,7 @@ class Desk:
 
     def start(self, session: Session, settings) -> Growth:
         """The session's growth under these settings, made when there is none."""
-        adapter = self.load(session.model)
+        adapter = self.model_of(session)
         config = edit_panel.fitting(edit_panel.config_from(*settings), adapter)
         session.settle(config)
         if (growth := session.growth) is None:
@@ -166,7 +203,7 @@ class Desk:
 
     def answers(self, session: Session, growth: Growth) -> dict:
         """The comparison of the edit as it stands, on screens 2 and 3; a model that draws is too slow to be asked."""
-        if growth.adapter.family == "diffusion":
+        if draws(growth):
             return {}
         shown = self.compared(session, growth)
         small = gr.update(value=compare_panel.preview(shown), visible=bool(growth.patch.deltas))
@@ -175,6 +212,64 @@ class Desk:
     def staleness(self, session: Session) -> dict:
         """Whether drawn pictures on screen 3 are of the edit as it stands; see Drawing."""
         return {}
+
+    def measurable(self, session: Session, growth: Growth) -> dict:
+        """Whether there are pictures to measure on; see Measuring."""
+        return {}
+
+    # Work that takes its time
+
+    def told(self, status: gr.HTML, what: str, work: Callable[[Callable[[int, int], None]], Any]) -> Iterator[dict]:
+        """Run `work(tell)` on a thread of its own, saying how far it is; returns its result.
+
+        An error in it is raised here.
+        """
+        state: dict[str, Any] = {"done": (0, 0)}
+
+        def run() -> None:
+            try:
+                state["result"] = work(lambda done, total: state.update(done=(done, total)))
+            except BaseException as error:  # handed to the page's own thread below
+                state["error"] = error
+
+        thread = threading.Thread(target=run, name="told", daemon=True)
+        thread.start()
+        yield {status: status_html(what, "busy")}
+        seen = (0, 0)
+        while thread.is_alive():
+            thread.join(TICK)
+            if state["done"] != seen:
+                seen = state["done"]
+                yield {status: status_html(f"{what}: {seen[0]} of {seen[1]}", "busy")}
+        if "error" in state:
+            raise state["error"]
+        return state["result"]
+
+    def watched(
+        self,
+        session: Session,
+        growth: Growth,
+        status: gr.HTML,
+        what: str,
+        work: Callable[[], Any],
+        tally: Callable[[Callable], Callable] = lambda tell: tell,
+    ) -> Iterator[dict]:
+        """`told` for work on a growth that may draw: its pictures are counted as they come, and Stop works at any.
+
+        Args:
+            tally: makes what is told of one drawing into what is said of them all.
+
+        Raises:
+            Stopped: Stop was pressed before all pictures were drawn.
+        """
+
+        def watching(tell: Callable[[int, int], None]) -> Any:
+            if not draws(growth):
+                return work()
+            with growth.bench.watch(tally(tell), session.stop.is_set):
+                return work()
+
+        return (yield from self.told(status, what, watching))
 
     # Drawing
 
@@ -189,6 +284,7 @@ class Desk:
                 panel.map: gr.update(picked=self.picked(session)),
                 panel.timeline: edit_panel.timeline_of(growth, session.sides),
                 panel.tiles: reading.tiles_of(growth, session.tested),
+                **self.measurable(session, growth),
             }
         if session.domain is None:
             session.domain = edit_panel.domain_of(growth)
@@ -203,6 +299,7 @@ class Desk:
             panel.strength: growth.edit_set.strength,
             **self.unit_shown(session),
             **self.staleness(session),
+            **self.measurable(session, growth),
         }
 
     def picked(self, session: Session) -> dict:
@@ -245,6 +342,7 @@ class Desk:
             panel.preview: gr.update(visible=False),
             panel.strength: 1.0,
             panel.status: status_html("Press Score to see which heads matter."),
+            **panel.measure.blank(),
             **self.unit_shown(session),
             **self.uncompared(),
             **self.page.pictures.blank(),

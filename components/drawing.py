@@ -12,18 +12,22 @@ from components.desk import Desk, handler
 from components.picture_reading import Cell, Row, Shown
 from components.session import Session
 from components.theme import status_html
+from components.wording import proxy_note
 from razor import pictures, recipe
 from razor.adapters.base import Adapter
 from razor.adapters.diffusion import DiffusionAdapter
 from razor.errors import InputError, RazorError
 from razor.examples import Task
 from razor.history import State
-from razor.picture_files import MAX_BYTES, Album, read_png
+from razor.picture_files import MAX_BYTES, read_png
 from razor.picture_grid import GridPlan, example_values, parse_axis, patch_of, state_of
-from razor.pictures import Drawn, DrawSettings, Easel, Job, Prompt, Side, Sketch
+from razor.pictures import Drawn, DrawSettings, Job, Prompt, Side, Sketch
+from razor.sources import draws_its_own
 
 NOTHING_EDITED = "Nothing is edited yet, so both sides are the same."
-NO_JUDGE = "Nothing here can say what these pictures show, so there are no verdicts: look for yourself."
+NO_JUDGE = "Nothing here can say what these pictures show, so there are no verdicts: look for yourself"
+NAME_ONE = ", or name a CLIP to look at them beside the model on screen 1"
+ONE_PROMPT = "A grid draws one prompt, so the other lines are left out: "
 STALE = "The edit has changed since these pairs were drawn; draw both sides again to see it as it is now."
 
 
@@ -37,6 +41,8 @@ class Drawing(Desk):
         draws, page = adapter.family == "diffusion", self.page
         shown = {
             page.words.box: gr.update(visible=draws),
+            page.examples.own_anchor: gr.update(visible=draws),
+            page.model.judge_box: gr.update(visible=draws_its_own(adapter)),
             page.edit.towers: edit_panel.towers_for(adapter),
             page.drift.box: gr.update(visible=adapter.embeds),
             page.why.pixel_method: gr.update(visible=adapter.embeds),
@@ -49,7 +55,7 @@ class Drawing(Desk):
     @handler(lambda page: page.compare.status)
     def show_family(self, session: Session) -> Iterator[dict]:
         """A page was opened: it follows the family of its model."""
-        yield self.comparing(self.load(session.model))
+        yield self.comparing(self.model_of(session))
 
     # Pairs
 
@@ -104,7 +110,8 @@ class Drawing(Desk):
         look = {"judge": judge, "original": chosen[0] == compare_panel.ORIGINAL}
         cut = picture_reading.cut_notes(adapter, [prompt.text for prompt in prompts])
         remarks = [NOTHING_EDITED] if not any(side.patch.deltas for side in sides) else []
-        remarks += [NO_JUDGE] if judge is None else []
+        remarks += [f"{NO_JUDGE}{NAME_ONE if draws_its_own(adapter) else ''}."] if judge is None else []
+        remarks += [proxy_note(judge)] if judge is not None and judge.guesses else []
         session.found["pairs"] = Shown(chosen, keys)
         first = {"done": 0, "total": 2 * len(rows), "note": f"drawing {names[0]}"}
         yield {
@@ -136,7 +143,9 @@ class Drawing(Desk):
         if session.epoch != epoch:
             yield self.current(session)
             return
-        yield {panel.status: status_html(said), **ended()}
+        growth = session.growth
+        costs = self.measurable(session, growth) if growth and growth.showable else {}  # now that the pace is known
+        yield {panel.status: status_html(said), **ended(), **costs}
 
     def staleness(self, session: Session) -> dict:
         """Whether the pairs shown are of the edit as it stands."""
@@ -169,11 +178,10 @@ class Drawing(Desk):
     def grid_pace(self, session: Session, *grid) -> Iterator[dict]:
         """How long the grid takes, where nothing was drawn yet that would tell."""
         adapter = self._drawing_model(session)
-        easel = self._easel(session, adapter)
-        if easel.timed:
+        if self.easel(session, adapter).timed:
             return
         yield {self.page.pictures.cost: status_html("Measuring how long one picture takes", "busy")}
-        easel.probe(adapter.side)
+        self.pace(session, adapter)
         yield {self.page.pictures.cost: self._cost(session, grid)}
 
     def _cost(self, session: Session, grid: Sequence) -> str:
@@ -182,7 +190,7 @@ class Drawing(Desk):
         except RazorError as error:
             return status_html(str(error), "problem")
         seconds = session.easel.seconds(plan.denoised()) if session.easel else None
-        return status_html(picture_reading.cost_text(plan, seconds))
+        return status_html(picture_reading.cost_text(plan, seconds) + _left_out(grid[0], plan))
 
     def _plan(self, session: Session, prompt: str, x, xs, y, ys, z, zs, own: str, *settings) -> GridPlan:
         """The grid asked for.
@@ -214,14 +222,15 @@ class Drawing(Desk):
         for _, cell in plan.cells():
             spec = plan.spec(cell)
             adapter.check_drawing([spec.prompt], spec.steps, spec.guidance, spec.side)
-        easel, unedited = self._easel(session, adapter), self._unedited(session, adapter, task)
+        easel, unedited = self.easel(session, adapter), self._unedited(session, adapter, task)
         jobs = plan.jobs(lambda cell: self._side_of_cell(session, unedited, cell))
         said = picture_reading.cost_text(plan, easel.seconds(plan.denoised())) if easel.timed else "Drawing the grid"
-        cells = {job.place: Cell() for job in jobs}
+        cells, judge = {job.place: Cell() for job in jobs}, pictures.judge_for(adapter, task)
+        sheet = lambda cells, progress=None: picture_reading.sheet_shown(plan, cells, task, progress, judge)  # noqa: E731
         first = {"done": 0, "total": len(jobs), "note": ""}
         yield {
             panel.cost: status_html(said, "busy"),
-            panel.sheet: picture_reading.sheet_shown(plan, cells, task, first),
+            panel.sheet: sheet(cells, first),
         }
 
         def take(event: Drawn | Sketch) -> None:
@@ -232,17 +241,17 @@ class Drawing(Desk):
                 cells[job.place] = Cell(picture_reading.sketch_address(image))
 
         def shown(progress: Mapping) -> dict:
-            return {panel.sheet: picture_reading.sheet_shown(plan, cells, task, progress)}
+            return {panel.sheet: sheet(cells, progress)}
 
         def ended() -> dict:
             finished = {place: cell for place, cell in cells.items() if cell.saw is not None}
-            return {panel.sheet: picture_reading.sheet_shown(plan, finished, task)}
+            return {panel.sheet: sheet(finished)}
 
         said = yield from self._drawn(session, adapter, task, jobs, take, shown, ended, together=1)
         if session.epoch != epoch:
             yield self.current(session)
             return
-        yield {panel.cost: status_html(said), **ended()}
+        yield {panel.cost: status_html(said + _left_out(grid[0], plan)), **ended()}
 
     def _side_of_cell(self, session: Session, unedited: Mapping, cell: Mapping) -> Side:
         """The edit of a cell: the edit as it stands but for what the cell says."""
@@ -270,11 +279,10 @@ class Drawing(Desk):
             raise InputError(f"{file.name} is larger than {MAX_BYTES / 1e6:.0f} MB; drop a PNG that was drawn here.")
         info = read_png(file.read_bytes(), file.name)
         adapter, task = self._drawing_model(session), self._task(session)
-        edits = {self.side(session, compare_panel.NOW).key(): "the edit as it stands"}
-        for branch in session.growth.history.branches if session.growth else ():
-            edits.setdefault(self.side(session, compare_panel.side_of(branch)).key(), f"the branch {branch}")
+        edits = self._edits(session)
+        weaker = {} if info.edit in edits else self._edits(session, picture_reading.strengths(info))
         fingerprint = adapter.fingerprint()
-        said, tone = picture_reading.restored_text(info, adapter, fingerprint, task, edits)
+        said, tone = picture_reading.restored_text(info, adapter, fingerprint, task, edits, weaker)
         spec = info.spec
         yield {
             panel.prompts: spec.prompt,
@@ -286,24 +294,35 @@ class Drawing(Desk):
             panel.restored: status_html(said, tone),
         }
 
+    def _edits(self, session: Session, strengths: tuple[float, float] | None = None) -> dict[str, str]:
+        """Patch.key of the edit as it stands and of every branch -> what it is called.
+
+        Args:
+            strengths: of the whole edit, and of the grid's cell, in place of those here.
+        """
+        growth, others = session.growth, self.others(session)
+        if growth is None:
+            return {others.key(): "the edit as it stands"}
+        history, found = growth.history, {}
+        held = [("the edit as it stands", growth.edit_set, history.state)]
+        tips = ((branch, history.states[tip]) for branch, tip in history.branches.items())
+        held += [(f"the branch {branch}", state.edit_set, state) for branch, state in tips]
+        for name, edit_set, state in held:
+            whole, cell = strengths or (edit_set.strength, 1.0)
+            patch = growth.patch_of(edit_set.at_strength(whole), state)
+            found.setdefault((others + (patch if cell == 1 else patch.scaled(cell))).key(), name)
+        return found
+
     # What all of them share
 
     def _drawing_model(self, session: Session) -> DiffusionAdapter:
-        adapter = self.load(session.model)
+        adapter = self.model_of(session)
         if adapter.family != "diffusion":
             raise InputError(f"{session.model} draws no pictures; load a model that does on screen 1.")
         return adapter
 
     def _task(self, session: Session) -> Task:
         return session.growth.task if session.growth else self.task_of(session)
-
-    def _easel(self, session: Session, adapter: DiffusionAdapter) -> Easel:
-        """The visitor's easel for this model; pictures of another model go."""
-        if session.easel is None or session.easel.adapter is not adapter:
-            if session.easel is not None:
-                session.easel.album.close()
-            session.easel = Easel(adapter, Album(picture_reading.picture_folder()))
-        return session.easel
 
     def _unedited(self, session: Session, adapter: DiffusionAdapter, task: Task) -> dict:
         return recipe.unedited(adapter, task)
@@ -344,7 +363,7 @@ class Drawing(Desk):
         Returns:
             What was done, in words.
         """
-        easel, epoch, judge = self._easel(session, adapter), session.epoch, pictures.judge_for(adapter, task)
+        easel, epoch, judge = self.easel(session, adapter), session.epoch, pictures.judge_for(adapter, task)
         fresh = found = 0
         started, side = time.monotonic(), jobs[0].side
         work = lambda report, closed: easel.draw(  # noqa: E731
@@ -369,6 +388,12 @@ class Drawing(Desk):
             raise
         took, stopped = time.monotonic() - started, session.stop.is_set()
         return picture_reading.done_text(fresh, found, len(jobs), took, stopped)
+
+
+def _left_out(typed: str, plan: GridPlan) -> str:
+    """A sentence where more than one prompt was typed for the grid; "" else."""
+    more = len(pictures.own_prompts(typed or "")) > 1
+    return f" {ONE_PROMPT}\u201c{picture_reading.short(plan.prompt)}\u201d is drawn." if more else ""
 
 
 def _grown(growth) -> tuple[int | None, tuple[str, ...]]:

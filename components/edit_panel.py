@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 import gradio as gr
 
-from components import reading
+from components import measure_panel, reading
 from components.cards import cards
 from components.chart import chart, chart_value, literal, marked_value
 from components.compare_panel import branch_of
 from components.head_map import UnitState, head_map, map_value, score_domain
+from components.measure_panel import MeasurePanel
 from components.timeline import timeline, timeline_value
 from razor.adapters.base import Adapter
 from razor.config import RazorConfig
@@ -49,6 +50,7 @@ class EditPanel:
     map: gr.HTML
     timeline: gr.HTML
     tiles: gr.HTML
+    measure: MeasurePanel
     estimate: gr.HTML
     preview: gr.HTML
     ranked: gr.Accordion
@@ -98,7 +100,7 @@ class EditPanel:
         """Everything that follows the growth."""
         return [
             self.map, self.timeline, self.tiles, self.estimate, self.preview, self.table, self.scatter, self.unit,
-            self.unit_strength, self.strength, self.price, self.status,
+            self.unit_strength, self.strength, self.price, self.status, *self.measure.drawn(),
         ]  # fmt: skip
 
 
@@ -140,6 +142,7 @@ def build() -> EditPanel:
             )  # fmt: skip
             settings = _growth_settings()
     tiles = gr.HTML(apply_default_css=False, elem_id="tiles")
+    measure = measure_panel.build()
     line = timeline()
     ranked_units = gr.Accordion("Ranked units, and pressure against separation", open=False, elem_id="ranked")
     with ranked_units, gr.Row():
@@ -155,8 +158,8 @@ def build() -> EditPanel:
             brushed = gr.HTML(apply_default_css=False, elem_id="brushed")
             put_in = gr.Button("Put the selected units in", size="sm", elem_id="put-in", interactive=False)
     return EditPanel(
-        map=the_map, timeline=line, tiles=tiles, estimate=estimate, preview=preview, ranked=ranked_units,
-        table=table, scatter=scatter,
+        map=the_map, timeline=line, tiles=tiles, measure=measure, estimate=estimate, preview=preview,
+        ranked=ranked_units, table=table, scatter=scatter,
         brushed=brushed, put_in=put_in, unit=unit, unit_strength=unit_strength, strength=strength, guard=guard,
         price=price, replan=replan, status=status, score=score, grow_one=grow_one, grow=grow, undo=undo, redo=redo,
         reset=reset, stop=stop, alpha=alpha, tau=tau,

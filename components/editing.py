@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from html import escape
 
 import gradio as gr
@@ -13,6 +14,7 @@ from components.head_map import focus_payload, payload, tau_payload
 from components.session import Session
 from components.theme import status_html
 from components.timeline import branch_changed, round_picked
+from components.wording import draws, judge_of
 from razor.edit_set import check_names
 from razor.errors import InputError, RazorError
 from razor.growth import Growth
@@ -88,10 +90,16 @@ class Editing(Desk):
         session.stop.clear()
         yield self.note("Getting model and pictures ready", "busy")
         growth = self.start(session, settings)
-        if rounds is None and (growth.reached or not growth.known):
-            met = "The target is met already; grow one more round if you want to go on."
-            yield self.note(story.nothing_to_forget(growth) or met)
-            return
+        if rounds is None:
+            asking = f"Asking the unedited model for {growth.task.concept}"
+            why = partial(story.nothing_to_forget, growth)
+            said = yield from self.watched(session, growth, self.page.edit.status, asking, why)
+            if session.growth is not growth:
+                yield self.current(session)
+                return
+            if said or growth.reached:
+                yield self.note(said or "The target is met already; grow one more round if you want to go on.")
+                return
         for _ in range(rounds or growth.config.rounds):
             if session.stop.is_set() or (growth.rounds and growth.exhausted):
                 break
@@ -109,7 +117,10 @@ class Editing(Desk):
             }
             if growth.reached:
                 break
-        self.test(session, growth)
+        if not draws(growth):  # pictures to measure on take long enough to be asked for; see Measuring
+            self.test(session, growth)
+        elif not session.stop.is_set() and judge_of(growth):
+            self.pace(session, growth.adapter)
         if session.growth is not growth:
             yield self.current(session)
             return

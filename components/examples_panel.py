@@ -9,9 +9,11 @@ import gradio as gr
 
 from components.cards import cards, cards_value, image_url
 from razor.errors import ExampleError
-from razor.examples import Example, Loaded, Split, Task, collect, load_examples, read_table, shared_pictures
+from razor.examples import Example, Loaded, Task, collect, load_examples, read_table, shared_pictures
 from razor.minicanvas.dataset import AXES, Target, neighbours, parse_target, slug, targets
 from razor.minicanvas.tasks import example
+from razor.sources import WORLD
+from razor.words import GENERAL
 
 SHOWN = 9  # pictures of each set in the gallery; one row on a wide page
 
@@ -48,6 +50,7 @@ class ExamplesPanel:
     retain_files: gr.File
     concept: gr.Textbox
     labels: gr.Textbox
+    own_anchor: gr.Textbox  # for models that draw
     captions: gr.Dataframe
     use_own: gr.Button
     use_bundled: gr.Button
@@ -110,8 +113,15 @@ def build_own() -> tuple:
             labels = gr.Textbox(
                 label="Labels to tell it from (optional)",
                 placeholder="red bicycle, blue bicycle, scooter",
-                info="Comma-separated. Default: the retain captions, or everything of the bundled world",
+                info="Comma-separated. Default: the retain captions, else the bundled world or what the model draws",
                 elem_id="own-labels",
+            )
+            anchor = gr.Textbox(
+                GENERAL["object"],
+                label="Draw instead",
+                info="What the kind is in general; empty leaves it out",
+                visible=False,
+                elem_id="own-anchor",
             )
         captions = gr.Dataframe(
             headers=["set", "file", "caption"],
@@ -127,7 +137,7 @@ def build_own() -> tuple:
         with gr.Row():
             use = gr.Button("Use these pictures", variant="secondary", elem_id="use-own")
             back = gr.Button("Back to the bundled world", size="md", elem_id="use-bundled")
-    return forget, retain, concept, labels, captions, use, back
+    return forget, retain, concept, labels, anchor, captions, use, back
 
 
 def build_words(visible: bool = False) -> WordsPanel:
@@ -146,9 +156,9 @@ def build_words(visible: bool = False) -> WordsPanel:
                 elem_id="words-kind",
             )
             anchor = gr.Textbox(
+                GENERAL["object"],
                 label="Draw instead",
-                placeholder="something",
-                info="Empty leaves it out",
+                info="What its kind is in general; empty leaves it out",
                 elem_id="words-anchor",
             )
         keep = gr.Textbox(
@@ -187,10 +197,24 @@ def bundled_gallery(target: Target) -> dict:
     )
 
 
-def own_gallery(forget: Sequence[Example], retain: Sequence[Example], split: Split) -> dict:
+def drawn_by(task: Task | None) -> str:
+    """The model that drew pictures of this task, which mean nothing to another; "" where none did."""
+    said = task.origin.get("retain", "") if task else ""
+    return said.removeprefix("drawn by ").removesuffix(" itself") if said.startswith("drawn by ") else ""
+
+
+def task_gallery(task: Task) -> dict:
+    """The sets of a task that is not the bundled world's: a person's own, or what a model drew for a name."""
+    own = not task.origin.get("forget", "").startswith("drawn from")
+    return own_gallery(task) if own else drawn_gallery(task, drawn_by(task))
+
+
+def own_gallery(task: Task) -> dict:
     """The person's own sets, with how they are cut."""
+    split, forget, model = task.forget, task.forget.all(), drawn_by(task)
     counts = f"{len(split.gradient)} for gradients, {len(split.search)} for step search, {len(split.test)} for results"
-    note = f"{len(retain)} pictures" if retain else "everything of the bundled world"
+    retain = () if task.origin.get("retain") == WORLD else task.retain.all()
+    note = f"{len(retain)} pictures{f' drawn by {model} itself' if model else ''}"
     return gallery_value(
         [
             ("Forget set", "forget", f"{len(forget)} pictures: {counts}", forget[:SHOWN]),

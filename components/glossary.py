@@ -58,7 +58,7 @@ TERMS: dict[str, tuple[str, str]] = {
         "Takes the best new units into the edit set and moves the whole set in small steps. "
         "It is kept only if that brings the goal nearer.",
     ),
-    "forget set": ("Forget set", "The examples of what the model should no longer recognise."),
+    "forget set": ("Forget set", "The examples of what the model should no longer recognise, or draw."),
     "retain set": ("Retain set", "The examples of everything the model should go on knowing."),
     "neighbour": (
         "Neighbour",
@@ -73,6 +73,51 @@ TERMS: dict[str, tuple[str, str]] = {
         "Retrieval stability",
         "How often a retain picture still finds its caption first, compared with the unedited model. "
         "100 % is unchanged.",
+    ),
+    "unlearning accuracy": (
+        "Unlearning accuracy (UA)",
+        "Of pictures drawn from prompts for the concept, the share in which the judge no longer sees it. "
+        "An edit should bring it up to 100 %.",
+    ),
+    "in-domain retain accuracy": (
+        "In-domain retain accuracy (IRA)",
+        "Of pictures drawn of other things of the same kind, the share in which the judge sees what was asked for. "
+        "An edit should leave it alone.",
+    ),
+    "cross-domain retain accuracy": (
+        "Cross-domain retain accuracy (CRA)",
+        "Share of right answers about what else the drawn pictures should show, such as the object where a style is "
+        "forgotten. An edit should leave it alone.",
+    ),
+    "concept still predicted": (
+        "Concept still predicted",
+        "Share of the points at which the denoiser still leans towards the concept. In the unedited model that is "
+        "100 % by definition; no picture is drawn for it.",
+    ),
+    "retained prompts kept": (
+        "Retained prompts kept",
+        "Share of the points at which the prediction for a prompt to keep is nearer to the unedited model's for that "
+        "prompt than for a similar one.",
+    ),
+    "prediction stability": (
+        "Prediction stability",
+        "How little predictions for prompts to keep have moved. 100 % is not at all, 0 % as far as another prompt "
+        "would move them.",
+    ),
+    "search point": (
+        "Search point",
+        "A picture of the search split with noise added. What the denoiser predicts there stands in for a drawn "
+        "picture, which would take far longer.",
+    ),
+    "judge": (
+        "Judge",
+        "A model that was never edited and says what a drawn picture shows. A CLIP in its place only guesses, since it "
+        "names a class whatever there is to see.",
+    ),
+    "draw instead": (
+        "Draw instead",
+        "What the edited model should draw where it was asked for the concept, such as the kind of thing in general. "
+        "Empty leaves the concept out of the prompt.",
     ),
     "search split": (
         "Search split",
@@ -146,6 +191,8 @@ ALIASES: dict[str, str] = {
     "forget/retain": "ratio",
     "95 % interval": "interval",
     "neighbor": "neighbour",
+    "nearest neighbours": "neighbour",
+    "search points": "search point",
     "rounds": "growth round",
 }
 

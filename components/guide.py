@@ -8,6 +8,7 @@ import gradio as gr
 
 from components.glossary import term
 from components.session import Session
+from components.wording import draws, judge_of, read_by, tested, wording
 from razor.growth import Growth
 
 
@@ -41,7 +42,7 @@ STEPS = (
         "Edit",
         "edit",
         "Forget it",
-        "Only the brightest few parts are changed, in small steps, until the pictures are no longer recognised. "
+        f"Only the brightest few parts are changed, in small steps, until the {term('search split')} says it is gone. "
         "Outlined parts are edited. Click one to take it out and read below what that does; "
         f"{term('lock', 'L locks')} it, {term('ban', 'B bans')} it.",
     ),
@@ -49,15 +50,15 @@ STEPS = (
         "Compare",
         "compare",
         "Compare before and after",
-        "The same pictures, asked of the model before and after. Look for the target first, then for its neighbours: "
-        "those must answer as before.",
+        "The same on both sides: a CLIP answers about the same pictures, another model draws the same prompts from the "
+        "same noise. Look for the target first, then for its neighbours: those must be as before.",
     ),
     Step(
         "Doubt",
         "edit",
         "Test the scores",
-        f"A good number can be luck. This scores again on resampled pictures ({term('bootstrap')}): faded parts change "
-        "their score with the pictures. Open <b>Can I trust the score?</b> to see which.",
+        f"A good number can be luck. This scores again on resampled examples ({term('bootstrap')}): faded parts change "
+        "their score with the examples. Open <b>Can I trust the score?</b> to see which.",
     ),
 )
 
@@ -121,32 +122,36 @@ def _edited(growth: Growth, session: Session) -> str:
     members, now = growth.edit_set.members, growth.known_evaluation(growth.edit_set)
     if not members or now is None:
         return "No part is edited yet."
-    lost = 100 * (growth.base.retain_accuracy.value - now.retain_accuracy.value)
+    lost, words = 100 * (growth.base.retain_accuracy.value - now.retain_accuracy.value), wording(growth)
+    before = f"{growth.base.forget_accuracy.value:.0%}"
     return (
-        f"{len(members)} of {len(growth.units)} parts are edited. {growth.task.concept} was recognised in "
-        f"{growth.base.forget_accuracy.value:.0%} of the search pictures and now is in "
-        f"{now.forget_accuracy.value:.0%}; {max(0.0, lost):.1f} of a hundred other answers were lost."
+        f"{len(members)} of {len(growth.units)} parts are edited. {growth.task.concept} is {words.seen} "
+        f"{now.forget_accuracy.value:.0%} of the {words.search}, {'by definition ' if draws(growth) else ''}{before} "
+        f"before; {max(0.0, lost):.1f} of a hundred {words.answers} were lost."
     )
 
 
 def _compared(growth: Growth, session: Session) -> str:
+    if session.tested is None and draws(growth):
+        return "The pairs show what it draws now; nothing is counted on test prompts yet."
     if session.tested is None:
         return "The new pictures have not been asked yet."
-    after = session.tested[1].forget_accuracy
+    after, words, judge = session.tested[1].forget_accuracy, tested(growth.adapter, growth.task), judge_of(growth)
+    said = f", {read_by(judge)}" if judge else ""
     return (
-        f"On {after.n} pictures nothing was chosen by, {growth.task.concept} is recognised in {after.value:.1%} "
-        f"(95 % interval {after.low:.1%} to {after.high:.1%})."
+        f"Of {after.n} {words.what} nothing was chosen by, {growth.task.concept} is {words.seen} {after.value:.1%} "
+        f"(95 % interval {after.low:.1%} to {after.high:.1%}){said}."
     )
 
 
 def _trusted(growth: Growth, session: Session) -> str:
     spread = session.kept("spread")
     if not spread:
-        return "Not tested yet; it takes about fifteen seconds."
+        return "Not tested yet; on the bundled CLIP it takes about fifteen seconds."
     faded = sum(s.unstable(growth.config.alpha) for s in spread)
     inside = [s.unit.name for s in spread if s.unstable(growth.config.alpha) and s.unit.name in growth.edit_set.members]
     edited = f"{', '.join(inside)} among the edited" if inside else "none of the edited"
-    return f"{faded} of {len(spread)} parts change their score with the pictures, {edited}."
+    return f"{faded} of {len(spread)} parts change their score with the examples, {edited}."
 
 
 def shown(guide: Guide, number: int, session: Session) -> Mapping:

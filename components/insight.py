@@ -1,7 +1,7 @@
 """The expensive views: can I trust the score, why this head, what moved. Each with its own button and progress."""
 
-import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import gradio as gr
@@ -12,18 +12,19 @@ from components.chart import picked_key
 from components.desk import Desk, handler, on_event
 from components.session import Session
 from components.theme import finding_html, pictures_html, status_html
+from components.wording import draws
 from razor import trust
 from razor.adapters.diffusion import seeds_for
 from razor.attention import attention
 from razor.attribution import explain_head, head_gates, pixel_attribution
-from razor.cross_attention import before_after
+from razor.cross_attention import WordMaps, before_after
 from razor.drift import drift
 from razor.errors import InputError, ModelError
 from razor.examples import Example
+from razor.growth import Growth
 from razor.patches import Patch
 from razor.step import edited
-
-TICK = 0.4  # seconds between two looks at a running measurement
+from razor.units import Unit
 
 
 class Insight(Desk):
@@ -124,12 +125,17 @@ class Insight(Desk):
         growth, panel = self._scored(session), self.page.why
         if session.focus is None:
             raise InputError("Choose a unit first: click a cell of the map.")
+        session.stop.clear()
         unit = growth.every[session.focus]
         yield {panel.explain_status: status_html(f"Switching {unit.name} off and on", "busy")}
         card = explain_head(growth.adapter, growth.bench, unit)  # what the head does before anything is edited
-        if growth.adapter.family == "diffusion":
-            yield {panel.card: why_panel.card_html(growth, card, [], growth.task) + self._words(growth, unit),
-                   panel.explain_status: ""}  # fmt: skip
+        if draws(growth):
+            words = yield from self._words(session, growth, panel.explain_status, unit)
+            if session.growth is not growth:
+                yield {panel.explain_status: ""}
+                return
+            html = why_panel.card_html(growth, card, [], growth.task) + (words or "")
+            yield {panel.card: html, panel.explain_status: status_html("Stopped.") if words is None else ""}
             return
         with edited(growth.adapter, growth.bench, Patch()):
             looks, pictures, note = self._attention(growth, unit, card)
@@ -161,19 +167,36 @@ class Insight(Desk):
         except ModelError as error:
             return [], "", str(error)
 
-    @staticmethod
-    def _words(growth, unit=None, example: Example | None = None) -> str:
-        """Where the words of a prompt go, before and after: through one head, or through all of them."""
+    def _words(
+        self,
+        session: Session,
+        growth: Growth,
+        status: gr.HTML,
+        unit: Unit | None = None,
+        example: Example | None = None,
+    ) -> Iterator[dict]:
+        """Where the words of a prompt go, before and after: through one head, or through all; None when stopped."""
         if unit is not None and (unit.kind != "head" or unit.tower.startswith("text")):
             return ""
-        example = example or growth.task.forget.search[0]
+        example, adapter, patch = example or growth.task.forget.search[0], growth.adapter, growth.patch
         seed = seeds_for([example.source], growth.config.seed)[0]
+
+        def work(tell: Callable[[int, int], None]) -> tuple[WordMaps, WordMaps] | None:
+            steps, both = count(1), 2 * adapter.steps
+
+            def stop() -> bool:  # asked once after each step, so that it counts them as well
+                tell(min(next(steps), both), both)  # some samplers take a step more
+                return session.stop.is_set()
+
+            with edited(adapter, growth.bench, Patch()):
+                return before_after(adapter, patch, example.caption, seed, unit=unit, stop=stop)
+
+        what = "Drawing the prompt before and after and watching where its words go, step by step"
         try:
-            with edited(growth.adapter, growth.bench, Patch()):
-                before, after = before_after(growth.adapter, growth.patch, example.caption, seed, unit=unit)
+            found = yield from self._told(session, status, what, work)
         except ModelError as error:
             return finding_html(str(error))
-        return why_panel.words_html(before, after, unit.name if unit else "the denoiser, all heads together,")
+        return found and why_panel.words_html(*found, unit.name if unit else "the denoiser, all heads together,")
 
     @handler(lambda page: page.why.look_status)
     def look(self, session: Session, choice: str | None, method: str) -> Iterator[dict]:
@@ -182,9 +205,13 @@ class Insight(Desk):
         example = why_panel.example_of(growth.task, choice or "forget/0")
         if example is None:
             raise InputError("Choose one of the pictures in the list.")
+        session.stop.clear()
         if not growth.adapter.embeds:
-            yield {panel.look_status: status_html("Drawing the prompt and watching where its words go", "busy")}
-            yield {panel.pixels: self._words(growth, example=example), panel.look_status: ""}
+            words = yield from self._words(session, growth, panel.look_status, example=example)
+            if words is None or session.growth is not growth:
+                yield {panel.look_status: "" if session.growth is not growth else status_html("Stopped.")}
+                return
+            yield {panel.pixels: words, panel.look_status: ""}
             return
         yield {panel.look_status: status_html("Following the similarity back to the pixels", "busy")}
         found = pixel_attribution(
@@ -271,26 +298,6 @@ class Insight(Desk):
         return growth
 
     def _told(self, session: Session, status: gr.HTML, what: str, work: Callable[[Callable], Any]) -> Iterator[dict]:
-        """Run `work(progress)` on a thread of its own, yielding how far it is; returns its result."""
-        state: dict[str, Any] = {"done": (0, 0)}
-
-        def run() -> None:
-            try:
-                state["result"] = work(lambda done, total: state.update(done=(done, total)))
-            except BaseException as error:  # handed to the page's own thread below
-                state["error"] = error
-
-        thread = threading.Thread(target=run, name="insight", daemon=True)
-        thread.start()
-        yield {status: status_html(what, "busy")}
-        seen = (0, 0)
-        while thread.is_alive():
-            thread.join(TICK)
-            if state["done"] != seen:
-                seen = state["done"]
-                yield {status: status_html(f"{what}: {seen[0]} of {seen[1]}", "busy")}
-        if "error" in state:
-            raise state["error"]
-        if state["result"] is None or session.stop.is_set():
-            return None
-        return state["result"]
+        """`told` for what is worth nothing unless it is whole: None where it was stopped."""
+        result = yield from self.told(status, what, work)
+        return None if session.stop.is_set() else result

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from components.theme import model_card_html
+from components.wording import read_by
 from razor.models import BUNDLED, card
 from razor.pipelines import card_of
 
@@ -26,6 +27,9 @@ class ModelPanel:
     name: gr.Dropdown
     load: gr.Button
     card: gr.HTML
+    judge_box: gr.Column  # for models that draw and have no judge of their own
+    judge: gr.Textbox
+    use_judge: gr.Button
 
 
 def build(model: str = "mini-clip") -> ModelPanel:
@@ -41,7 +45,15 @@ def build(model: str = "mini-clip") -> ModelPanel:
         load = gr.Button("Load model", size="sm", elem_id="load-model")
         first = bundled_card(model, known) if (known := card(model)) else ""
         shown = gr.HTML(first, apply_default_css=False, elem_id="model-card")
-    return ModelPanel(name, load, shown)
+        with gr.Column(visible=False, elem_id="judge-box") as judge_box:
+            judge = gr.Textbox(
+                label="A CLIP to look at drawn pictures (optional)",
+                placeholder="ViT-L-14/openai",
+                info="Named as a model is. It only guesses: a proxy for a judge. Empty is nobody",
+                elem_id="judge-name",
+            )
+            use = gr.Button("Let it look", size="sm", elem_id="use-judge")
+    return ModelPanel(name, load, shown, judge_box, judge, use)
 
 
 def bundled_card(name: str, known: Mapping) -> str:
@@ -70,21 +82,30 @@ def loaded_card(name: str, facts: Mapping[str, str]) -> str:
 
 def describe(adapter) -> dict[str, str]:
     """Facts of a loaded model, in words."""
-    size = sum(p.numel() for p in adapter.model.parameters())
+    weights = [*adapter.model.parameters()]
     heads = adapter.units(("head",))
-    kind = {"Family": "CLIP (open_clip)"}
+    kind, judge = {"Family": "CLIP (open_clip)"}, {}
     if adapter.family == "diffusion":
         known = card_of(adapter.pipeline)
         kind = {"Family": known["family"], "Predicts": known["prediction"], "Pictures": known["size"]}
+        judge = {"What its pictures show is": read_by(adapter.judge) if adapter.judge else "for you to see: no judge"}
+        weights += adapter.pipeline.vae.parameters()
     towers = []
     for tower in adapter.towers:
         mine = [unit for unit in heads if unit.tower == tower]
         towers.append(f"{TOWER_NAMES.get(tower, tower)}: {len({u.layer for u in mine})} layers, {len(mine)} heads")
-    precision = str(next(adapter.model.parameters()).dtype).removeprefix("torch.")
+    size, held = sum(p.numel() for p in weights), sum(p.numel() * p.element_size() for p in weights)
+    precisions = dict.fromkeys(str(p.dtype).removeprefix("torch.") for p in weights)
     return {
         **kind,
-        "Size": f"{size / 1e6:.1f} M parameters, {precision}",
+        "Size": f"{size / 1e6:.1f} M parameters, {' and '.join(precisions)}",
         "Towers": "; ".join(towers),
         "Device": str(adapter.device),
-        "Memory": f"{size * 4 / 1e9:.2f} GB of weights, more while scoring",
+        "Memory": f"{memory_text(held)} of weights, more while scoring",
+        **judge,
     }
+
+
+def memory_text(count: int) -> str:
+    """A number of bytes, to two digits or so."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

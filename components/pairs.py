@@ -39,6 +39,7 @@ def pairs_value(
     sides: tuple[str, str] = ("original", "edited"),
     forget_label: str | None = None,
     progress: Mapping[str, Any] | None = None,
+    judged: str = "read by the judge",
 ) -> dict[str, Any]:
     """What `value` takes.
 
@@ -52,6 +53,7 @@ def pairs_value(
         sides: what before and after are called.
         forget_label: the concept to forget; marked wherever the judge saw it.
         progress: done and total, how many pictures are drawn, and a note; None while nothing is being drawn.
+        judged: how what a picture shows came to be known.
 
     Raises:
         ValueError: a kind, a verdict or an address is none the page can show, two pairs share an id, or more is done
@@ -69,6 +71,7 @@ def pairs_value(
         "sides": [str(side) for side in sides],
         "forget_label": forget_label,
         "progress": None if progress is None else _clean_progress(progress),
+        "judged": judged,
     }
 
 

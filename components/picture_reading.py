@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -12,8 +13,10 @@ from PIL import Image
 from components.cards import image_url
 from components.pairs import pairs_value, sheet_value
 from components.theme import capital, status_html
+from components.wording import read_by
 from razor import pictures
 from razor.adapters.diffusion import DiffusionAdapter
+from razor.edit_set import MAX_STRENGTH
 from razor.examples import Task
 from razor.judges import Judge
 from razor.picture_files import Kept, PictureInfo, Spec
@@ -108,7 +111,8 @@ def pairs_shown(
             found = [_pair(row, task) for row in mine]
             groups.append({**_heading(name, task), "kind": pictures.KINDS[name], "pairs": found})
     said = "" if progress else finding(rows, task, names, judge=judge, original=original)
-    return pairs_value(groups, said, sides=names, forget_label=task.concept, progress=progress)
+    judged = {"judged": read_by(judge)} if judge else {}
+    return pairs_value(groups, said, sides=names, forget_label=task.concept, progress=progress, **judged)
 
 
 def _pair(row: Row, task: Task) -> dict:
@@ -162,7 +166,7 @@ def finding(
         parts.append(f"{kept} of {others} {many} what {'they show' if others > 1 else 'it shows'}")
     if never:
         parts.append(f"{never} prompt{'s' if never > 1 else ''} did not draw {task.concept} on either side")
-    return f"{capital('; '.join(parts))}. Read by {judge.name}." if parts else ""
+    return f"{capital('; '.join(parts))}. {capital(read_by(judge))}." if parts else ""
 
 
 def notes_html(problems: Sequence[str], remarks: Sequence[str]) -> str:
@@ -173,13 +177,14 @@ def notes_html(problems: Sequence[str], remarks: Sequence[str]) -> str:
 def cut_notes(adapter: DiffusionAdapter, prompts: Sequence[str]) -> list[str]:
     """A sentence for each prompt the model does not read to its end."""
     cut = [(prompt, left) for prompt in prompts if (left := adapter.cut(prompt))]
-    quoted = [(f"\u201c{_short(prompt)}\u201d", f"\u201c{_short(left)}\u201d") for prompt, left in cut]
+    quoted = [(f"\u201c{short(prompt)}\u201d", f"\u201c{short(left)}\u201d") for prompt, left in cut]
     said = [f"{prompt} is too long: the model does not read {left}." for prompt, left in quoted]
     more = len(said) - CUT_NAMED
     return said[:CUT_NAMED] + ([f"{more} more prompts are too long as well."] if more > 0 else [])
 
 
-def _short(text: str, most: int = 48) -> str:
+def short(text: str, most: int = 48) -> str:
+    """The beginning of a long text."""
     return text if len(text) <= most else f"{text[:most].rstrip()}\u2026"
 
 
@@ -199,6 +204,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
 
 
+def about(seconds: float) -> str:
+    """An estimate in words."""
+    return f"about {duration(seconds)}" if seconds >= 1 else duration(seconds)
+
+
 # The grid ------------------------------------------------------------------------------------------------------------
 
 
@@ -211,7 +221,7 @@ def cost_text(plan: GridPlan, seconds: float | None) -> str:
     """How many pictures a grid takes and how long that is."""
     passes = sum(pictures.passes(steps, guidance) for steps, guidance, _ in plan.denoised())
     many = "1 picture" if plan.count == 1 else f"{plan.count} pictures"
-    took = "" if seconds is None else f": {'about ' if seconds >= 1 else ''}{duration(seconds)}"
+    took = "" if seconds is None else f": {about(seconds)}"
     return f"{many}, {passes:,} denoiser passes{took}."
 
 
@@ -224,7 +234,11 @@ class Cell:
 
 
 def sheet_shown(
-    plan: GridPlan, cells: Mapping[tuple[int, int, int], Cell], task: Task, progress: Mapping | None = None
+    plan: GridPlan,
+    cells: Mapping[tuple[int, int, int], Cell],
+    task: Task,
+    progress: Mapping | None = None,
+    judge: Judge | None = None,
 ) -> dict:
     """The grid as the widget takes it; every cell says what a judge saw."""
     prompt = Prompt(plan.prompt, "own", "grid")
@@ -243,6 +257,7 @@ def sheet_shown(
     }
     changing = {axis.name for axis in plan.axes}
     note = capital(", ".join(said for name, said in settings.items() if name not in changing)) + "."
+    note += f" What a picture shows is {read_by(judge)}." if judge else ""
     sheet = sheet_value(plan.prompt, x, y or {"name": "", "values": [""]}, z, grid, note)
     return sheet | {"progress": pairs_value([], progress=progress)["progress"]}
 
@@ -257,25 +272,46 @@ def _axis_shown(axis: GridAxis | None) -> dict | None:
 # Pictures read back --------------------------------------------------------------------------------------------------
 
 
+def strengths(info: PictureInfo) -> tuple[float, float]:
+    """Of the whole edit, and of the cell of a grid, as the picture's recipe gives them; 1 where it does not."""
+    told = _dict(info.recipe, "edit_set").get("strength"), info.recipe.get("strength")
+    good = [isinstance(s, int | float) and not isinstance(s, bool) and 0 <= s <= MAX_STRENGTH for s in told]
+    whole, cell = (float(s) if fits else 1.0 for s, fits in zip(told, good, strict=True))
+    return whole, cell
+
+
 def restored_text(
-    info: PictureInfo, adapter: DiffusionAdapter, fingerprint: str, task: Task, edits: Mapping[str, str]
+    info: PictureInfo,
+    adapter: DiffusionAdapter,
+    fingerprint: str,
+    task: Task,
+    edits: Mapping[str, str],
+    weaker: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[str, str]:
     """What a picture said of itself, and what of that is not as it is here.
 
     Args:
         fingerprint: of this session's model.
         edits: Patch.key of the edit as it stands and of every branch -> what it is called.
+        weaker: the same of these edits at the strengths of the picture.
 
     Returns:
         The sentences, and the tone of status_html.
     """
     set_now = "Prompt, seed, steps, guidance and size are set"
     differs = [*_model_differs(info, adapter, fingerprint), *_task_differs(info, task)]
-    differs += _edit_differs(info, edits) if not differs else []
+    differs += _edit_differs(info, {**edits, **weaker}) if not differs else []
     if differs:
         return " ".join([f"{set_now}.", *differs]), "problem"
+    same = "Model and task are the same as here"
+    if info.edit in weaker and info.edit not in edits:
+        whole, cell = strengths(info)
+        return (
+            f"{set_now}. {same}, and its edit is {weaker[info.edit]} at a strength of {whole * cell:.0%}: with that "
+            "strength of the whole edit on screen 2, Draw both sides repeats the picture."
+        ), "ready"
     shown = f"its edit is {edits[info.edit]} here" if info.edit else "it shows the unedited model"
-    return f"{set_now}. Model and task are the same as here, and {shown}: Draw both sides repeats the picture.", "ready"
+    return f"{set_now}. {same}, and {shown}: Draw both sides repeats the picture.", "ready"
 
 
 def _model_differs(info: PictureInfo, adapter: DiffusionAdapter, fingerprint: str) -> list[str]:

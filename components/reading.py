@@ -5,8 +5,8 @@ from html import escape
 
 from components.compare_panel import ORIGINAL, branch_of
 from components.glossary import term
-from components.theme import capital, status_html, tile_html, tiles_html
-from components.wording import wording
+from components.theme import capital, note_html, status_html, tile_html, tiles_html
+from components.wording import draws, judge_of, tested, wording
 from razor.edit_set import EditSet, describe_changes
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
@@ -40,7 +40,7 @@ def map_finding(scores: Sequence[UnitScore], growth: Growth) -> str:
     now = growth.known_evaluation(growth.edit_set)
     words = wording(growth)
     reached = f"{growth.task.concept} is {words.seen} {now.forget_accuracy.value:.0%}" if now else "estimating"
-    lost = f", retained answers changed by {change(growth.base, now, 'retain_accuracy'):+.1f} points" if now else ""
+    lost = f", {words.answers} changed by {change(growth.base, now, 'retain_accuracy'):+.1f} points" if now else ""
     cost = f"{lost} from the unedited model" if now else ""
     said = f"{_edited_text(growth)}. "
     return f"{said}Of the {words.search}, {reached}{cost}." if now else f"{said}Estimating what that does."
@@ -60,23 +60,25 @@ def _edited_text(growth: Growth) -> str:
 
 def timeline_finding(growth: Growth) -> str:
     """One sentence over the curves."""
-    now, base = growth.known_evaluation(growth.edit_set), growth.base
+    now, base, words = growth.known_evaluation(growth.edit_set), growth.base, wording(growth)
     if not growth.edit_set.active or now is None:
         return start_text(growth)
     lost = -change(base, now, "retain_accuracy")
-    kept = f"retained answers lose {lost:.1f} points" if lost > 0.05 else "retained answers lose nothing"
+    kept = f"{words.answers} lose {lost:.1f} points" if lost > 0.05 else f"{words.answers} lose nothing"
     many = f"{len(growth.edit_set.active)} units take" if len(growth.edit_set.active) > 1 else "1 unit takes"
-    return (
-        f"{many} {growth.task.concept} from {base.forget_accuracy.value:.0%} to {now.forget_accuracy.value:.0%}; "
-        f"{kept}. Curves are on the search split."
-    )
+    shares = f"from {base.forget_accuracy.value:.0%} to {now.forget_accuracy.value:.0%}"
+    if draws(growth):
+        shares += f" of the {words.search} it is predicted at"
+    return f"{many} {growth.task.concept} {shares}; {kept}. Curves are on the search split."
 
 
 def start_text(growth: Growth) -> str:
     """What the unedited model knows."""
-    words = wording(growth)
+    concept, words = growth.task.concept, wording(growth)
+    if draws(growth):
+        return f"Before any edit {concept} counts as predicted at 100 % of the {words.search}, by definition."
     known = f"{growth.base.forget_accuracy.value:.0%} of the {words.search}"
-    return f"{capital(growth.task.concept)} is {words.seen} {known} before any edit."
+    return f"{capital(concept)} is {words.seen} {known} before any edit."
 
 
 def round_text(growth: Growth) -> str:
@@ -151,17 +153,19 @@ def overshoot(now: Evaluation, family: str = "clip") -> str:
 # Tiles ---------------------------------------------------------------------------------------------------------------
 
 
-def tiles_of(growth: Growth, tested: tuple[Evaluation, Evaluation] | None) -> str:
+def tiles_of(growth: Growth, measured: tuple[Evaluation, Evaluation] | None) -> str:
     """Metric tiles: measured on the test split once it has been, and saying so."""
     now = growth.known_evaluation(growth.edit_set)
-    if tested is None and now is None:
+    if measured is None and now is None:
         return ""
-    before, after = tested or (growth.base, now)
+    before, after = measured or (growth.base, now)
     total = sum(p.numel() for p in growth.adapter.model.parameters())
     edited = growth.patch.parameters_edited
     size = f"{edited:,} of {total / 1e6:.1f} M; {sum(growth.seconds.values()):.1f} s"
     cost = tile_html("Parameters edited", f"{edited / total:.1%}", "", size, "edited")
-    return tiles_html([*_tiles(growth, before, after, "test pictures" if tested else None), cost])
+    split = tested(growth.adapter, growth.task) if measured else None
+    note = split.note if split else wording(growth).note
+    return tiles_html([*_tiles(growth, before, after, split and split.what), cost]) + note_html(note)
 
 
 def side_tiles(growth: Growth, sides: tuple[str, str]) -> str:
@@ -176,11 +180,11 @@ def side_tiles(growth: Growth, sides: tuple[str, str]) -> str:
 
 def _tiles(growth: Growth, before: Evaluation, after: Evaluation, split: str | None) -> list[str]:
     """Tiles of two evaluations on a named split; None for the search split."""
+    if split and judge_of(growth):
+        return _drawn_tiles(before, after, split)
     words = wording(growth)
-    answers = f"answers about {split}" if split else words.search
     split = split or words.search
-    if growth.adapter.family == "clip":
-        answers = f"answers about {split}"
+    answers = split if draws(growth) else f"answers about {split}"
     tiles = [
         _tile(words.forget, before.forget_accuracy, after.forget_accuracy, "forget", split),
         _tile(words.retain, before.retain_accuracy, after.retain_accuracy, "retain", answers),
@@ -192,6 +196,18 @@ def _tiles(growth: Growth, before: Evaluation, after: Evaluation, split: str | N
     if after.prediction_stability:
         tiles.append(_tile("Prediction stability", None, after.prediction_stability, "original", split))
     return tiles
+
+
+def _drawn_tiles(before: Evaluation, after: Evaluation, split: str) -> list[str]:
+    """UnlearnCanvas's three, and the neighbours, of drawn pictures; what the task cannot say is left out."""
+    shown = [
+        ("Unlearning accuracy (UA)", "unlearning_accuracy", "forget", split),
+        ("In-domain retain accuracy (IRA)", "in_domain_retain_accuracy", "retain", split),
+        ("Cross-domain retain accuracy (CRA)", "cross_domain_retain_accuracy", "retain", f"answers about {split}"),
+        ("Nearest neighbours", "neighbor_accuracy", "neighbour", split),
+    ]
+    measures = [(label, getattr(before, name), getattr(after, name), kind, what) for label, name, kind, what in shown]
+    return [_tile(label, was, now, kind, what) for label, was, now, kind, what in measures if was and now]
 
 
 def _tile(label: str, before: Measure | None, after: Measure, kind: str, split: str) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from razor import saved
+from razor.adapters.base import Adapter
 from razor.config import RazorConfig
 from razor.edit_set import EditSet
 from razor.errors import InputError
@@ -42,6 +43,8 @@ class Session:
     key: str = ""
     token: str = ""  # the browser's own, for finding rounds again; "" when it gave none
     model: str = "mini-clip"
+    judge: str = ""  # a CLIP that looks at what the model draws; "" for the model's own judge, or none
+    judged: Adapter | None = None  # the model with that judge: a view on it, without weights of its own
     target: str = "object:cat"
     forget: tuple[Example, ...] = ()  # the visitor's own pictures, when used
     retain: tuple[Example, ...] = ()

@@ -3,15 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 import gradio as gr
 
 from components.events import field
 from components.theme import script
+from components.wording import Tested
 from razor.stack import Conflict, Stack
 
 ACTIONS = ("on", "off", "up", "down", "drop", "again")
+SEEN = "recognised in"
 EMPTY = "When an edit is good, put it on the stack, choose another target on screen 1, and forget that one too."
 
 _revisions = count(1)
@@ -43,8 +46,12 @@ def build() -> StackPanel:
     return StackPanel(push, check, status, shown)
 
 
-def stack_value(stack: Stack, found: Mapping[str, Conflict]) -> dict:
-    """What the list takes: concepts from first to last, each with what the others do to it where that was measured."""
+def stack_value(stack: Stack, found: Mapping[str, Conflict], seen: Mapping[str, str] = MappingProxyType({})) -> dict:
+    """What the list takes: concepts from first to last, each with what the others do to it where that was measured.
+
+    Args:
+        seen: name -> how a test number of this concept is said, as in "recognised in"; see wording.py.
+    """
     return {
         "rev": next(_revisions),
         "empty": EMPTY,
@@ -55,27 +62,27 @@ def stack_value(stack: Stack, found: Mapping[str, Conflict]) -> dict:
                 "units": len(c.units),
                 "beneath": list(c.beneath),
                 "stale": stack.stale(c.name),
-                "numbers": _numbers(found[c.name]) if c.on and c.name in found else None,
+                "numbers": _numbers(found[c.name], seen.get(c.name, SEEN)) if c.on and c.name in found else None,
             }
             for c in stack.concepts
         ],
     }
 
 
-def _numbers(c: Conflict) -> dict:
+def _numbers(c: Conflict, seen: str) -> dict:
     keys = ("unedited", "alone", "together")
     shares = {key: vars(getattr(c, key).forget_accuracy) for key in keys}
-    return shares | {"revived": c.revived, "by": c.revived_by}
+    return shares | {"revived": c.revived, "by": c.revived_by, "seen": seen}
 
 
-def conflict_text(found: Sequence[Conflict]) -> str:
+def conflict_text(found: Sequence[Conflict], counted: Tested) -> str:
     """Whether any concept is brought back by the others, in one or two sentences."""
     if not found:
         return "Nothing is switched on, so there is nothing to check."
     revived = [c for c in found if c.revived]
     said = [
-        f"{c.name} comes back: recognised in {c.together.forget_accuracy.value:.1%} of {c.together.forget_accuracy.n} "
-        f"test pictures with everything on, {c.alone.forget_accuracy.value:.1%} with its own patch alone"
+        f"{c.name} comes back: {counted.seen} {c.together.forget_accuracy.value:.1%} of {c.together.forget_accuracy.n} "
+        f"{counted.what} with everything on, {c.alone.forget_accuracy.value:.1%} with its own patch alone"
         + (f"; {c.revived_by} brings it back." if c.revived_by else ".")
         for c in revived
     ]
@@ -84,8 +91,8 @@ def conflict_text(found: Sequence[Conflict]) -> str:
     names = ", ".join(c.name for c in found)
     worst = max(found, key=lambda c: c.together.forget_accuracy.value).together.forget_accuracy
     return (
-        f"No concept revives another: with everything on, at most {worst.value:.1%} of {worst.n} test pictures are "
-        f"still recognised ({names})."
+        f"No concept revives another: with everything on, none is {counted.seen} more than {worst.value:.1%} of "
+        f"{worst.n} {counted.what} ({names})."
     )
 
 

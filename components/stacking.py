@@ -1,6 +1,7 @@
 """Several concepts: what the stack's buttons do."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import gradio as gr
 
@@ -8,11 +9,14 @@ from components import examples_panel, stack_panel
 from components.desk import Desk, handler, on_event
 from components.session import Session
 from components.theme import status_html
+from components.wording import tested
+from razor.adapters.base import Bench
 from razor.config import RazorConfig
 from razor.errors import InputError
+from razor.examples import Task
 from razor.minicanvas.dataset import parse_target
 from razor.minicanvas.tasks import axes
-from razor.stack import Concept, conflicts
+from razor.stack import Concept, Conflict, conflicts
 
 
 class Stacking(Desk):
@@ -35,22 +39,29 @@ class Stacking(Desk):
         session.stop.clear()
         if not session.stack.active:
             raise InputError("Nothing on the stack is switched on; put an edit on it or switch one on.")
-        adapter, stack = self.load(session.model), session.stack
-        yield {
-            self.page.stack.status: status_html(
-                f"Asking about {', '.join(stack.active)}, each alone and together", "busy"
-            )
-        }
-        d = RazorConfig()
-        bench_of = lambda task: adapter.bench(  # noqa: E731
-            task, batch=d.batch, mismatch_weight=d.mismatch_weight, seed=d.seed
-        )
-        found = conflicts(adapter, stack, bench_of, session.stop.is_set)
+        adapter, stack = self.model_of(session), session.stack
+        status, d = self.page.stack.status, RazorConfig()
+        what = f"Asking about {', '.join(stack.active)}, each alone and together"
+
+        def work(tell: Callable[[int, int], None]) -> list[Conflict]:
+            with ExitStack() as watched:
+
+                def bench_of(task: Task) -> Bench:
+                    bench = adapter.bench(task, batch=d.batch, mismatch_weight=d.mismatch_weight, seed=d.seed)
+                    if adapter.family == "diffusion":  # each concept is drawn several times over
+                        watched.enter_context(bench.watch(tell, session.stop.is_set))
+                    return bench
+
+                return conflicts(adapter, stack, bench_of, session.stop.is_set)
+
+        found = yield from self.told(status, what, work)
         if session.stack is not stack:
-            yield {self.page.stack.status: status_html("The stack was changed meanwhile; check again.", "problem")}
+            yield {status: status_html("The stack was changed meanwhile; check again.", "problem")}
             return
         session.found["conflicts"] = {c.name: c for c in found}
-        yield {**self.stack_shown(session), self.page.stack.status: status_html(stack_panel.conflict_text(found))}
+        counted = tested(adapter, next(c.task for c in stack.concepts if c.on))
+        said = stack_panel.conflict_text(found, counted)
+        yield {**self.stack_shown(session), status: status_html(said)}
 
     @on_event(lambda page: page.stack.status)
     def change_stack(self, session: Session, event: gr.EventData) -> dict:
@@ -97,4 +108,6 @@ class Stacking(Desk):
 
     def stack_shown(self, session: Session) -> dict:
         """The stack as it is."""
-        return {self.page.stack.list: stack_panel.stack_value(session.stack, session.found.get("conflicts", {}))}
+        found = session.found.get("conflicts", {})
+        seen = {c.name: tested(self.model_of(session), c.task).seen for c in session.stack.concepts if c.name in found}
+        return {self.page.stack.list: stack_panel.stack_value(session.stack, found, seen)}

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from components.measure_panel import MEASURE
 from components.theme import capital, status_html
-from components.wording import wording
+from components.wording import draws, judge_of, read_by, unedited, wording
 from razor.growth import Growth
 from razor.metrics import Evaluation
 
@@ -21,19 +22,22 @@ class Told:
     redraw: bool = False
 
 
+def told_text(told: Told) -> str:
+    """The moment in words."""
+    return f"{told.step + 1} of {len(STEPS)}  {STEPS[told.step]}: {told.sentence}"
+
+
 def told_html(told: Told) -> str:
     """The moment as the status line shows it."""
-    return status_html(f"{told.step + 1} of {len(STEPS)}  {STEPS[told.step]}: {told.sentence}", "busy")
+    return status_html(told_text(told), "busy")
 
 
 def grow_story(growth: Growth, stop) -> Iterator[Told]:
     """Score and grow to the target, one sentence per event."""
-    task, base = growth.task, growth.base
+    task = growth.task
     yield Told(1, f"asking every head how hard it pushes on {task.concept} and whom it would hurt")
     growth.scores()
-    words = wording(growth)
-    known = f"the unedited model {words.knows} {task.concept} in {base.forget_accuracy.value:.0%} of the {words.search}"
-    yield Told(1, known, redraw=True)
+    yield Told(1, unedited(growth), redraw=True)
     yield Told(2, f"editing the best {growth.config.start_units} units in small steps")
     for done in growth.run(stop):
         yield Told(2, f"round {done.index}. {done.reason}", redraw=True)
@@ -44,10 +48,10 @@ def nothing_to_forget(growth: Growth) -> str:
     base = growth.base.forget_accuracy
     if growth.known:
         return ""
-    if growth.adapter.family == "diffusion":
+    if draws(growth):
         return (
             f"There is nothing to forget: asked for {growth.task.concept}, the unedited model draws it no more often "
-            "than by chance. Try another concept, or other words for it."
+            f"than by chance, {read_by(judge_of(growth))}. Try another concept, or other words for it."
         )
     return (
         f"There is nothing to forget: the unedited model recognises {growth.task.concept} in {base.value:.0%} of "
@@ -60,11 +64,13 @@ def drawn_ending(growth: Growth) -> str:
     """What growth came to in a model that draws, before its pictures are looked at."""
     now, base = growth.now, growth.base
     met = "The target is met" if growth.reached else "The target was not met within the retain budget"
-    kept = f"{now.retain_accuracy.value:.1%} of {now.retain_accuracy.n} retained prompts are predicted as before"
+    words = wording(growth)
+    count = f", and {MEASURE} on the second counts more" if judge_of(growth) else ""
+    kept = f"{now.retain_accuracy.value:.1%} of {now.retain_accuracy.n} {words.answers} are predicted as before"
     return (
-        f"{met}: {growth.task.concept} is still predicted at {now.forget_accuracy.value:.1%} of "
-        f"{now.forget_accuracy.n} search points, before {base.forget_accuracy.value:.1%}; {kept}. The pictures on the "
-        "third screen show what that looks like."
+        f"{met}: {growth.task.concept} is {words.seen} {now.forget_accuracy.value:.1%} of {now.forget_accuracy.n} "
+        f"{words.search}, by definition {base.forget_accuracy.value:.0%} before; {kept}. No picture is counted in "
+        f"that: the third screen shows some{count}."
     )
 
 

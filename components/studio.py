@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from uuid import uuid4
 
 import gradio as gr
@@ -12,17 +13,19 @@ from components.desk import Desk, Page, handler
 from components.drawing import Drawing
 from components.editing import Editing
 from components.insight import Insight
+from components.measuring import Measuring
 from components.naming import Naming
 from components.session import CLOSING, Session, Sessions
 from components.stacking import Stacking
 from components.theme import header_html, status_html
-from razor import models, saved
+from components.wording import draws, proxy_note
+from razor import models, saved, words
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError, RazorError
 from razor.growth import Growth
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
-from razor.sources import own_task
+from razor.sources import draws_its_own, own_task
 from razor.stack import Stack
 
 NAME = "RAZOR Studio"
@@ -31,7 +34,7 @@ PURPOSE = "Make a vision model forget one thing by editing a few attention heads
 __all__ = ["NAME", "PURPOSE", "Page", "Studio"]
 
 
-class Studio(Naming, Editing, Drawing, Insight, Stacking, Desk):
+class Studio(Naming, Editing, Measuring, Drawing, Insight, Stacking, Desk):
     """The handlers of one page, over all its visitors."""
 
     def __init__(self, page: Page, load: Callable[[str], ClipAdapter] = models.load, sessions: Sessions | None = None):
@@ -99,8 +102,10 @@ class Studio(Naming, Editing, Drawing, Insight, Stacking, Desk):
                 old.grown_on,
             )
             session.forget, session.retain, session.domain = old.forget, old.retain, old.domain
+            session.judge, session.judged = old.judge, old.judged
             session.uploads, old.uploads = session.uploads | old.uploads, set()
         else:
+            session.judge, session.judged = "", None
             adapter, task = self.load(session.model), self.task_of(session)
             growth = Growth(adapter, task, saved.config_of(left.folder))
             saved.restore(growth, left.folder)
@@ -109,18 +114,13 @@ class Studio(Naming, Editing, Drawing, Insight, Stacking, Desk):
         self.sessions.drop(left)
         self.sessions.save(session)
         growth = session.growth
-        gallery = (
-            examples_panel.own_gallery(session.forget, session.retain, session.task.forget)
-            if session.task
-            else examples_panel.bundled_gallery(parse_target(session.target))
-        )
         rounds = len(growth.history.states) - 1
         many = "1 round" if rounds == 1 else f"{rounds} rounds"
         said = status_html(f"Back again: {many} on {growth.task.concept}. Go on where you left off.")
         yield {
             page.examples.offer: gr.update(visible=False),
-            page.examples.gallery: gallery,
-            page.examples.story: gr.update(value=f"Forget {growth.task.concept} and compare"),
+            **self._examples(session),
+            page.model.judge: session.judge,
             page.examples.status: said,
             page.edit.status: said,
             page.tabs: gr.Tabs(selected="edit"),
@@ -140,20 +140,58 @@ class Studio(Naming, Editing, Drawing, Insight, Stacking, Desk):
 
     @handler(lambda page: page.examples.status)
     def choose_model(self, session: Session, name: str) -> Iterator[dict]:
-        """Load a model and show its card; the examples stay, scores and edits of the old model go."""
-        yield {self.page.examples.status: status_html(f"Loading {name}", "busy")}
+        """Load a model and show its card; the examples stay unless the old one drew them, its scores and edits go."""
+        page = self.page
+        yield {page.examples.status: status_html(f"Loading {name}", "busy")}
         adapter = self.load(name)
-        task = session.task
+        said, task = f"{name} is loaded.", session.task
+        if (other := examples_panel.drawn_by(task)) and other != adapter.name:
+            back = "press Use these pictures again" if session.forget else "name it again for this model"
+            said += f" The pictures {other} drew for {task.concept} went with it; {back}."
+            task = None
         session.start_over()
         session.model, session.task, session.stack = name, task, Stack()
+        session.judge, session.judged = "", None
         yield {
-            self.page.model.card: model_panel.loaded_card(name, model_panel.describe(adapter)),
-            self.page.header: header_html(NAME, PURPOSE, f"{name} on {adapter.device}"),
-            self.page.examples.status: status_html(f"{name} is loaded."),
+            page.model.card: model_panel.loaded_card(name, model_panel.describe(adapter)),
+            page.model.judge: "",
+            page.header: header_html(NAME, PURPOSE, f"{name} on {adapter.device}"),
+            page.examples.status: status_html(said),
+            **self._examples(session),
             **self.comparing(adapter),
             **self.blank(session),
             **self.stack_shown(session),
         }
+
+    @handler(lambda page: page.examples.status)
+    def choose_judge(self, session: Session, name: str) -> Iterator[dict]:
+        """Let a CLIP look at what the model draws, or nobody; the examples stay, scores and edits go."""
+        page, name = self.page, name.strip()
+        adapter = self.load(session.model)
+        if not draws_its_own(adapter):
+            raise InputError(f"{session.model} needs no CLIP to look at pictures; load another model that draws.")
+        judged = None
+        if name:
+            yield {page.examples.status: status_html(f"Loading {name}", "busy")}
+            self.load(name)  # what this page may not load is refused here
+            judged = models.with_judge(adapter, name)
+        task = session.task
+        session.start_over()
+        session.task, session.stack, session.judge, session.judged = task, Stack(), name, judged
+        said = proxy_note(judged.judge) if judged else "Nobody looks at drawn pictures any more."
+        yield {
+            page.model.card: model_panel.loaded_card(session.model, model_panel.describe(judged or adapter)),
+            page.examples.status: status_html(said),
+            **self.blank(session),
+            **self.stack_shown(session),
+        }
+
+    def _examples(self, session: Session) -> dict:
+        """Gallery and button as the session's task needs them."""
+        panel, task, target = self.page.examples, session.task, parse_target(session.target)
+        gallery = examples_panel.task_gallery(task) if task else examples_panel.bundled_gallery(target)
+        label = f"Forget {task.concept if task else target.name} and compare"
+        return {panel.gallery: gallery, panel.story: gr.update(value=label)}
 
     @handler(lambda page: page.examples.status)
     def choose_target(self, session: Session, target: str) -> Iterator[dict]:
@@ -190,20 +228,29 @@ class Studio(Naming, Editing, Drawing, Insight, Stacking, Desk):
         }
 
     @handler(lambda page: page.examples.status)
-    def use_own(self, session: Session, concept: str, labels: str, rows: list[list[str]]) -> Iterator[dict]:
-        """Turn the uploaded pictures into the task."""
+    def use_own(
+        self, session: Session, concept: str, labels: str, anchor: str, rows: list[list[str]]
+    ) -> Iterator[dict]:
+        """Turn the uploaded pictures into the task; a model with a world of its own draws what to keep beside them."""
         panel = self.page.examples
         yield {panel.status: status_html("Checking your pictures", "busy")}
         forget = examples_panel.with_captions(session.forget, rows or [], "forget")
         retain = examples_panel.with_captions(session.retain, rows or [], "retain")
         names = [name.strip() for name in labels.split(",") if name.strip()]
-        task = own_task(forget, retain, concept=concept, labels=names)
+        adapter = self.model_of(session)
+        anchor = anchor if adapter.family == "diffusion" else ""
+        make = partial(own_task, forget, retain, concept=concept, labels=names, anchor=anchor, adapter=adapter)
+        if retain or not draws_its_own(adapter):
+            task = make()
+        else:
+            session.stop.clear()
+            count = sum(kept for _, kept in words.SIZES.values())
+            task = yield from self.drawn_task(session, adapter, count, make)
         session.start_over()
         session.task = task
         notes = examples_panel.data_warnings(forget, retain)
         yield {
-            panel.gallery: examples_panel.own_gallery(forget, retain, task.forget),
-            panel.story: gr.update(value=f"Forget {task.concept} and compare"),
+            **self._examples(session),
             panel.status: status_html(" ".join([f"Ready to forget {task.concept}.", *notes])),
             **self.blank(session),
         }
@@ -218,7 +265,13 @@ class Studio(Naming, Editing, Drawing, Insight, Stacking, Desk):
         session.growth, session.shown, session.sides, session.found = None, None, None, {}  # from the start
         yield {page.examples.status: story.told_html(story.Told(0, "getting model and pictures ready"))}
         growth = self.start(session, settings)
-        if reason := story.nothing_to_forget(growth):
+        asking = story.told_text(story.Told(1, f"asking the unedited model for {growth.task.concept}"))
+        why = partial(story.nothing_to_forget, growth)
+        reason = yield from self.watched(session, growth, page.examples.status, asking, why)
+        if session.growth is not growth:
+            yield self.current(session)
+            return
+        if reason:
             yield {page.examples.status: status_html(reason, "problem")}
             return
         for told in story.grow_story(growth, session.stop.is_set):
@@ -236,7 +289,7 @@ class Studio(Naming, Editing, Drawing, Insight, Stacking, Desk):
         if session.stop.is_set():
             yield {page.examples.status: status_html("Stopped. What was done so far is kept; the model is unchanged.")}
             return
-        if growth.adapter.family == "diffusion":
+        if draws(growth):
             yield from self._told_by_drawing(session, growth)
             return
         yield {page.examples.status: story.told_html(story.Told(3, "measuring on pictures nothing has seen"))}
@@ -276,7 +329,7 @@ class Studio(Naming, Editing, Drawing, Insight, Stacking, Desk):
     @handler(lambda page: page.compare.status)
     def compare(self, session: Session, left: str, right: str) -> Iterator[dict]:
         """The suggested pictures on both sides."""
-        if self.load(session.model).family == "diffusion":
+        if self.model_of(session).family == "diffusion":
             yield from self.draw_suggested(session)
             return
         growth, page = session.need_growth(), self.page
@@ -313,7 +366,7 @@ class Studio(Naming, Editing, Drawing, Insight, Stacking, Desk):
         growth = session.growth
         task = growth.task if growth else self.task_of(session)
         sides, patches = self.sides(session)
-        shown = compare_panel.own_pictures(self.load(session.model), patches, files, labels, task, sides)
+        shown = compare_panel.own_pictures(self.model_of(session), patches, files, labels, task, sides)
         note = "" if any(p.deltas for p in patches) else "Nothing is edited yet, so both answers are the same."
         yield {
             self.page.compare.own: gr.update(value=shown, visible=True),

@@ -321,6 +321,11 @@ def tiles_html(tiles: Sequence[str]) -> str:
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
 
+def note_html(sentence: str) -> str:
+    """A quiet line below numbers that says what they were counted on; nothing where there is nothing to say."""
+    return f'<p class="counted">{escape(sentence)}</p>' if sentence else ""
+
+
 def model_card_html(name: str, facts: Sequence[tuple[str, str]], note: str = "") -> str:
     """A model's name, its facts as label and text, and one line of remark."""
     rows = "".join(f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>" for label, text in facts)

@@ -26,8 +26,8 @@ PIXEL_METHODS = {"integrated gradients": "integrated_gradients", "hiding squares
 SIDE = 176  # pixels of a picture in this panel
 _TITLES = {"integrated_gradients": "Integrated gradients", "ablation": "Ablation"}
 _WORDS = {
-    "integrated_gradients": "share of the concept's similarity each head carries",
-    "ablation": "similarity lost when the head is switched off alone",
+    "integrated_gradients": "share each head carries of {what}",
+    "ablation": "lost of {what} when the head is switched off alone",
 }
 
 
@@ -102,25 +102,31 @@ def attribution_map(growth: Growth, found: GateAttribution) -> dict:
     scores = {s.unit.name: s for s in growth.shown_scores()}
     heads = [growth.every[name] for name in found.values]
     phi = {name: scores[name].phi for name in found.values if name in scores}
-    cells = {"attribution": found.values, "phi": phi}
+    cells, what = {"attribution": found.values, "phi": phi}, wording(growth).attributed
     measures = (
-        Measure("attribution", _TITLES[found.method], _WORDS[found.method], ramp="diverging", ends=("against", "for")),
+        Measure(
+            "attribution",
+            _TITLES[found.method],
+            _WORDS[found.method].format(what=what),
+            ramp="diverging",
+            ends=("against", "for"),
+        ),
         Measure("phi", "Phi", "phi: pressure \u00d7 separation", log=True),
     )
     return map_value(
-        grids(heads, cells), measures=measures, measure="attribution", finding=attribution_finding(phi, found),
+        grids(heads, cells), measures=measures, measure="attribution", finding=attribution_finding(phi, found, what),
         readonly=True,
     )  # fmt: skip
 
 
-def attribution_finding(phi: Mapping[str, float], found: GateAttribution) -> str:
-    """Which head carries most, and the rank correlation with phi."""
+def attribution_finding(phi: Mapping[str, float], found: GateAttribution, what: str) -> str:
+    """Which head carries most of `what` is attributed, and the rank correlation with phi."""
     top = max(found.values, key=lambda name: abs(found.values[name]))
     shared = [name for name in found.values if name in phi]
     agree = spearman([phi[n] for n in shared], [abs(found.values[n]) for n in shared])
     error = f" The shares add up to the whole within {abs(found.error):.3f}." if found.error is not None else ""
     return (
-        f"{top} carries most of the concept's similarity of {found.full:.2f} ({found.values[top]:+.3f}). Rank "
+        f"{top} carries most of {what}, {found.full:.2f} in all ({found.values[top]:+.3f}). Rank "
         f"correlation of its size with phi: {agree:+.2f} over {len(shared)} heads.{error}"
     )
 
@@ -130,14 +136,14 @@ def attribution_finding(phi: Mapping[str, float], found: GateAttribution) -> str
 
 def card_html(growth: Growth, found: HeadCard, looks: Sequence[tuple[str, AttentionMap]], task: Task) -> str:
     """What one unit does: switched off alone, what it writes, what moves it most, and what it attends to."""
-    name = found.unit.name
+    name, says = found.unit.name, wording(growth)
     before, after = found.before, found.after
     lost = 100 * (after.retain_accuracy.value - before.retain_accuracy.value)
     alone = (
         f"In the unedited model, switching off {name} alone takes {task.concept} from "
         f"{before.forget_accuracy.value:.0%} to "
-        f"{after.forget_accuracy.value:.0%} and retained answers by {lost:+.1f} points (n = {after.forget_accuracy.n} "
-        f"and {after.retain_accuracy.n} {wording(growth).search})."
+        f"{after.forget_accuracy.value:.0%} and {says.answers} by {lost:+.1f} points (n = {after.forget_accuracy.n} "
+        f"and {after.retain_accuracy.n} {says.search})."
     )
     parts = [finding_html(alone)]
     if found.nearest:

@@ -16,7 +16,8 @@ def wire(demo: gr.Blocks, studio: Studio) -> None:
              page.compare.status, page.compare.answers, page.compare.refresh, *page.pictures.drawn()]  # fmt: skip
     views = [*page.trust.blank(), *page.why.blank(), *page.drift.blank()]
     # Work that another target overtakes ends by blanking all of this, so all of it is among the outputs.
-    family = [page.words.box, page.edit.towers, page.drift.box, page.why.pixel_method]
+    family = [page.words.box, page.examples.own_anchor, page.model.judge_box, page.edit.towers, page.drift.box,
+              page.why.pixel_method]  # fmt: skip
     drawn = [*page.edit.drawn(), *shown, page.stack.list, *views, *family]
     _wire_examples(demo, studio, drawn)
     _wire_growth(studio, drawn)
@@ -49,17 +50,23 @@ def _wire_examples(demo: gr.Blocks, studio: Studio, drawn: list) -> None:
     opened = demo.load(studio.open_page, [examples.target, page.model.name, examples.token], offer, **PRIVATE)
     opened.then(studio.show_family, None, drawn, **HEAVY)
     demo.unload(studio.close)
-    examples.take_back.click(studio.take_back, None, [*first, *drawn, examples.offer, page.tabs], **HEAVY)
+    examples.take_back.click(
+        studio.take_back, None, [*first, *drawn, page.model.judge, examples.offer, page.tabs], **HEAVY
+    )
     examples.discard.click(studio.discard, None, [examples.offer, examples.status], **PRIVATE)
-    page.model.load.click(studio.choose_model, page.model.name, first + drawn, **HEAVY)
+    loaded = [*first, *drawn, page.model.judge]
+    page.model.load.click(studio.choose_model, page.model.name, loaded, **HEAVY)
+    for event in (page.model.use_judge.click, page.model.judge.submit):
+        event(studio.choose_judge, page.model.judge, loaded, **HEAVY)
     for event in (examples.target.change, examples.use_bundled.click):
         event(studio.choose_target, examples.target, first + drawn, **PRIVATE)
     both = [examples.forget_files, examples.retain_files]
     for files in both:
         files.change(studio.read_own, both, [examples.captions, examples.status], **PRIVATE)
-    own = [examples.concept, examples.labels, examples.captions]
+    own = [examples.concept, examples.labels, examples.own_anchor, examples.captions]
     examples.use_own.click(studio.use_own, own, first + drawn, **HEAVY)
     words = page.words
+    words.kind.input(studio.kind_chosen, [words.kind, words.anchor], words.anchor, **PRIVATE)
     suggested = [words.keep, words.anchor, examples.status]
     words.suggest.click(studio.suggest, [words.concept, words.kind], suggested, **HEAVY)
     said = [words.concept, words.kind, words.anchor, words.keep]
@@ -90,7 +97,9 @@ def _wire_growth(studio: Studio, drawn: list) -> None:
         edit.timeline.branch_change(studio.change_branch, None, drawn, trigger_mode="multiple", **PRIVATE),
         drawn,
     )
-    for stop, status in ((edit.stop, edit.status), (page.examples.stop, page.examples.status)):
+    edit.measure.run.click(studio.measure, None, drawn, **HEAVY)
+    stops = ((edit.stop, edit.status), (edit.measure.stop, edit.measure.status))
+    for stop, status in (*stops, (page.examples.stop, page.examples.status)):
         stop.click(studio.stop, None, status, queue=False, **PRIVATE)
 
 

@@ -62,7 +62,7 @@ def _unlearn(args: argparse.Namespace) -> None:
     elif not run.reached:
         _note("The target was not met within the retain budget; allow more rounds or a larger budget.")
     result = run.save(args.out)
-    _print_metrics(result["before"], result["after"])
+    _print_metrics(result["before"], result["after"], run.read_by)
     print(
         f"{result['parameters_edited']:,} parameters edited; {result['patch_bytes'] / 1000:.0f} kB patch in {args.out}"
     )
@@ -79,9 +79,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     bench = adapter.bench(task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed)
     before = evaluate(adapter, bench, Patch(), "test").to_json()
     after = evaluate(adapter, bench, patch, "test").to_json()
-    _print_metrics(before, after)
+    _print_metrics(before, after, bench.read_by)
     if args.json:
-        jsonio.write(args.json, {"model": adapter.name, "concept": task.concept, "before": before, "after": after})
+        found = {"model": adapter.name, "concept": task.concept, "read_by": bench.read_by}
+        jsonio.write(args.json, {**found, "before": before, "after": after})
 
 
 def _bench(args: argparse.Namespace) -> None:
@@ -100,7 +101,7 @@ def _app(args: argparse.Namespace) -> None:
     auth = tuple(args.auth.split(":", 1)) if args.auth else None
     if args.auth and len(auth) != 2:
         raise InputError("--auth needs USER:PASS, such as --auth ada:secret.")
-    app.launch(host=args.host, port=args.port, auth=auth, share=args.share, model=args.model)
+    app.launch(host=args.host, port=args.port, auth=auth, share=args.share, model=args.model, dtype=args.dtype)
 
 
 def _prepare(args: argparse.Namespace):
@@ -116,11 +117,16 @@ def _prepare(args: argparse.Namespace):
         task, warnings = sources.resolve(args.forget, args.retain, **chosen)
         for warning in warnings:
             _note(warning)
-    adapter = models.load(args.model, device=args.device)
+    adapter = models.load(args.model, device=args.device, dtype=args.dtype)
     if args.judge:
         models.with_judge(adapter, args.judge)
+    if args.forget and task.origin.get("retain") == sources.WORLD and sources.draws_its_own(adapter):
+        if not sources.is_target(args.forget):
+            _note(f"{adapter.name} draws what is to be kept.")
+        task, _ = sources.resolve(args.forget, args.retain, **chosen, adapter=adapter)
     if not args.forget:
-        _note(f"{adapter.name} draws what it knows of {args.concept!r}.")
+        if adapter.family == "diffusion":
+            _note(f"{adapter.name} draws what it knows of {args.concept!r}.")
         task = sources.from_words(adapter, **chosen)
     return adapter, task, config
 
@@ -135,7 +141,8 @@ def _config(args: argparse.Namespace):
     return RazorConfig(**{name: value for name, value in given.items() if value is not None})
 
 
-def _print_metrics(before: dict, after: dict) -> None:
+def _print_metrics(before: dict, after: dict, read_by: str) -> None:
+    print(f"Read by {read_by}.")
     print(f"{'':22}{'before':>8}{'after':>8}   95 % interval     n")
     for name, now in after.items():
         if isinstance(now, dict) and now.get("n") and before[name]:
@@ -188,8 +195,17 @@ def _parser() -> argparse.ArgumentParser:
     app.add_argument("--auth", metavar="USER:PASS")
     app.add_argument("--share", action="store_true", help="open a public tunnel (asks an outside service)")
     app.add_argument("--model", default="mini-clip")
+    _add_dtype(app)
     app.set_defaults(run=_app)
     return parser
+
+
+def _add_dtype(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "float16", "bfloat16"],
+        help="precision of --model, where it draws (default: half on CUDA, float32 on a CPU)",
+    )
 
 
 def _add_task(parser: argparse.ArgumentParser) -> None:
@@ -211,6 +227,7 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", default="", help="classes to measure against, or to keep, comma-separated")
     parser.add_argument("--judge", metavar="CLIP", help="a CLIP that looks at drawn pictures of models of your own")
     parser.add_argument("--device", help="cpu, cuda, ... (default: CUDA where there is one)")
+    _add_dtype(parser)
     settings = parser.add_argument_group("settings")
     settings.add_argument("--seed", type=int)
     settings.add_argument("--alpha", type=float, help="exponent on the separation")

@@ -5,7 +5,8 @@
     |   |-- ExampleError        pictures, captions or sets that cannot be used
     |   `-- PatchError          a patch file that is broken or made for another model
     |-- ModelError              a model that cannot be found, read or split into units
-    `-- UnusableGradientError   NaN or infinite gradients
+    |-- UnusableGradientError   NaN or infinite gradients
+    `-- Stopped                 a person ended the work before it was done
 
 Each message says what was wrong, what was expected and how to go on.
 """
@@ -33,3 +34,7 @@ class ModelError(RazorError):
 
 class UnusableGradientError(RazorError):
     """A loss or gradient holds NaN or infinity."""
+
+
+class Stopped(RazorError):
+    """Work that a person ended before it had a result."""

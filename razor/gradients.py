@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from razor.adapters.base import Terms
 from razor.errors import UnusableGradientError
+from razor.memory import enough_memory
 from razor.patches import model_lock
 from razor.units import Unit, parameters_of
 
+ADVICE = "Take fewer pictures a step (the setting batch), leave towers out, or load the model in half precision"
 HALF_SCALE = 4096.0  # losses of float16 models are multiplied by this on their way back
 
 
@@ -151,14 +153,15 @@ def _backward(
         p.register_post_accumulate_grad_hook(lambda p, name=name: hand_over(p, name)) for name, p in parameters.items()
     ]
     try:
-        with torch.enable_grad():
-            value = loss()
-            scaled = value * factor
-        if not value.isfinite():
-            raise UnusableGradientError(f"The {side} loss is {value.item()}; scores need a finite one.")
-        if value.requires_grad:
-            scaled.backward()
-        return value.item()
+        with enough_memory("taking gradients", ADVICE):
+            with torch.enable_grad():
+                value = loss()
+                scaled = value * factor
+            if not value.isfinite():
+                raise UnusableGradientError(f"The {side} loss is {value.item()}; scores need a finite one.")
+            if value.requires_grad:
+                scaled.backward()
+            return value.item()
     finally:
         for hook in hooks:
             hook.remove()

@@ -408,7 +408,7 @@ class Growth:
             added = self._proposed(scores, start)
             if not added and not self._fresh(start):
                 raise InputError(self._nothing_left(scores, start))
-            started = time.monotonic()
+            started, measure = time.monotonic(), self.bench.measure
             names = [*start.members, *(s.unit.name for s in added)]
             before, patch = self.evaluation(start, state), self.patch_of(start, state)
             found = take_steps(
@@ -422,11 +422,23 @@ class Growth:
                 first_batch=1000 * len(self.rounds),
                 stop=stop,
             )
+            if self.bench.measure != measure:
+                state = self._measure_again(state)
+                before = self.evaluation(start, state)
             done = self._round(state, start, added, before, found, time.monotonic() - started)
             self._keep(state, start, done, found.patch)
         finally:
             self.rounding = False
         return done
+
+    def _measure_again(self, state: State) -> State:
+        """Measure every state as strictly as the bench now counts, so that their numbers compare; gives that state."""
+        self._measured.clear()
+        for number, held in self.history.states.items():
+            patch = self.patch_of(held.edit_set, held)
+            now = evaluate(self.adapter, self.bench, patch, "search") if patch.deltas else self.base
+            self.history.states[number] = replace(held, evaluation=now)
+        return self.history.states[state.number]
 
     def _round(self, state, start: EditSet, added, before, found: StepResult, seconds: float) -> GrowthRound:
         accepted = found.chosen > 0
@@ -441,7 +453,7 @@ class Growth:
             before=before,
             after=found.evaluation,
             accepted=accepted,
-            reason=_reason(accepted, bool(found.trials), before, found.evaluation, self.goal),
+            reason=_reason(accepted, bool(found.trials), before, found.evaluation, self.goal, self.adapter.family),
             seconds=seconds,
         )
 
@@ -514,7 +526,10 @@ def _key(edit_set: EditSet, state: State) -> tuple:
     return state.number, edit_set.strength, tuple(active)
 
 
-def _reason(accepted: bool, tried: bool, before: Evaluation, after: Evaluation, goal: Goal) -> str:
+_MOVED = {"diffusion": ("The concept is still predicted: from", "retained prompts kept: from")}  # what moved, by family
+
+
+def _reason(accepted: bool, tried: bool, before: Evaluation, after: Evaluation, goal: Goal, family: str) -> str:
     if not tried:
         return "Stopped before the first step, so nothing was changed."
     if not accepted:
@@ -524,4 +539,5 @@ def _reason(accepted: bool, tried: bool, before: Evaluation, after: Evaluation, 
         for name in ("forget_accuracy", "retain_accuracy")
     )
     end = " The target is met." if goal.reached(after) else ""
-    return f"Forget accuracy went from {forget}, retain accuracy from {retain}.{end}"
+    first, second = _MOVED.get(family, ("Forget accuracy went from", "retain accuracy from"))
+    return f"{first} {forget}, {second} {retain}.{end}"

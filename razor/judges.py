@@ -17,6 +17,7 @@ class Judge(Protocol):
     """Names what pictures show."""
 
     name: str  # as the page gives it
+    guesses: bool  # it always names a class, also where a picture shows none of them
 
     def reads(self, axes: Sequence[Axis]) -> bool:
         """Whether it can answer on all of these axes."""
@@ -28,7 +29,7 @@ class Judge(Protocol):
 class WorldJudge:
     """The independent classifier of the bundled world."""
 
-    name = "the judge"
+    name, guesses = "the judge", False
 
     def reads(self, axes: Sequence[Axis]) -> bool:
         return all(set(axis.classes) <= set(AXES.get(axis.name, ())) for axis in axes)
@@ -42,6 +43,8 @@ class WorldJudge:
 
 class ClipJudge:
     """The class an unedited CLIP finds most similar; it never answers "none"."""
+
+    guesses = True
 
     def __init__(self, adapter: ClipAdapter):
         self.adapter, self.name = adapter, f"{adapter.name} (CLIP similarity, a stand-in for a judge)"

@@ -3,10 +3,13 @@
 Only safetensors are read from disk; a pickle is refused. Nothing is fetched unless the name is a hub model's.
 """
 
+import copy
+import gc
 import json
 import logging
 import threading
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from razor.adapters.base import Adapter
 from razor.adapters.clip import ClipAdapter
@@ -17,12 +20,20 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 BUNDLED = {path.name: path for path in (ASSETS / "models" / name for name in ("mini-clip", "mini-sd")) if path.exists()}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
-_loaded: dict[tuple[str, str], Adapter] = {}
+KEPT = 2  # models besides the bundled ones that stay loaded though nobody may be working on them
+
+Key = tuple[str, str, str | None]  # name, device, dtype
+
+_loaded: dict[Key, Adapter] = {}  # what is kept, the last one asked for at the end
+_alive: "WeakValueDictionary[Key, Adapter]" = WeakValueDictionary()  # and all that somebody still holds: one copy each
+_shelf = threading.Lock()  # guards both
 _loading = threading.Lock()
 
 
-def load(name: str, *, device: str | None = None) -> Adapter:
-    """The model behind a name; loaded once and shared, since nothing but Patch.applied writes to it.
+def load(name: str, *, device: str | None = None, dtype: str | None = None) -> Adapter:
+    """The model behind a name; shared, since nothing but Patch.applied writes to it.
+
+    Loaded once for as long as somebody holds it; bundled models and the last two others also after that.
 
     Args:
         name: "mini-clip" or "mini-sd"; the path of an open_clip folder (open_clip_config.json and a .safetensors
@@ -30,23 +41,29 @@ def load(name: str, *, device: str | None = None) -> Adapter:
             open_clip "architecture/pretrained" such as "ViT-B-32/laion2b_s34b_b79k"; or "hf-hub:owner/model" of either
             kind.
         device: "cpu", "cuda", ...; default: CUDA where there is one.
+        dtype: precision of a model that draws, "float32", "float16" or "bfloat16"; default float32 on a CPU, half
+            precision on CUDA. A CLIP is always float32.
 
     Raises:
-        ModelError: no such model, unsafe or broken files, or a model without editable heads.
+        ModelError: no such model, unsafe or broken files, a model without editable heads, too little memory, or a
+            dtype that this model or device cannot use.
     """
     import torch
 
-    key = name.strip(), device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if key in _loaded:
-        return _loaded[key]  # not waiting for somebody else's download
+    key = name.strip(), device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype
+    if (adapter := _known(key)) is not None:
+        return adapter  # not waiting for somebody else's download
     with _loading:
-        if key not in _loaded:
-            _loaded[key] = _load(*key)
-        return _loaded[key]
+        if (adapter := _known(key)) is None:
+            adapter = _load(*key)
+            _keep(key, adapter)
+        return adapter
 
 
 def with_judge(adapter: Adapter, name: str) -> Adapter:
-    """Let an unedited CLIP look at the pictures a diffusion model draws.
+    """The diffusion model, with an unedited CLIP to look at the pictures it draws.
+
+    A view: it shares the network, its lock and all edits with the adapter, which keeps its own judge.
 
     Raises:
         ModelError: the model draws no pictures, or the name is no CLIP's.
@@ -54,8 +71,10 @@ def with_judge(adapter: Adapter, name: str) -> Adapter:
     clip = load(name)
     if adapter.family != "diffusion" or clip.family != "clip":
         raise ModelError(f"{name!r} cannot judge {adapter.name!r}: a judge is a CLIP that looks at drawn pictures.")
-    adapter.judge = ClipJudge(clip)
-    return adapter
+    view = copy.copy(adapter)
+    view.judge = ClipJudge(clip)
+    view.viewed = adapter  # as long as the view is in use, nobody loads the network a second time
+    return view
 
 
 def card(name: str) -> dict:
@@ -64,13 +83,48 @@ def card(name: str) -> dict:
     return json.loads(path.read_text()) if name in BUNDLED and path.exists() else {}
 
 
-def _load(name: str, device: str) -> Adapter:
+def _known(key: Key) -> Adapter | None:
+    """The model if it is loaded, which counts as asking for it."""
+    if (adapter := _alive.get(key)) is not None:
+        _keep(key, adapter)
+    return adapter
+
+
+def _keep(key: Key, adapter: Adapter) -> None:
+    with _shelf:
+        _alive[key] = adapter
+        _loaded.pop(key, None)
+        _loaded[key] = adapter
+        _let_go(KEPT)
+
+
+def _make_room() -> None:
+    """Let go of every model that is neither bundled nor worked on."""
+    with _shelf:
+        _let_go(0)
+
+
+def _let_go(keep: int) -> None:
+    """Keep only the last few of the models that are not bundled; hold the shelf's lock."""
+    import torch
+
+    others = [key for key in _loaded if key[0] not in BUNDLED]
+    if len(others) <= keep:
+        return
+    for key in others[: len(others) - keep]:
+        del _loaded[key]
+    gc.collect()  # a pipeline may be part of a cycle, and its memory is wanted now
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _load(name: str, device: str, dtype: str | None) -> Adapter:
     if not name:
         raise ModelError("Name a model: mini-clip, mini-sd, a local folder, or architecture/pretrained.")
     path = BUNDLED.get(name, Path(name))
     if path.is_dir():
         diffusion = (path / "model_index.json").is_file()
-        return _diffusion(name, path, device) if diffusion else _from_folder(path, name, device)
+        return _diffusion(name, path, device, dtype) if diffusion else _from_folder(path, name, device, dtype)
     if path.suffix.lower() in PICKLES:
         raise ModelError(f"{name} is a pickle, which can run code when opened; convert it to safetensors first.")
     if path.suffix.lower() == ".safetensors" and (path.parent / "open_clip_config.json").is_file():
@@ -78,16 +132,16 @@ def _load(name: str, device: str) -> Adapter:
             f"{name} is a single file; give the folder that holds open_clip_config.json and the .safetensors file."
         )
     if path.suffix.lower() == ".safetensors":
-        return _diffusion(name, path, device)
+        return _diffusion(name, path, device, dtype)
     if path.exists():
         raise ModelError(
             f"{name} is neither a folder nor a .safetensors checkpoint; give an open_clip or diffusers folder."
         )
     if name.startswith("hf-hub:") and _is_pipeline(repository := name.removeprefix("hf-hub:")):
-        return _diffusion(name, repository, device)
+        return _diffusion(name, repository, device, dtype)
     if name.startswith("hf-hub:"):
         _refuse_code(_hub_text_config(name.removeprefix("hf-hub:")), name)
-        return _from_open_clip(name, None, name, device)
+        return _from_open_clip(name, None, name, device, dtype)
     architecture, _, pretrained = name.partition("/")
     import open_clip
 
@@ -97,7 +151,7 @@ def _load(name: str, device: str) -> Adapter:
             raise ModelError(
                 f"{architecture} has no weights named {pretrained!r}; pick one of {', '.join(tags) or '-'}."
             )
-        return _from_open_clip(architecture, pretrained, name, device)
+        return _from_open_clip(architecture, pretrained, name, device, dtype)
     raise ModelError(
         f"No model {name!r}: it is not bundled ({', '.join(BUNDLED)}), not a folder or file, and not an open_clip "
         "architecture/pretrained such as ViT-B-32/laion2b_s34b_b79k. For a model on a hub write hf-hub:owner/model."
@@ -116,12 +170,13 @@ def _is_pipeline(repository: str) -> bool:
         return False
 
 
-def _diffusion(name: str, source: Path | str, device: str) -> Adapter:
+def _diffusion(name: str, source: Path | str, device: str, dtype: str | None) -> Adapter:
     """A pipeline of diffusers, from disk or, where the source is a name, from the hub."""
     from razor.adapters.diffusion import DiffusionAdapter
     from razor.pipelines import load_pipeline
 
-    pipeline = load_pipeline(str(source), device=device, offline=isinstance(source, Path))
+    offline = isinstance(source, Path)
+    pipeline = load_pipeline(str(source), device=device, dtype=dtype, offline=offline, make_room=_make_room)
     if name in BUNDLED:
         drawn = card(name)["drawn"]
         return DiffusionAdapter(
@@ -130,11 +185,16 @@ def _diffusion(name: str, source: Path | str, device: str) -> Adapter:
     return DiffusionAdapter(pipeline, name=name)
 
 
-def _from_folder(path: Path, name: str, device: str) -> ClipAdapter:
+def _from_folder(path: Path, name: str, device: str, dtype: str | None) -> ClipAdapter:
     """A folder as open_clip writes it: open_clip_config.json, one .safetensors file, maybe a tokenizer."""
     config_path = path / "open_clip_config.json"
     if not config_path.is_file():
-        raise ModelError(f"{name} has no open_clip_config.json; give a folder as open_clip saves it.")
+        bare = (path / "config.json").is_file()
+        other = "; its config.json is that of a transformers model, or of one part of a pipeline" if bare else ""
+        raise ModelError(
+            f"{name} has neither open_clip_config.json, as open_clip saves a CLIP, nor model_index.json, as diffusers "
+            f"saves a pipeline{other}; give a folder that has one of the two."
+        )
     try:
         config = json.loads(config_path.read_text("utf-8"))["model_cfg"]
         text, vision = dict(config["text_cfg"]), dict(config["vision_cfg"])
@@ -153,7 +213,7 @@ def _from_folder(path: Path, name: str, device: str) -> ClipAdapter:
         found = f"only {pickles[0]}, a pickle, which can run code when opened" if pickles else "no weights"
         raise ModelError(f"{name} holds {found}; save the weights as open_clip_model.safetensors.")
     preferred = [p for p in weights if p.name == "open_clip_model.safetensors"]
-    return _from_open_clip(f"local-dir:{path}", None, name, device, weights=(preferred or weights)[0])
+    return _from_open_clip(f"local-dir:{path}", None, name, device, dtype, weights=(preferred or weights)[0])
 
 
 def _hub_text_config(repository: str) -> dict:
@@ -174,8 +234,15 @@ def _refuse_code(text: dict, name: str) -> None:
         )
 
 
-def _from_open_clip(model: str, pretrained: str | None, name: str, device: str, weights: Path | None = None):
+def _from_open_clip(
+    model: str, pretrained: str | None, name: str, device: str, dtype: str | None, weights: Path | None = None
+):
     """Build, fill and wrap; anything open_clip or the files object to becomes one sentence."""
+    if dtype not in (None, "float32"):
+        raise ModelError(
+            f"{name} is a CLIP, which is loaded in float32 alone, not in {dtype}; leave out --dtype, or name a model "
+            "that draws."
+        )
     import open_clip
     from open_clip.factory import load_checkpoint
 

@@ -154,7 +154,8 @@ def _paraphrases(task: Task) -> list[Prompt]:
         said = [(captions.unseen_captions(e.labels)[turn % 2], e.labels, i) for turn, (i, e) in enumerate(rows)]
     else:
         used = {e.caption for e in task.forget.all()}
-        kind = "style" if any("style" in caption for caption in used) else "thing"
+        named = (f"style of {task.concept}".lower(), f"{task.concept} style".lower())
+        kind = "style" if any(name in caption.lower() for caption in used for name in named) else "thing"
         concept = task.concept if kind == "style" else _with_article(task.concept)
         sentences = [sentence.format(c=concept) for sentence in _REWORDED[kind]]
         labels = {task.axis: task.concept}

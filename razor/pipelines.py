@@ -2,7 +2,7 @@
 
 What a model is, is read from model_index.json and the config.json of its parts before any weight is opened. Weights
 come from safetensors alone; a pickle, or code that comes with a model, is refused. Only a hub id may use a network,
-and only when asked to.
+and only when asked to; where the hub is out of reach, a whole copy in the hub cache will do.
 """
 
 import contextlib
@@ -10,11 +10,12 @@ import importlib
 import inspect
 import json
 import logging
+import math
 import re
 import shutil
 import threading
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,8 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 CONFIGS = ("model_index.json", "*/*.json", "*/*.txt", "*/*.model")  # all of a hub model but its weights
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 HUB_PATIENCE = 10.0  # seconds to wait for the hub's first answer
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+MEMINFO = Path("/proc/meminfo")  # where Linux says how much memory is free; other systems have no such file
 UNUSED = {"safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False}
 UNET = ("diffusers", "UNet2DConditionModel")
 MMDIT = ("diffusers", "SD3Transformer2DModel")
@@ -35,6 +38,7 @@ CLIP = ("transformers", "CLIPTextModel")
 CLIP_PROJECTED = ("transformers", "CLIPTextModelWithProjection")
 T5 = ("transformers", "T5EncoderModel")
 HELPERS = {"scheduler": r"diffusers\.\w*Scheduler", "tokenizer": r"transformers\.\w*Tokenizer\w*"}
+PREDICTIONS = ("epsilon", "sample", "v_prediction")  # of a UNet, see DiffusionAdapter.noised
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}  # what each library calls its weights
 
 # Where a single-file checkpoint keeps each part; the parts it lacks may lie in the folder beside it.
@@ -59,6 +63,7 @@ class Family:
     networks: Mapping[str, tuple[str, str]]  # part -> (library, class); the denoiser comes first
     half: torch.dtype  # precision on CUDA
     channels: int  # of the denoiser and of the vae, where their configurations leave it out
+    side: int  # latents a side of its pictures, where the denoiser's configuration leaves it out
     optional: tuple[str, ...] = ()  # networks that may be null
 
     @property
@@ -72,6 +77,7 @@ SD = Family(
     {"unet": UNET, "vae": VAE, "text_encoder": CLIP},
     torch.float16,
     channels=4,
+    side=64,
 )
 SDXL = Family(
     "Stable Diffusion XL",
@@ -79,6 +85,7 @@ SDXL = Family(
     {"unet": UNET, "vae": VAE, "text_encoder": CLIP, "text_encoder_2": CLIP_PROJECTED},
     torch.float16,
     channels=4,
+    side=128,
 )
 SD3 = Family(
     "Stable Diffusion 3 (MMDiT)",
@@ -92,6 +99,7 @@ SD3 = Family(
     },
     torch.bfloat16,
     channels=16,
+    side=128,
     optional=("text_encoder_3",),
 )
 SUPPORTED = (
@@ -122,30 +130,42 @@ class Weights:
     files: list[str]  # "part/file"
 
 
-def load_pipeline(source: str, *, device: str, offline: bool = True):
+def load_pipeline(
+    source: str,
+    *,
+    device: str,
+    dtype: str | None = None,
+    offline: bool = True,
+    make_room: Callable[[], None] = lambda: None,
+):
     """The diffusers pipeline behind a name, in eval mode, without gradients, safety checker or progress bars.
 
-    float32 on a CPU; on CUDA float16, or bfloat16 for Stable Diffusion 3. Never offloaded: gradients need every
-    weight in place. Prints nothing.
+    Never offloaded: gradients need every weight in place. Prints nothing.
 
     Args:
         source: a folder with model_index.json; a .safetensors checkpoint, its configuration in a folder of the same
             name or "config" beside it, or in the hub cache; or a hub id "owner/name".
         device: "cpu", "cuda", "cuda:1", ...
+        dtype: "float32", "float16" or "bfloat16"; default float32 on a CPU, on CUDA float16, or bfloat16 for Stable
+            Diffusion 3.
         offline: whether a hub id may only come from the hub cache.
+        make_room: called once where memory is too small, to let go of what is not needed.
 
     Raises:
-        ModelError: no such model, one that cannot be edited, unsafe or broken files, too little memory or disk.
+        ModelError: no such model, one that cannot be edited, unsafe or broken files, too little memory or disk, or a
+            dtype the device cannot use.
     """
     place = _place(device)
+    _refuse_dtype(dtype, place)
     with _quiet():
         layout = _find(source, offline)
-        weights = _weights(layout, half=place.type == "cuda")
-        _refuse_small_memory(layout, weights, place)
+        precision = _precision(layout.family, dtype, place)
+        weights = _weights(layout, precision)
+        _refuse_small_memory(layout, _bytes(layout, weights, precision), precision, place, make_room)
         if layout.commit:
             _download(layout, weights)
         try:
-            pipeline = _assemble(layout, weights, layout.family.half if place.type == "cuda" else torch.float32)
+            pipeline = _assemble(layout, weights, precision)
             _refuse_hollow(pipeline, layout.name)
             pipeline.to(place)
         except ModelError:
@@ -160,28 +180,37 @@ def load_pipeline(source: str, *, device: str, offline: bool = True):
     return pipeline
 
 
-def memory_needed(source: str, *, device: str | None = None, offline: bool = True) -> int:
+def memory_needed(source: str, *, device: str | None = None, dtype: str | None = None, offline: bool = True) -> int:
     """Bytes that the weights behind a name will take on a device, from the headers of its files alone.
 
     Drawing and scoring come on top. Arguments and errors as for `load_pipeline`; device defaults to CUDA where there
     is one.
     """
-    half = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")).type == "cuda"
-    layout = _find(source, offline)
-    return _bytes(layout, _weights(layout, half), half)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with _quiet():
+        layout = _find(source, offline)
+        precision = _precision(layout.family, dtype, place)
+        return _bytes(layout, _weights(layout, precision), precision)
+
+
+def native_size(pipeline) -> tuple[int, int]:
+    """Height and width, in pixels, of the pictures a pipeline was trained on; where it does not say, of its kind's."""
+    family = _family_of(pipeline)
+    stated = getattr(pipeline, family.denoiser).config.sample_size
+    height, width = _latent_sides(stated, type(pipeline).__name__) or (family.side, family.side)
+    return height * pipeline.vae_scale_factor, width * pipeline.vae_scale_factor
 
 
 def card_of(pipeline) -> dict[str, str]:
     """What a loaded pipeline is: family, parameters of each network, prediction, native size and precision."""
-    named = {name: (type(part).__module__.split(".")[0], type(part).__name__) for name, part in _parts(pipeline)}
-    family = _family(named, "This pipeline")
-    denoiser = getattr(pipeline, family.denoiser)
-    networks = {part: getattr(pipeline, part) for part in family.networks if part in named}
+    family = _family_of(pipeline)
+    denoiser, (height, width) = getattr(pipeline, family.denoiser), native_size(pipeline)
+    networks = {part: network for part in family.networks if (network := getattr(pipeline, part, None)) is not None}
     return {
         "family": family.title,
         **{part: _size(network) for part, network in networks.items()},
-        "prediction": _prediction(pipeline, family),
-        "size": _native_size(denoiser.config.sample_size, pipeline.vae_scale_factor),
+        "prediction": "flow" if family is SD3 else pipeline.scheduler.config.prediction_type,
+        "size": f"{width} x {height} px" + ("" if denoiser.config.sample_size else ", as is usual for its kind"),
         "precision": str(denoiser.dtype).removeprefix("torch."),
     }
 
@@ -220,6 +249,7 @@ def _layout(folder: Path, name: str, files: Collection[str], **more) -> Layout:
         if not any(file.startswith(f"{part}/") for file in files):
             raise ModelError(f"model_index.json of {name} names a {part}, but there is no folder {part}; add it.")
     _refuse_other_wiring(folder, family, name)
+    _refuse_other_scheduler(folder, named["scheduler"][1], family, name)
     return Layout(name, family, networks, folder, files, **more)
 
 
@@ -326,6 +356,7 @@ def _refuse_other_wiring(folder: Path, family: Family, name: str) -> None:
         raise _unsupported(
             name, f"has a {family.denoiser} that reads {reads} channels and writes {writes} where its vae has {latents}"
         )
+    _latent_sides(denoiser.get("sample_size"), name)  # refused before any weight is read
     if family is SD3:
         return
     if "CrossAttn" not in str(denoiser.get("down_block_types", "CrossAttnDownBlock2D")):
@@ -334,6 +365,40 @@ def _refuse_other_wiring(folder: Path, family: Family, name: str) -> None:
     for key in ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type"):
         if denoiser.get(key) != expected.get(key):
             raise _unsupported(name, f"has a unet with {key} {denoiser.get(key)!r}")
+
+
+def _refuse_other_scheduler(folder: Path, kind: str, family: Family, name: str) -> None:
+    """The scheduler knows the noise the denoiser was trained on, and scoring makes that noise; see PREDICTIONS."""
+    import diffusers
+
+    settings = _read_json(folder / "scheduler" / "scheduler_config.json", name)
+    try:
+        scheduler = getattr(diffusers, kind).from_config(settings)
+    except Exception as error:  # some want settings, some another library; all mean the same here
+        raise ModelError(f"The scheduler of {name} cannot be made: {_first_line(error)}") from error
+    predicts = scheduler.config.get("prediction_type", "flow" if "FlowMatch" in kind else "nothing it names")
+    if family is SD3:
+        fits = predicts in ("flow", "flow_prediction")
+    else:
+        fits = hasattr(scheduler, "alphas_cumprod") and predicts in PREDICTIONS
+    if not fits:
+        raise ModelError(
+            f"{name} has the scheduler {kind}, predicting {predicts}, which cannot be scored; what can is a UNet whose "
+            f"scheduler has alphas_cumprod and predicts {', '.join(PREDICTIONS[:-1])} or {PREDICTIONS[-1]}, such as "
+            "DDIMScheduler, and Stable Diffusion 3 with one of flow matching."
+        )
+
+
+def _latent_sides(stated: object, name: str) -> tuple[int, int] | None:
+    """Height and width in latents as a denoiser's configuration states them, None where it does not."""
+    if stated is None:
+        return None
+    sides = tuple(stated) if isinstance(stated, list | tuple) else (stated, stated)
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise ModelError(
+            f"{name} has sample_size {stated!r}; it must be a whole number above 0, or a height and a width."
+        )
+    return sides
 
 
 def _unsupported(name: str, found: str) -> ModelError:
@@ -352,15 +417,29 @@ def _refuse_code(folder: Path, index: Mapping, files: Collection[str], name: str
         raise ModelError(f"{name} asks to run code that comes with it ({code[0]}), which is refused; {SUPPORTED}.")
 
 
-def _refuse_small_memory(layout: Layout, weights: Mapping[str, Weights], place: torch.device) -> None:
-    if place.type != "cuda":
+def _refuse_small_memory(
+    layout: Layout, needed: int, precision: torch.dtype, place: torch.device, make_room: Callable[[], None]
+) -> None:
+    if needed > _free(place):
+        make_room()
+    if needed <= (free := _free(place)):
         return
-    needed, (free, _) = _bytes(layout, weights, half=True), torch.cuda.mem_get_info(place)
-    if needed > free:
-        raise ModelError(
-            f"The weights of {layout.name} need {needed / 1e9:.1f} GB and {place} has {free / 1e9:.1f} GB free; free "
-            "some, or use --device cpu."
-        )
+    card = place.type == "cuda"
+    whose, others = (place, "the card") if card else ("this machine", "its memory")
+    half = "float16" if card else "bfloat16"
+    smaller = f"load it with --dtype {half}, " if precision is torch.float32 else ""
+    raise ModelError(
+        f"The weights of {layout.name} need {needed / 1e9:.1f} GB and {whose} has {free / 1e9:.1f} GB free; close "
+        f"pages and programs that use {others}, {smaller}or {'use --device cpu' if card else 'choose a smaller model'}."
+    )
+
+
+def _free(place: torch.device) -> float:
+    """Bytes of memory left for weights; infinite where nothing says how many."""
+    if place.type == "cuda":
+        return torch.cuda.mem_get_info(place)[0]
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", MEMINFO.read_text(), re.M) if MEMINFO.is_file() else None
+    return int(found[1]) * 1024 if found and place.type == "cpu" else math.inf
 
 
 def _refuse_hollow(pipeline, name: str) -> None:
@@ -390,22 +469,35 @@ def _place(device: str) -> torch.device:
     return place
 
 
+def _refuse_dtype(dtype: str | None, place: torch.device) -> None:
+    if dtype is not None and dtype not in DTYPES:
+        raise ModelError(f"No precision {dtype!r}; choose one of {', '.join(DTYPES)}.")
+    if dtype == "float16" and place.type == "cpu":
+        raise ModelError("float16 is for graphics cards; on a CPU use --dtype float32, or bfloat16 to save memory.")
+    if dtype == "bfloat16" and place.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise ModelError(f"{place} cannot compute in bfloat16; use --dtype float16 or float32.")
+
+
+def _precision(family: Family, dtype: str | None, place: torch.device) -> torch.dtype:
+    return DTYPES[dtype] if dtype else family.half if place.type == "cuda" else torch.float32
+
+
 # ---------------------------------------------------------------- weights
 
 
-def _weights(layout: Layout, half: bool) -> dict[str, Weights]:
+def _weights(layout: Layout, precision: torch.dtype) -> dict[str, Weights]:
     """The files to read for each network that is not inside a single-file checkpoint."""
     return {
-        part: _safetensors(layout, part, STEMS[library], half)
+        part: _safetensors(layout, part, STEMS[library], precision)
         for part, (library, _) in layout.networks.items()
         if part not in layout.inside
     }
 
 
-def _safetensors(layout: Layout, part: str, stem: str, half: bool) -> Weights:
+def _safetensors(layout: Layout, part: str, stem: str, precision: torch.dtype) -> Weights:
     """One network's files; of two precisions, the one nearer to what is wanted."""
     there = [file.removeprefix(f"{part}/") for file in layout.files if file.startswith(f"{part}/")]
-    for variant in ("fp16", None) if half else (None, "fp16"):
+    for variant in (None, "fp16") if precision is torch.float32 else ("fp16", None):
         dot = f".{variant}" if variant else ""
         index = f"{stem}.safetensors.index{dot}.json"
         if index in there:
@@ -433,14 +525,14 @@ def _shards(layout: Layout, part: str, index: str, there: Collection[str]) -> li
     return [f"{part}/{name}" for name in names]
 
 
-def _bytes(layout: Layout, weights: Mapping[str, Weights], half: bool) -> int:
+def _bytes(layout: Layout, weights: Mapping[str, Weights], precision: torch.dtype) -> int:
     numbers = sum(_numbers(layout, file) for part in weights.values() for file in part.files)
     if layout.checkpoint:
         absent = [IN_FILE[part] for part in layout.family.networks if part not in layout.networks]
         unread = ("model_ema.", *(prefix for prefixes in absent for prefix in prefixes))  # averages kept for training
         shapes = _header(layout.checkpoint, layout.name)
         numbers += sum(_product(shape) for key, shape in shapes.items() if not key.startswith(unread))
-    return numbers * (2 if half else 4)
+    return numbers * precision.itemsize
 
 
 def _numbers(layout: Layout, file: str) -> int:
@@ -495,6 +587,11 @@ def _network(layout: Layout, part: str, variant: str | None, dtype: torch.dtype)
     return network
 
 
+def _family_of(pipeline) -> Family:
+    named = {name: (type(part).__module__.split(".")[0], type(part).__name__) for name, part in _parts(pipeline)}
+    return _family(named, "This pipeline")
+
+
 def _parts(pipeline) -> list[tuple[str, object]]:
     return [(name, part) for name, part in pipeline.components.items() if part is not None]
 
@@ -503,24 +600,9 @@ def _networks(pipeline) -> dict[str, nn.Module]:
     return {name: part for name, part in _parts(pipeline) if isinstance(part, nn.Module)}
 
 
-def _prediction(pipeline, family: Family) -> str:
-    """What the denoiser was trained to predict: "epsilon", "v_prediction", "sample" or "flow"."""
-    settings = pipeline.scheduler.config
-    if family is SD3 or "flow" in str(settings.get("prediction_type")) or "prediction_type" not in settings:
-        return "flow"  # the schedulers of flow matching know no other prediction
-    return settings["prediction_type"]
-
-
 def _size(network: nn.Module) -> str:
     numbers = sum(parameter.numel() for parameter in network.parameters())
     return f"{numbers / 1e6:,.1f} M parameters" if numbers >= 1e6 else f"{numbers:,} parameters"
-
-
-def _native_size(latents: int | list[int] | None, scale: int) -> str:
-    if latents is None:
-        return "not stated"
-    height, width = (latents, latents) if isinstance(latents, int) else latents
-    return f"{width * scale} x {height * scale} px"
 
 
 @contextlib.contextmanager
@@ -571,17 +653,42 @@ def _in_cache(name: str) -> Layout:
 
 
 def _on_hub(name: str) -> Layout:
-    """The configuration of a hub model, fetched; its weights stay there until they are known to be usable."""
+    """The configuration of a hub model, fetched; its weights stay there until they are known to be usable.
+
+    Where the hub cannot be reached, is switched off or fails, a whole copy in the hub cache is taken instead.
+    """
     from huggingface_hub import HfApi, snapshot_download
 
-    with _quiet(), _hub_errors(name):
-        files = [entry.rfilename for entry in HfApi().model_info(name, timeout=HUB_PATIENCE).siblings or ()]
-        if "model_index.json" not in files:
-            raise ModelError(
-                f"{name} has no model_index.json on the hub, so it is not a diffusers pipeline; {SUPPORTED}."
-            )
-        folder = Path(snapshot_download(name, allow_patterns=list(CONFIGS)))
+    try:
+        with _quiet(), _hub_errors(name):
+            files = [entry.rfilename for entry in HfApi().model_info(name, timeout=HUB_PATIENCE).siblings or ()]
+            if "model_index.json" not in files:
+                raise ModelError(
+                    f"{name} has no model_index.json on the hub, so it is not a diffusers pipeline; {SUPPORTED}."
+                )
+            folder = Path(snapshot_download(name, allow_patterns=list(CONFIGS)))
+    except ModelError as error:
+        if not _out_of_reach(error) or (kept := _whole_in_cache(name)) is None:
+            raise
+        return kept
     return _layout(folder, name, files, commit=folder.name)
+
+
+def _out_of_reach(error: ModelError) -> bool:
+    """Whether it was the way to the hub that failed; a model the hub has not, or keeps to itself, is not in the way."""
+    from huggingface_hub.errors import RepositoryNotFoundError  # GatedRepoError is one too
+
+    return error.__cause__ is not None and not isinstance(error.__cause__, RepositoryNotFoundError)
+
+
+def _whole_in_cache(name: str) -> Layout | None:
+    """A hub model from the cache, unless fetching it was cut short."""
+    try:
+        layout = _in_cache(name)
+        _weights(layout, torch.float32)
+    except ModelError:
+        return None
+    return layout
 
 
 def _download(layout: Layout, weights: Mapping[str, Weights]) -> None:

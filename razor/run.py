@@ -28,6 +28,7 @@ class Run:
     before: Evaluation
     after: Evaluation
     rounds: tuple[GrowthRound, ...]
+    read_by: str  # who answers on the test split, see Bench.read_by
     known: bool  # the unedited model did better than guessing
     reached: bool  # the goal was met on the search split
     seconds: dict[str, float]  # by phase
@@ -37,6 +38,7 @@ class Run:
         return {
             "before": self.before.to_json(),
             "after": self.after.to_json(),
+            "read_by": self.read_by,
             "reached_on_search_split": self.reached,
             "rounds": [_round_json(r) for r in self.rounds],
             "seconds": {phase: round(s, 3) for phase, s in self.seconds.items()},
@@ -90,7 +92,8 @@ def finish(growth: Growth) -> Run:
     patch = growth.patch.bound_to(growth.adapter.model).with_recipe(made)
     seconds = {**growth.seconds, "report": time.monotonic() - started}
     seconds["total"] = sum(seconds.values())
-    return Run(patch, made, before, after, tuple(growth.rounds), growth.known, growth.reached, seconds)
+    rounds, read_by = tuple(growth.rounds), growth.bench.read_by
+    return Run(patch, made, before, after, rounds, read_by, growth.known, growth.reached, seconds)
 
 
 def _round_json(done: GrowthRound) -> dict:

@@ -25,7 +25,7 @@ from razor.patches import Patch
 from razor.scoring import UnitScore
 from razor.step import Trial
 
-FORMAT = "razor-growth-1"
+FORMAT = "razor-growth-2"
 TABLE, TENSORS = "growth.json", "growth.safetensors"
 
 
@@ -50,6 +50,7 @@ def save(growth: Growth, folder: Path, note: Mapping[str, str] | None = None) ->
         "model": {"name": growth.adapter.name, "fingerprint": growth.adapter.fingerprint()},
         "concept": growth.task.concept,
         "config": growth.config.to_json(),
+        "measure": growth.bench.measure,
         "states": states,
         "branches": history.branches,
         "position": {"state": number, "edit_set": growth.edit_set.to_json(), "branch": history.position.branch},
@@ -83,6 +84,8 @@ def restore(growth: Growth, folder: Path) -> None:
     if table["concept"] != growth.task.concept:
         raise InputError(f"These rounds forget {table['concept']}, not {growth.task.concept}; choose that target.")
     try:
+        if growth.bench.measure != table["measure"]:
+            growth.bench.measure = float(table["measure"])
         with safe_open(folder / TENSORS, "pt") as file:
             if (file.metadata() or {}).get("mark") != table["mark"]:
                 raise ValueError("its two files are of different saves")

@@ -1,6 +1,6 @@
 """From what a person names to a Task: bundled targets, own pictures, or one of each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ def resolve(
     seed: int = 0,
     anchor: str | None = None,
     kind: str = "object",
+    adapter: Adapter | None = None,
 ) -> tuple[Task, tuple[str, ...]]:
     """The task behind two names, and one sentence per picture that was skipped.
 
@@ -38,6 +39,7 @@ def resolve(
         concept: what own forget pictures show, in words.
         labels: classes to measure against; default: the retain captions, or the bundled world's classes.
         anchor, kind: what a model that draws puts in the place of own forget pictures' concept; see words.py.
+        adapter: the model, where it is loaded; see own_task.
 
     Raises:
         InputError, ExampleError: see examples.py.
@@ -55,7 +57,7 @@ def resolve(
         forget_examples, warnings = loaded.examples, loaded.warnings
     if whole_world:
         chosen = {"concept": concept, "labels": labels, "seed": seed, "anchor": anchor_of(anchor, kind)}
-        return own_task(forget_examples, (), source=forget, **chosen), warnings
+        return own_task(forget_examples, (), source=forget, adapter=adapter, kind=kind, **chosen), warnings
     if is_target(retain):
         target = parse_target(retain)
         kept = tuple(e for e in _world() if e.labels.get(target.axis) == target.name)
@@ -92,9 +94,9 @@ def from_words(
         labels: what else to keep; default: what words.suggest finds.
 
     Raises:
-        InputError: the model draws no pictures and the name is none of the bundled world's.
+        InputError: an unknown kind, or the model draws no pictures and the name is none of the bundled world's.
     """
-    target = words.known_target(concept)
+    anchor, target = anchor_of(anchor, kind), words.known_target(concept)
     if adapter.family != "diffusion":
         if target is None:
             raise InputError(f"{adapter.name} draws no pictures: give some of {concept!r} with --forget.")
@@ -107,6 +109,11 @@ def from_words(
     return words.task_of(adapter, plan, seed=seed)
 
 
+def draws_its_own(adapter: Adapter) -> bool:
+    """Whether the model draws a world of its own, to which pictures of the bundled one mean nothing."""
+    return adapter.family == "diffusion" and adapter.name not in BUNDLED
+
+
 def own_task(
     forget: Sequence[Example],
     retain: Sequence[Example],
@@ -116,8 +123,23 @@ def own_task(
     seed: int = 0,
     anchor: str = "",
     source: str = "own pictures",
+    adapter: Adapter | None = None,
+    kind: str = "object",
+    on_picture: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Task:
-    """Own forget pictures, kept against own retain pictures or, when there are none, against the bundled world."""
+    """Own forget pictures, kept against own retain pictures or, when there are none, against the bundled world.
+
+    Args:
+        adapter: the model, where it is loaded. One that draws, and not the bundled world, draws what is to be kept.
+        kind, on_picture, stop: see words.retain_pictures.
+    """
+    if not retain and adapter is not None and draws_its_own(adapter):
+        plan, kept = words.retain_pictures(adapter, concept, kind, seed=seed, on_picture=on_picture, stop=stop)
+        names = [plan.concept, *plan.neighbours, *plan.others]
+        made = user_task(forget, kept, concept=concept, labels=names, seed=seed, anchor=anchor)
+        drawn = {"forget": source, "retain": f"drawn by {adapter.name} itself"}
+        return replace(made, neighbours=plan.neighbours, origin=drawn)
     origin = {"forget": source, "retain": "own pictures" if retain else WORLD}
     if retain:
         made = user_task(forget, retain, concept=concept, labels=labels, seed=seed, anchor=anchor)

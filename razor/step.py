@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from razor.adapters.base import Adapter, Bench
 from razor.config import RazorConfig
+from razor.errors import Stopped
 from razor.gradients import gradient_of
 from razor.metrics import Evaluation
 from razor.patches import Patch
@@ -166,7 +167,10 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
         if goal.key(now) < goal.key(best.evaluation):
             best = StepResult(candidate, now, (), step)
         if goal.reached(now):
-            if _confirmed(adapter, bench, candidate):
+            try:
+                if _confirmed(adapter, bench, candidate, stop):
+                    break
+            except Stopped:
                 break
             now = evaluate(adapter, bench, candidate, "search")  # by a stricter measure
             best = StepResult(candidate, now, (), step)
@@ -212,14 +216,14 @@ def _one_step(adapter, bench, units, best, goal, config, first_batch, stop) -> S
             high = middle
         else:
             low = middle
-    if goal.reached(best.evaluation) and not _confirmed(adapter, bench, best.patch):
+    if goal.reached(best.evaluation) and not stop() and not _confirmed(adapter, bench, best.patch):
         best = replace(best, evaluation=evaluate(adapter, bench, best.patch, "search"))  # by a stricter measure
     return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
 
 
-def _confirmed(adapter: Adapter, bench: Bench, patch: Patch) -> bool:
+def _confirmed(adapter: Adapter, bench: Bench, patch: Patch, stop: Callable[[], bool] = lambda: False) -> bool:
     with edited(adapter, bench, patch):
-        return bench.confirm()
+        return bench.confirm(stop)
 
 
 def _towers(adapter: Adapter, patch: Patch, units: Sequence[Unit]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from razor.adapters.diffusion import DiffusionAdapter, seeds_for
-from razor.errors import InputError
+from razor.errors import InputError, Stopped
 from razor.examples import Axis, Example, Split, Task, evenly
 from razor.minicanvas import captions, tasks
 from razor.minicanvas.dataset import AXES, Target, neighbours, slug
@@ -22,7 +22,6 @@ from razor.patches import model_lock
 SIZES = {"gradient": (16, 32), "search": (8, 24), "test": (12, 24)}  # split -> forget and retain pictures drawn
 NEIGHBOURS = 6  # names suggested as the likeliest to suffer
 OTHERS = 10  # further names kept, from all over the vocabulary
-DRAWN_TOGETHER = 16
 _SCENES = ("a house", "a tree", "a cat", "a boat", "a bowl of fruit", "a street", "a mountain", "a flower")
 
 # kind -> (sentence with the name {c}, its anchor with what it is in general {a})
@@ -142,7 +141,8 @@ def task_of(
         on_picture: called with how many pictures are drawn and how many there will be.
 
     Raises:
-        InputError: stopped before all were drawn, nothing is left to keep, or the concept is to be kept too.
+        InputError: nothing is left to keep, or the concept is to be kept too.
+        Stopped: before all were drawn.
     """
     names = [plan.concept, *plan.neighbours, *plan.others]
     if len(names) == 1:
@@ -158,8 +158,28 @@ def task_of(
     drawn = _drawn(adapter, wanted, seed, on_picture, stop)
     forget, retain = (Split(*(drawn[side, split] for split in SIZES)) for side in ("forget", "retain"))
     axis = Axis("label", {name: tuple(_sentence(plan.kind, name, "", i)[0] for i in range(3)) for name in names})
-    origin = {"forget": f"drawn from the words {plan.concept!r}", "retain": "drawn by the model itself"}
+    origin = {"forget": f"drawn from the words {plan.concept!r}", "retain": f"drawn by {adapter.name} itself"}
     return Task(plan.concept, "label", (axis,), plan.neighbours, forget, retain, origin)
+
+
+def retain_pictures(
+    adapter: DiffusionAdapter,
+    concept: str,
+    kind: str = "object",
+    *,
+    seed: int = 0,
+    on_picture: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[Plan, tuple[Example, ...]]:
+    """What to keep beside a person's own pictures of a concept: the suggestions, and pictures the model draws of them.
+
+    Raises:
+        Stopped: before all were drawn.
+    """
+    plan = suggest(adapter, concept, kind)
+    kept, count = _turns(plan.neighbours, plan.others), sum(retain for _, retain in SIZES.values())
+    asked = [_asked(plan, kept[i % len(kept)], "retain", i + i // len(kept)) for i in range(count)]
+    return plan, _drawn(adapter, {("retain", "own"): asked}, seed, on_picture, stop)["retain", "own"]
 
 
 def bundled_task(
@@ -179,7 +199,7 @@ def bundled_task(
             wanted[side, split] = [examples[i] for i in evenly(len(examples), count)]
     drawn = _drawn(adapter, wanted, seed, on_picture, stop)
     forget, retain = (Split(*(drawn[side, split] for split in SIZES)) for side in ("forget", "retain"))
-    origin = {"forget": f"drawn from the words {target.name!r}", "retain": "drawn by the model itself"}
+    origin = {"forget": f"drawn from the words {target.name!r}", "retain": f"drawn by {adapter.name} itself"}
     return Task(whole.concept, whole.axis, whole.axes, neighbours(target), forget, retain, origin)
 
 
@@ -207,11 +227,10 @@ def _drawn(adapter, wanted, seed: int, on_picture, stop) -> dict[tuple[str, str]
     """The same examples, each with the picture the model draws of its caption."""
     flat = [(place, e) for place, examples in wanted.items() for e in examples]
     pictures: list[Image.Image] = []
-    for start in range(0, len(flat), DRAWN_TOGETHER):
-        part = [e for _, e in flat[start : start + DRAWN_TOGETHER]]
+    for part in adapter.batches([e for _, e in flat]):
         made = adapter.draw([e.caption for e in part], seeds_for([e.source for e in part], seed), stop=stop)
         if len(made) < len(part):
-            raise InputError("Stopped before all pictures were drawn; nothing was changed.")
+            raise Stopped("Stopped before all pictures were drawn; nothing was changed.")
         pictures += made
         on_picture(len(pictures), len(flat))
     drawn: dict[tuple[str, str], list[Example]] = {place: [] for place in wanted}

@@ -2,15 +2,21 @@
 
 import itertools
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from razor import models
+from razor import models, words
+from razor.adapters import denoising
 from razor.cli import main
 from razor.minicanvas.dataset import draw
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from tiny_pipelines import tiny_sd, tiny_sd2, tiny_sd3, tiny_sdxl
 
 KEYS = {"value", "n", "low", "high"}
 
@@ -97,7 +103,7 @@ def test_a_model_with_nan_weights_says_so(tmp_path, fail):
 
 
 @pytest.mark.parametrize(
-    ("argv", "words"),
+    ("argv", "said"),
     [
         (["--model", "no-such", "--forget", "object:cat"], "No model 'no-such'"),
         (["--model", "mini-clip", "--forget", "object:unicorn"], "No object named 'unicorn'"),
@@ -112,8 +118,8 @@ def test_a_model_with_nan_weights_says_so(tmp_path, fail):
         (["--model", "mini-clip", "--forget", "object:cat", "--towers", "audio"], "mini-clip has no tower 'audio'"),
     ],
 )
-def test_wrong_input_is_one_sentence_and_exit_code_2(argv, words, fail):
-    assert words in fail("score", *argv)
+def test_wrong_input_is_one_sentence_and_exit_code_2(argv, said, fail):
+    assert said in fail("score", *argv)
 
 
 def test_own_pictures_need_a_concept_three_pictures_and_a_matching_label(tmp_path, fail):
@@ -137,3 +143,60 @@ def test_own_pictures_are_unlearned_against_the_bundled_world(tmp_path):
     assert run["before"]["forget_accuracy"]["value"] == 1
     assert run["after"]["forget_accuracy"]["value"] < 1
     assert run["before"]["retain_accuracy"]["value"] - run["after"]["retain_accuracy"]["value"] <= 0.03
+
+
+# ---------------------------------------------------------------- models that draw
+
+
+@pytest.fixture(scope="module")
+def drawn_run(tmp_path_factory):
+    """neon forgotten in the bundled model that draws, from its name alone; with fewer pictures than usual, for time."""
+    folder = tmp_path_factory.mktemp("drawn")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(words, "SIZES", {"gradient": (12, 24), "search": (6, 12), "test": (8, 16)})
+        patched.setattr(denoising, "DRAWN", {"forget": 16, "retain": 24})
+        main(["unlearn", "--model", "mini-sd", "--concept", "neon", "--out", str(folder)])
+    return folder
+
+
+def test_a_style_is_forgotten_from_its_name_alone(drawn_run):
+    run = json.loads((drawn_run / "run.json").read_text())
+    unlearned, own, cross = (f"{name}_accuracy" for name in ("unlearning", "in_domain_retain", "cross_domain_retain"))
+    assert all(set(run[side][key]) >= KEYS for side in ("before", "after") for key in (unlearned, own, cross))
+    assert run["before"][unlearned]["value"] <= 0.1  # the unedited model drew it
+    assert run["after"][unlearned]["value"] >= 0.9
+    for key in (own, cross):
+        assert run["before"][key]["value"] - run["after"][key]["value"] <= 0.1
+    origin = json.loads((drawn_run / "recipe.json").read_text())["task"]["origin"]
+    assert origin["forget"] == "drawn from the words 'neon'" and origin["retain"] == "drawn by the model itself"
+
+
+@pytest.mark.parametrize("make", [tiny_sd, tiny_sd2, tiny_sdxl, tiny_sd3])
+def test_a_saved_pipeline_of_each_architecture_is_edited_by_the_same_command(make, tmp_path):
+    make(tmp_path / "model")
+    for side, name, colour in (("forget", "red cat", (200, 30, 30)), ("retain", "green tree", (30, 160, 60))):
+        (tmp_path / side).mkdir()
+        for i in range(6):
+            Image.new("RGB", (16, 16), tuple(c + 5 * i for c in colour)).save(tmp_path / side / f"a {name} {i}.png")
+    sets = ["--forget", str(tmp_path / "forget"), "--retain", str(tmp_path / "retain"), "--concept", "red cat"]
+    command = ["--model", str(tmp_path / "model"), *sets, "--batch", "2"]
+    main(["unlearn", *command, "--rounds", "1", "--inner-steps", "1", "--retain-budget", "1", "--out", str(tmp_path)])
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert run["parameters_edited"] > 0
+    assert run["after"]["association"] < run["before"]["association"]
+    out = tmp_path / "again.json"
+    main(["evaluate", *command, "--patch", str(tmp_path / "patch.safetensors"), "--json", str(out)])
+    assert json.loads(out.read_text())["after"] == run["after"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["--model", "mini-clip", "--concept", "zeppelin"], "draws no pictures"),
+        (["--model", "mini-sd", "--concept", "neon", "--kind", "sound"], "is no kind of thing to forget"),
+        (["--model", "mini-sd"], "Say what to forget"),
+        (["--model", "mini-sd", "--forget", "style:neon", "--judge", "mini-sd"], "a judge is a CLIP"),
+    ],
+)
+def test_words_that_will_not_do_are_one_sentence(argv, said, fail):
+    assert said in fail("score", *argv)

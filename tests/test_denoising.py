@@ -13,17 +13,20 @@ from razor.adapters.base import GLANCE
 from razor.adapters.denoising import (
     LEVELS,
     DiffusionBench,
+    _reworded,
     _similar,
     matched,
     remaining,
     still_there,
     token_distance,
+    tolerated,
 )
 from razor.adapters.diffusion import Words
 from razor.config import RazorConfig
-from razor.errors import InputError
+from razor.errors import InputError, ModelError, Stopped
 from razor.examples import Axis, Example, Split, Task
 from razor.growth import Growth
+from razor.minicanvas import captions
 from razor.patches import Patch
 from razor.units import Slice, Unit
 
@@ -49,7 +52,7 @@ class Tokenizer:
 class Fake:
     """An adapter whose denoiser is the table, plus an edit by prompt; it remembers what it was asked."""
 
-    guidance, steps = 2.0, 4
+    guidance, steps, dtype = 2.0, 4, torch.float32
 
     def __init__(self):
         self.towers = {"text": "text", "cross": ""}
@@ -78,7 +81,12 @@ class Fake:
         now = [self.edit.get(names[tuple(row)], row) for row in words.pooled.tolist()]
         return torch.tensor(now).reshape(-1, 1, 1, 2)
 
-    def draw(self, prompts, seeds, steps=None):
+    def batches(self, asked):
+        return [asked[i : i + 2] for i in range(0, len(asked), 2)]
+
+    def draw(self, prompts, seeds, steps=None, stop=lambda: False):
+        if stop():
+            return []
         self.drawn += zip(prompts, seeds, strict=True)
         return list(prompts)
 
@@ -86,7 +94,7 @@ class Fake:
 class Judge:
     """Sees what its table says of a prompt, else the truth; remembers nothing."""
 
-    name = "a table"
+    name, guesses = "a table", False
 
     def __init__(self, **seen):
         self.seen = {name.replace("_", " "): labels for name, labels in seen.items()}
@@ -113,7 +121,6 @@ def settled(monkeypatch):
     """The constants the numbers below were worked out with, whatever they are tuned to."""
     monkeypatch.setattr(denoising, "POINTS", {"gradient": (48, 96, 2, 2), "search": (20, 64, 2, 1)})
     monkeypatch.setattr(denoising, "SURENESS", 12.0)
-    monkeypatch.setattr(denoising, "TOLERATED", 0.1)
     monkeypatch.setattr(denoising, "TIGHTER", 0.6)
     monkeypatch.setattr(denoising, "PUSH", 0.25)
 
@@ -224,7 +231,7 @@ def test_the_unedited_model_remembers_and_keeps_everything(bench):
     assert now.forget_accuracy.value == now.forget_probability.value == now.association == 1
     assert now.retain_accuracy.value == now.neighbor_accuracy.value == now.prediction_stability.value == 1
     assert now.cross_accuracy.value == 1 and now.retrieval_stability is None
-    assert (now.forget_accuracy.n, now.retain_accuracy.n, now.neighbor_accuracy.n) == (4, 6, 2)  # two levels a cat
+    assert (now.forget_accuracy.n, now.retain_accuracy.n, now.neighbor_accuracy.n) == (2, 6, 2)  # pictures, not points
     assert {name: m.n for name, m in now.by_neighbor.items()} == {"dog": 2}
 
 
@@ -252,7 +259,7 @@ def test_without_a_judge_the_test_split_is_counted_in_the_same_way(adapter, benc
     assert bench.evaluate("test", ()).forget_accuracy.value == 1
     adapter.edit = {"red cat": (0.0, 0.0)}
     now = bench.evaluate("test", ("cross",))
-    assert (now.forget_accuracy.value, now.forget_accuracy.n, now.unlearning_accuracy) == (0.5, 4, None)
+    assert (now.forget_accuracy.value, now.forget_accuracy.n, now.unlearning_accuracy) == (0.5, 2, None)
 
 
 def test_predictions_of_an_edit_seen_lately_are_not_made_again(adapter, bench):
@@ -300,6 +307,25 @@ def test_the_concept_score_takes_any_picture_of_the_search_split(adapter, pictur
     adapter.edit = {"red cat": (1.0, 0.0), "blue cat": (1.0, 4.0)}
     assert bench.concept_score(range(pictures)).item() == pytest.approx(0.25)
     assert bench.concept_score([pictures - 1]).item() == pytest.approx(0.25)
+
+
+def test_a_picture_counts_by_the_point_at_which_most_remains(adapter, bench):
+    highest = bench.points("forget", "search").timesteps.reshape(-1, 2).amax(1)
+
+    def predict(noisy, timesteps, words):  # a cat is still there at its picture's higher level alone
+        v = words.pooled.reshape(-1, 1, 1, 2).clone()
+        v[~torch.isin(timesteps, highest), ..., 0] = 0.0
+        return v
+
+    adapter.predict = predict
+    now = bench.evaluate("search", ("cross",))
+    assert (now.forget_accuracy.value, now.forget_accuracy.n, now.association) == (1, 2, 0.5)
+
+
+def test_predictions_that_are_no_numbers_are_an_error_and_no_forgetting(adapter, bench):
+    adapter.edit = {"red cat": (math.nan, 0.0)}
+    with pytest.raises(ModelError, match=r"NaN or infinite in float32: .* Weaken the edit"):
+        bench.evaluate("search", ("cross",))
 
 
 # ---------------------------------------------------------------- points
@@ -365,6 +391,25 @@ def test_the_kept_loss_is_the_denoising_error_and_the_drift_of_retained_prompts_
     assert bench.step_terms(1, ("cross",))["keep"]().item() == pytest.approx(expected)
 
 
+def test_points_that_do_not_fit_together_give_the_same_losses_and_gradients(adapter, monkeypatch):
+    bench, weight = bench_of(adapter, mismatch_weight=2.0), torch.tensor(0.5, requires_grad=True)
+    predict = adapter.predict
+    adapter.predict = lambda *inputs: predict(*inputs) * weight
+    sizes = []
+
+    def both():
+        found = []
+        for name in ("forget", "keep"):
+            value = bench.step_terms(3, ("cross",))[name]()
+            found += [value.item(), torch.autograd.grad(value, weight)[0].item()]
+        return found
+
+    whole = both()
+    monkeypatch.setattr(denoising, "LATENTS", {"gradient": 4, "search": 4})  # two places a point: two points at a time
+    adapter.predict = lambda noisy, *more: sizes.append(len(noisy)) or predict(noisy, *more) * weight
+    assert both() == pytest.approx(whole, abs=1e-6) and max(sizes) == 2
+
+
 def test_batches_depend_on_seed_and_step_alone(adapter):
     whole = make_task(each=4)
     draws = lambda seed, step: bench_of(adapter, whole, batch=4, seed=seed).step_terms(step, ())["keep"]().item()  # noqa: E731
@@ -403,6 +448,36 @@ def test_confirming_raises_the_demand_until_pictures_no_longer_show_the_concept(
     assert bench.confirm() and bench.bar == pytest.approx(0.25 * 0.6)
     bench.judge = None
     assert bench.confirm()
+
+
+def test_a_judge_that_has_to_guess_is_allowed_what_guessing_gives(adapter):
+    assert (tolerated(20, 0.0), tolerated(20, 0.25), tolerated(1, 0.5)) == (0, 8, 1)
+    upto = sum(math.comb(20, k) * 0.25**k * 0.75 ** (20 - k) for k in range(8))
+    assert upto < 0.95 <= upto + math.comb(20, 8) * 0.25**8 * 0.75**12
+    adapter.judge = Judge(red_cat={"label": "dog"})  # one of two still shows the cat
+    bench = bench_of(adapter)
+    assert not bench.confirm()
+    adapter.judge.guesses = True
+    assert bench.confirm()
+
+
+def test_drawing_to_report_is_counted_and_can_be_stopped(adapter):
+    adapter.judge, told = Judge(), []
+    bench = bench_of(adapter)
+    with bench.watch(lambda done, total: told.append((done, total)), lambda: len(told) >= 3), pytest.raises(Stopped):
+        bench.evaluate("test", ())
+    assert told == [(2, 8), (4, 8), (6, 8)]
+    assert bench.evaluate("test", ()).unlearning_accuracy.n == 2  # nobody watches any more
+    with pytest.raises(Stopped):
+        bench.confirm(lambda: True)
+
+
+def test_reported_pictures_of_the_bundled_world_answer_sentences_no_edit_was_made_on():
+    labels = {"object": "cat", "style": "neon"}
+    e = Example(Image.new("RGB", (8, 8)), captions.full_caption(labels), labels, "x")
+    assert [_reworded(e, turn).caption for turn in range(2)] == list(captions.unseen_captions(labels))
+    own = replace(e, caption="my cat in neon light")
+    assert _reworded(own, 0) is own
 
 
 def test_pictures_of_one_prompt_come_from_one_noise_whatever_the_edit(adapter):

@@ -1,8 +1,14 @@
 """Models by name: tiny ones load and classify, everything broken or unsafe is one sentence, nothing is fetched."""
 
+import gc
 import json
 import logging
 import pickle
+import shutil
+import socket
+import weakref
+from pathlib import Path
+from weakref import WeakValueDictionary
 
 import open_clip
 import pytest
@@ -11,9 +17,12 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_pipelines import tiny_sd
 
-from razor import models
+from razor import models, pipelines
+from razor.cli import main
 from razor.errors import ModelError
 from razor.examples import Axis
+from razor.patches import Patch, model_lock
+from razor.units import Slice
 
 CONFIG = {
     "model_cfg": {
@@ -29,6 +38,7 @@ CONFIG = {
 def forget_loaded(monkeypatch):
     """Every test starts with no model loaded and no way out to a network."""
     monkeypatch.setattr(models, "_loaded", {})
+    monkeypatch.setattr(models, "_alive", WeakValueDictionary())
     monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("it asked the network"))
 
 
@@ -46,10 +56,10 @@ def folder(tmp_path, network):
     return tmp_path
 
 
-def refusal(name):
+def refusal(name, **options):
     """The one sentence a model is refused with."""
     with pytest.raises(ModelError) as caught:
-        models.load(str(name), device="cpu")
+        models.load(str(name), device="cpu", **options)
     assert "\n" not in str(caught.value) and models._loaded == {}
     return str(caught.value)
 
@@ -154,9 +164,18 @@ def test_folder_without_weights_is_refused(folder):
     assert refusal(folder).endswith("holds no weights; save the weights as open_clip_model.safetensors.")
 
 
-def test_folder_without_a_config_is_refused(folder):
+def test_folder_that_is_no_model_is_told_what_folders_can_be_loaded(folder):
     (folder / "open_clip_config.json").unlink()
-    assert refusal(folder).endswith("has no open_clip_config.json; give a folder as open_clip saves it.")
+    wanted = (
+        f"{folder} has neither open_clip_config.json, as open_clip saves a CLIP, nor model_index.json, as diffusers "
+        "saves a pipeline"
+    )
+    assert refusal(folder) == f"{wanted}; give a folder that has one of the two."
+    (folder / "config.json").write_text("{}")
+    assert refusal(folder) == (
+        f"{wanted}; its config.json is that of a transformers model, or of one part of a pipeline; give a folder that "
+        "has one of the two."
+    )
 
 
 def test_single_file_is_refused(folder):
@@ -248,18 +267,208 @@ def test_no_other_model_has_a_card():
     assert models.card("ViT-B-32/openai") == {}
 
 
-def test_a_diffusers_folder_is_a_model_that_draws(tmp_path):
-    tiny_sd(tmp_path / "sd")
-    adapter = models.load(str(tmp_path / "sd"), device="cpu")
+# ---------------------------------------------------------------- models that draw
+
+
+@pytest.fixture(scope="session")
+def drawing(tmp_path_factory):
+    """A folder of diffusers."""
+    folder = tmp_path_factory.mktemp("drawing") / "sd"
+    tiny_sd(folder)
+    return folder
+
+
+def test_a_diffusers_folder_is_a_model_that_draws(drawing):
+    adapter = models.load(str(drawing), device="cpu")
     assert adapter.family == "diffusion" and adapter.judge is None
     assert {unit.tower for unit in adapter.units()} == {"text", "cross", "self"}
 
 
-def test_only_a_clip_can_judge_and_only_what_is_drawn(tmp_path):
-    tiny_sd(tmp_path / "sd")
-    drawing, clip = models.load(str(tmp_path / "sd"), device="cpu"), models.load("mini-clip")
+def test_only_a_clip_can_judge_and_only_what_is_drawn(drawing):
+    adapter, clip = models.load(str(drawing), device="cpu"), models.load("mini-clip")
     with pytest.raises(ModelError, match="cannot judge"):
         models.with_judge(clip, "mini-clip")
     with pytest.raises(ModelError, match="cannot judge"):
-        models.with_judge(drawing, str(tmp_path / "sd"))
-    assert models.with_judge(drawing, "mini-clip").judge.name.startswith("mini-clip")
+        models.with_judge(adapter, str(drawing))
+    assert models.with_judge(adapter, "mini-clip").judge.name.startswith("mini-clip")
+
+
+def test_a_judge_is_one_visitors_own_and_all_else_is_shared(drawing, folder, weights_of, same_weights):
+    adapter = models.load(str(drawing), device="cpu")
+    view, before = models.with_judge(adapter, str(folder)), weights_of(adapter.model)
+    assert view.judge is not None and adapter.judge is None and models.load(str(drawing), device="cpu") is adapter
+    assert view.model is adapter.model and view.pipeline is adapter.pipeline
+    assert model_lock(view.model) is model_lock(adapter.model) and view.fingerprint() == adapter.fingerprint()
+    edited = next(iter(before))
+    with Patch({Slice(edited, 0, 0, 1): torch.ones_like(before[edited][:1])}).applied(view.model):
+        assert torch.equal(dict(adapter.model.named_parameters())[edited][:1], before[edited][:1] + 1)
+    assert same_weights(adapter.model, before)
+    assert [unit.name for unit in view.units()] == [unit.name for unit in adapter.units()]
+    assert torch.equal(view.encode(["a cat"]).states, adapter.encode(["a cat"]).states)
+
+
+def test_while_only_a_view_is_in_use_its_network_is_not_loaded_again(drawing, folder):
+    view = models.with_judge(models.load(str(drawing), device="cpu"), str(folder))
+    models._make_room()
+    gc.collect()
+    assert models.load(str(drawing), device="cpu").model is view.model
+
+
+# ---------------------------------------------------------------- what stays loaded
+
+
+@pytest.fixture
+def folders(folder, tmp_path_factory):
+    """Three folders of one and the same CLIP."""
+    root = tmp_path_factory.mktemp("clips")
+    return [Path(shutil.copytree(folder, root / str(i))) for i in range(3)]
+
+
+def loaded_once(path):
+    """A weak reference to a model that nobody holds once it is loaded."""
+    return weakref.ref(models.load(str(path), device="cpu"))
+
+
+def test_bundled_models_and_the_last_two_others_stay_loaded(folders):
+    bundled, *others = map(loaded_once, ["mini-clip", *folders])
+    assert [found() is not None for found in (bundled, *others)] == [True, False, True, True]
+
+
+def test_asking_for_a_model_again_keeps_it_longer(folders):
+    first, second = map(loaded_once, folders[:2])
+    models.load(str(folders[0]), device="cpu")
+    loaded_once(folders[2])
+    assert first() is not None and second() is None
+
+
+def test_a_model_somebody_works_on_is_never_loaded_twice(folders):
+    mine = models.load(str(folders[0]), device="cpu")
+    for other in folders[1:]:
+        loaded_once(other)
+    assert not any(adapter is mine for adapter in models._loaded.values())
+    assert models.load(str(folders[0]), device="cpu") is mine
+
+
+def test_a_name_that_is_wrong_costs_no_loaded_model(folders, tmp_path):
+    kept = [*map(loaded_once, folders[:2])]
+    with pytest.raises(ModelError):
+        models.load(str(tmp_path / "nothing"), device="cpu")
+    assert all(found() is not None for found in kept)
+
+
+def test_too_little_memory_frees_what_nobody_works_on_before_a_model_is_refused(drawing, folder, monkeypatch, tmp_path):
+    mine, idle = models.load("mini-clip", device="cpu"), loaded_once(folder)
+    (tmp_path / "meminfo").write_text("MemAvailable: 1 kB")
+    monkeypatch.setattr(pipelines, "MEMINFO", tmp_path / "meminfo")
+    with pytest.raises(
+        ModelError, match=r"this machine has 0\.0 GB free; close pages and programs that use its memory"
+    ):
+        models.load(str(drawing), device="cpu")
+    assert idle() is None and models.load("mini-clip", device="cpu") is mine
+
+
+# ---------------------------------------------------------------- precision
+
+
+def test_precision_is_part_of_what_is_loaded(drawing):
+    whole, half = (models.load(str(drawing), device="cpu", dtype=dtype) for dtype in (None, "bfloat16"))
+    assert (whole.dtype, half.dtype) == (torch.float32, torch.bfloat16)
+    assert models.load(str(drawing), device="cpu", dtype="bfloat16") is half
+
+
+def test_precision_that_cannot_be_had_is_one_sentence(drawing, folder):
+    assert refusal(drawing, dtype="float16").startswith("float16 is for graphics cards; on a CPU use --dtype float32")
+    assert refusal(drawing, dtype="int8") == "No precision 'int8'; choose one of float32, float16, bfloat16."
+    assert refusal(folder, dtype="bfloat16") == (
+        f"{folder} is a CLIP, which is loaded in float32 alone, not in bfloat16; leave out --dtype, or name a model "
+        "that draws."
+    )
+    models.load(str(folder), device="cpu", dtype="float32")
+
+
+def test_precision_is_an_option_of_the_command_line(drawing, tmp_path, capsys):
+    for side, name, red in (("forget", "red cat", 120), ("retain", "green tree", 0)):
+        (tmp_path / side).mkdir()
+        for i in range(3):
+            Image.new("RGB", (16, 16), (red + 20 * i, 90, 60)).save(tmp_path / side / f"a {name} {i}.png")
+    sets = ["--forget", str(tmp_path / "forget"), "--retain", str(tmp_path / "retain"), "--concept", "red cat"]
+    command = ["score", "--model", str(drawing), "--device", "cpu", *sets, "--batch", "2"]
+    main([*command, "--dtype", "bfloat16", "--json", str(tmp_path / "scores.json")])
+    [adapter] = models._loaded.values()
+    assert adapter.dtype == torch.bfloat16
+    units = json.loads((tmp_path / "scores.json").read_text())["units"]
+    assert units[0]["phi"] > 0 and len(units) == len(adapter.units())
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--dtype", "float16"])
+    assert stop.value.code == 2 and capsys.readouterr().err.strip().endswith("or bfloat16 to save memory.")
+
+
+def test_precision_of_the_page_is_that_of_the_model_it_starts_with(drawing, monkeypatch):
+    import app
+
+    class Built(Exception):
+        pass
+
+    given = {}
+
+    def build_demo(load, *, model):
+        given.update(load=load, model=model)
+        raise Built
+
+    monkeypatch.setattr(app, "build_demo", build_demo)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for host in ("127.0.0.1", "0.0.0.0"):
+        with pytest.raises(Built):
+            app.launch(host=host, model=str(drawing), dtype="bfloat16")
+        assert given["load"](str(drawing)).dtype == torch.bfloat16
+        assert given["load"]("mini-clip").name == "mini-clip"  # a CLIP has no choice, and is served all the same
+    with pytest.raises(ModelError, match="mini-clip is a CLIP, which is loaded in float32 alone"):
+        app.launch(dtype="bfloat16")
+
+
+# ---------------------------------------------------------------- the hub cache
+
+
+@pytest.fixture
+def cached(tmp_path_factory, monkeypatch):
+    """folder -> copy it to where a fetched hub model owner/name lies."""
+    hub = tmp_path_factory.mktemp("hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
+    home = hub / "models--owner--name"
+
+    def put(folder):
+        (home / "refs").mkdir(parents=True)
+        (home / "refs" / "main").write_text("abc123")
+        return Path(shutil.copytree(folder, home / "snapshots" / "abc123"))
+
+    return put
+
+
+@pytest.fixture(params=["unreachable", "switched off"])
+def no_hub(request, monkeypatch):
+    """The hub's own client, with no way to the hub; gives what it then says."""
+    if request.param == "switched off":
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        return "HF_HUB_OFFLINE is set"
+
+    def nowhere(*_, **__):
+        raise socket.gaierror("Name not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", nowhere)
+    return "check the connection"
+
+
+def test_fetched_hub_pipeline_opens_again_without_the_hub(cached, no_hub, drawing, same_weights, weights_of):
+    cached(drawing)
+    adapter, source = (models.load(name, device="cpu") for name in ("hf-hub:owner/name", str(drawing)))
+    assert adapter is not source and same_weights(adapter.model, weights_of(source.model))
+
+
+def test_half_fetched_hub_pipeline_is_refused_by_what_is_in_the_way(cached, no_hub, drawing):
+    next(cached(drawing).glob("unet/*.safetensors")).unlink()
+    assert no_hub in refusal("hf-hub:owner/name")
+
+
+def test_fetched_hub_clip_opens_again_without_the_hub(cached, no_hub, folder, network, same_weights, weights_of):
+    cached(folder)
+    assert same_weights(models.load("hf-hub:owner/name", device="cpu").model, weights_of(network))

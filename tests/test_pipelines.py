@@ -8,15 +8,18 @@ from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 
+import diffusers
 import numpy as np
 import pytest
 import tiny_pipelines
 import torch
 from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
+from tiny_adapters import fresh, shared
 from tiny_pipelines import draw, flux_like, single_file
 
 from razor import pipelines
+from razor.adapters.diffusion import DiffusionAdapter
 from razor.errors import ModelError
 
 KINDS = ("sd", "sd2", "sdxl", "sd3")
@@ -492,7 +495,7 @@ def test_tensor_of_another_shape_is_one_sentence(folder):
 def test_corrupt_weights_are_one_sentence(folder, part, spoil):
     [path] = (folder / part).glob("*.safetensors")
     path.write_bytes(spoil(path.read_bytes()))
-    assert refusal(folder).startswith(f"Cannot load {str(folder)!r}: ")
+    assert refusal(folder).startswith(f"Cannot read {path.name} of {folder}: ")
 
 
 @pytest.mark.parametrize("name", ["../../elsewhere.safetensors", "diffusion_pytorch_model.bin", "missing.safetensors"])
@@ -502,6 +505,75 @@ def test_index_of_shards_may_only_name_safetensors_beside_it(folder, name):
     (folder / "unet" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
     assert f"names {name}, which is not a .safetensors file beside it" in refusal(folder)
     assert not (folder / "trapped").exists()
+
+
+# ---------------------------------------------------------------- schedulers
+
+
+def with_scheduler(saved, kind, tmp_path, scheduler):
+    """A copy of a folder whose scheduler is another one."""
+    folder = Path(shutil.copytree(saved[kind][0], tmp_path / "model"))
+    shutil.rmtree(folder / "scheduler")
+    scheduler.save_pretrained(folder / "scheduler")
+    rewrite(folder / "model_index.json", scheduler=["diffusers", type(scheduler).__name__])
+    return folder
+
+
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+
+
+@pytest.mark.parametrize(
+    "kind, scheduler, predicts",
+    [
+        ("sdxl", diffusers.EDMEulerScheduler(), "epsilon"),  # as in Playground 2.5
+        ("sdxl", diffusers.EDMDPMSolverMultistepScheduler(), "epsilon"),
+        ("sd", diffusers.FlowMatchEulerDiscreteScheduler(), "flow"),
+        ("sd", diffusers.UniPCMultistepScheduler(**FLOW), "flow_prediction"),
+        ("sd", diffusers.IPNDMScheduler(), "nothing it names"),
+        ("sd3", diffusers.DDIMScheduler(), "epsilon"),
+        ("sd3", diffusers.EDMEulerScheduler(), "epsilon"),
+    ],
+)
+def test_scheduler_that_scoring_cannot_use_is_refused_before_any_weight_is_read(
+    saved, tmp_path, monkeypatch, kind, scheduler, predicts
+):
+    monkeypatch.setattr(pipelines, "_header", lambda *_: pytest.fail("it read weights"))
+    folder = with_scheduler(saved, kind, tmp_path, scheduler)
+    assert refusal(folder) == (
+        f"{folder} has the scheduler {type(scheduler).__name__}, predicting {predicts}, which cannot be scored; what "
+        "can is a UNet whose scheduler has alphas_cumprod and predicts epsilon, sample or v_prediction, such as "
+        "DDIMScheduler, and Stable Diffusion 3 with one of flow matching."
+    )
+
+
+@pytest.mark.parametrize(
+    "kind, scheduler",
+    [
+        *(("sd", diffusers.DDIMScheduler(prediction_type=kind)) for kind in pipelines.PREDICTIONS),
+        ("sd", diffusers.PNDMScheduler(skip_prk_steps=True)),
+        ("sdxl", diffusers.DPMSolverMultistepScheduler()),
+        ("sd3", diffusers.FlowMatchHeunDiscreteScheduler()),
+        ("sd3", diffusers.DPMSolverMultistepScheduler(**FLOW)),
+    ],
+)
+def test_every_scheduler_that_is_let_in_can_be_scored(saved, tmp_path, kind, scheduler):
+    adapter = DiffusionAdapter(load(with_scheduler(saved, kind, tmp_path, scheduler)), name=kind)
+    clean, noise = torch.full((1, 4, 2, 2), 2.0), torch.full((1, 4, 2, 2), 3.0)
+    noisy, timesteps, target = adapter.noised(clean, noise, torch.tensor([1.0]))
+    if kind == "sd3":
+        assert torch.equal(noisy, noise) and timesteps.item() == 1000 and torch.equal(target, noise - clean)
+        return
+    a = scheduler.alphas_cumprod[-1]
+    assert timesteps.item() == 999 and torch.allclose(noisy, a.sqrt() * clean + (1 - a).sqrt() * noise)
+    kinds = {"epsilon": noise, "sample": clean, "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * clean}
+    assert torch.allclose(target, kinds[scheduler.config.prediction_type])
+
+
+def test_scheduler_that_cannot_be_made_is_one_sentence(folder):
+    rewrite(folder / "scheduler" / "scheduler_config.json", beta_schedule="mine")
+    assert refusal(folder).startswith(f"The scheduler of {folder} cannot be made: mine is not implemented")
+    rewrite(folder / "model_index.json", scheduler=["diffusers", "NoSuchScheduler"])
+    assert refusal(folder).startswith(f"The scheduler of {folder} cannot be made: ")
 
 
 # ---------------------------------------------------------------- devices, memory, the card
@@ -533,7 +605,89 @@ def test_too_little_cuda_memory_is_refused_before_any_weight_is_read(saved, monk
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda place: (1_000_000, 80_000_000_000))
     monkeypatch.setattr(pipelines, "_network", lambda *_: pytest.fail("it read weights"))
     assert refusal(saved["sd"][0], device="cuda") == (
-        f"The weights of {saved['sd'][0]} need 0.0 GB and cuda has 0.0 GB free; free some, or use --device cpu."
+        f"The weights of {saved['sd'][0]} need 0.0 GB and cuda has 0.0 GB free; close pages and programs that use the "
+        "card, or use --device cpu."
+    )
+    assert "use the card, load it with --dtype float16, or use" in refusal(
+        saved["sd"][0], device="cuda", dtype="float32"
+    )
+
+
+@pytest.fixture
+def meminfo(monkeypatch, tmp_path):
+    """bytes -> make the machine say that so many are free."""
+    path = tmp_path / "meminfo"
+    monkeypatch.setattr(pipelines, "MEMINFO", path)
+    return lambda free: path.write_text(f"MemTotal: 999999999 kB\nMemFree: 1 kB\nMemAvailable:   {free // 1024} kB\n")
+
+
+def test_too_little_memory_of_the_machine_is_refused_before_any_weight_is_read(saved, meminfo, monkeypatch):
+    folder, source = saved["sd"]
+    meminfo(bytes_of(source, 4) - 1024)
+    monkeypatch.setattr(pipelines, "_network", lambda *_: pytest.fail("it read weights"))
+    assert refusal(folder) == (
+        f"The weights of {folder} need 0.0 GB and this machine has 0.0 GB free; close pages and programs that use its "
+        "memory, load it with --dtype bfloat16, or choose a smaller model."
+    )
+    meminfo(bytes_of(source, 2) - 1024)
+    assert "use its memory, or choose a smaller model." in refusal(folder, dtype="bfloat16")
+
+
+@pytest.mark.parametrize("dtype, width", [(None, 4), ("bfloat16", 2)])
+def test_memory_that_is_just_enough_is_enough(saved, meminfo, dtype, width):
+    meminfo(bytes_of(saved["sd"][1], width) + 1024)
+    load(saved["sd"][0], dtype=dtype)
+
+
+def test_memory_that_nobody_tells_of_is_not_looked_at(saved, meminfo, monkeypatch):
+    load(saved["sd"][0])  # no such file
+    pipelines.MEMINFO.write_text("nonsense")
+    load(saved["sd"][0])
+
+
+def test_room_is_made_once_and_memory_looked_at_again(saved, meminfo):
+    folder, source = saved["sd"]
+    meminfo(0)
+    made = []
+    assert "has 0.0 GB free" in refusal(folder, make_room=lambda: made.append(True))
+    assert made == [True]
+    assert same_networks(load(folder, make_room=lambda: meminfo(bytes_of(source, 4) + 1024)), source)
+    load(folder, make_room=lambda: pytest.fail("there was room"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_precision_can_be_chosen(saved, kind):
+    loaded = load(saved[kind][0], dtype="bfloat16")
+    assert {p.dtype for network in pipelines._networks(loaded).values() for p in network.parameters()} == {
+        torch.bfloat16
+    }
+    assert pipelines.card_of(loaded)["precision"] == "bfloat16"
+    assert np.isfinite(draw(loaded)).all()
+    assert pipelines.memory_needed(str(saved[kind][0]), device="cpu", dtype="bfloat16") == bytes_of(saved[kind][1], 2)
+
+
+def test_full_precision_on_cuda_reads_the_full_precision_files(folder, monkeypatch):
+    for path in [*folder.glob("*/*.safetensors")]:
+        save_file({k: v.half() for k, v in load_file(path).items()}, path.with_suffix(".fp16.safetensors"))
+    read = []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda place: (80_000_000_000, 80_000_000_000))
+    monkeypatch.setattr(pipelines, "_assemble", lambda _, weights, dtype: read.append((weights["unet"].variant, dtype)))
+    for dtype in (None, "float16", "float32"):
+        with pytest.raises(ModelError):  # nothing was assembled
+            load(folder, device="cuda", dtype=dtype)
+    assert read == [("fp16", torch.float16), ("fp16", torch.float16), (None, torch.float32)]
+
+
+def test_precision_that_the_device_cannot_use_is_one_sentence(folder, monkeypatch):
+    assert refusal(folder, dtype="float16") == (
+        "float16 is for graphics cards; on a CPU use --dtype float32, or bfloat16 to save memory."
+    )
+    assert refusal(folder, dtype="int8") == "No precision 'int8'; choose one of float32, float16, bfloat16."
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: False)
+    assert refusal(folder, device="cuda", dtype="bfloat16") == (
+        "cuda cannot compute in bfloat16; use --dtype float16 or float32."
     )
 
 
@@ -571,6 +725,52 @@ def test_card_tells_what_a_pipeline_is(saved):
         "Stable Diffusion 3 (MMDiT)",
     ]
     assert {"text_encoder_2", "text_encoder_3", "transformer"} < cards["sd3"].keys()
+
+
+@pytest.mark.parametrize(
+    "stated, size, side, told",
+    [
+        (8, (16, 16), 16, "16 x 16 px"),
+        ([12, 8], (24, 16), 16, "16 x 24 px"),
+        (None, (128, 128), 128, "128 x 128 px, as is usual for its kind"),
+    ],
+)
+def test_size_of_the_pictures_is_read_in_one_way(folder, stated, size, side, told):
+    path = folder / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sample_size": stated}))
+    loaded = load(folder)
+    assert pipelines.native_size(loaded) == size and pipelines.card_of(loaded)["size"] == told
+    assert DiffusionAdapter(loaded, name="sd").native_side == side
+
+
+@pytest.mark.parametrize("kind, side", [("sd", 64), ("sdxl", 128), ("sd3", 128)])
+def test_size_that_is_not_stated_is_that_of_the_kind(saved, tmp_path, kind, side):
+    pipeline = load(saved[kind][0])
+    denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
+    denoiser.register_to_config(sample_size=None)
+    assert pipelines.native_size(pipeline) == (2 * side, 2 * side)  # its vae halves each way
+
+
+@pytest.mark.parametrize("stated", ["big", 0, -8, 8.5, True, [8], [8, 8, 8], [8, None], {}])
+def test_size_that_is_none_is_refused_before_any_weight_is_read(folder, monkeypatch, stated):
+    monkeypatch.setattr(pipelines, "_header", lambda *_: pytest.fail("it read weights"))
+    rewrite(folder / "unet" / "config.json", sample_size=stated)
+    assert refusal(folder) == (
+        f"{folder} has sample_size {stated!r}; it must be a whole number above 0, or a height and a width."
+    )
+
+
+def test_what_is_cut_is_the_longest_end_that_some_encoder_does_not_read():
+    long = "abcdefg hijklmn opq rst"  # the CLIP encoders of Stable Diffusion 3 read 14 letters, its T5 reads on
+    adapter = shared("sd3")
+    assert adapter.cut("abcdefg hijklmn") == "" and adapter.cut(long) == "opq rst"
+    whole, read = adapter.encode([long]), adapter.encode(["abcdefg hijklmn"])
+    assert torch.equal(whole.pooled, read.pooled) and not torch.equal(whole.states, read.states)
+    beyond_both = " ".join(["hat"] * 90)
+    assert adapter.cut(beyond_both).split() == fresh("sd3", t5=False).cut(beyond_both).split() != []
+    shorter = fresh("sdxl")
+    shorter.pipeline.tokenizer_2.model_max_length = 8
+    assert shorter.cut("abcdefghijklmnop") == "ghijklmnop"
 
 
 def count(network):
@@ -686,6 +886,45 @@ def answer(status):
     return SimpleNamespace(status_code=status, headers={}, request=None)
 
 
+def fail_with(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.OfflineModeIsEnabled("Off."),
+        ConnectionError("Name not known"),
+        errors.HfHubHTTPError("Busy.", response=answer(503)),
+    ],
+)
+def test_fetched_hub_model_opens_again_where_the_hub_is_out_of_reach(hub, saved, monkeypatch, error):
+    load("owner/name", offline=False)
+    fetched = len(hub.fetched)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", fail_with(error))
+    monkeypatch.setattr("huggingface_hub.HfApi.parse_safetensors_file_metadata", fail_with(error))
+    assert same_networks(load("owner/name", offline=False), saved["sd"][1]) and len(hub.fetched) == fetched
+    assert pipelines.memory_needed("owner/name", device="cpu", offline=False) == bytes_of(saved["sd"][1], 4)
+
+
+@pytest.mark.parametrize("gone", ["unet/*.safetensors", "unet/config.json", "scheduler/*"])
+def test_half_fetched_hub_model_is_not_opened_where_the_hub_is_out_of_reach(hub, cache, monkeypatch, gone):
+    load("owner/name", offline=False)
+    next(cache.glob(f"*/snapshots/*/{gone}")).unlink()
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", fail_with(ConnectionError("Name not known")))
+    assert refusal("owner/name", offline=False).startswith("Cannot fetch owner/name from the hub (Name not known); ")
+
+
+@pytest.mark.parametrize("kind", [errors.GatedRepoError, errors.RepositoryNotFoundError])
+def test_what_the_hub_keeps_to_itself_is_not_taken_from_the_cache(hub, monkeypatch, kind):
+    load("owner/name", offline=False)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", fail_with(kind("No.", response=answer(403))))
+    assert "owner/name" in refusal("owner/name", offline=False)
+
+
 @pytest.mark.parametrize(
     "error, sentence",
     [
@@ -704,8 +943,5 @@ def answer(status):
     ],
 )
 def test_what_the_hub_objects_to_is_one_sentence(monkeypatch, error, sentence):
-    def fail(*_, **__):
-        raise error
-
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", fail)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", fail_with(error))
     assert refusal("owner/name", offline=False).startswith(sentence)

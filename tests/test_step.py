@@ -45,7 +45,7 @@ class Bench:
         assert split == "search"
         return self.metrics(self.model.weight[0].tolist())
 
-    def confirm(self):
+    def confirm(self, stop=None):
         return True
 
 
@@ -74,7 +74,7 @@ def test_steps_go_on_while_closer_inspection_does_not_bear_out_the_target(model)
     class Doubting(Bench):
         looks = 0
 
-        def confirm(self):  # the first look finds something left, and measures more strictly from then on
+        def confirm(self, stop=None):  # the first look finds something left, and measures more strictly from then on
             self.looks += 1
             if self.looks == 1:
                 self.metrics = lambda w: found(0.0 if w[1] > 0.5 else 0.5)

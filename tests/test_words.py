@@ -12,7 +12,7 @@ from torch import nn
 
 from razor import words
 from razor.adapters.diffusion import Words, seeds_for
-from razor.errors import InputError
+from razor.errors import InputError, Stopped
 from razor.examples import Split
 from razor.minicanvas.dataset import Target
 from razor.words import GENERAL, Plan, bundled_task, known_target, suggest, task_of
@@ -26,6 +26,11 @@ class Drawer:
 
     def __init__(self):
         self.model, self.asked, self.together = nn.Linear(1, 1), [], []
+
+    name = "a drawer"
+
+    def batches(self, asked):
+        return [asked[i : i + 16] for i in range(0, len(asked), 16)]
 
     def draw(self, prompts, seeds, *, stop=lambda: False):
         if stop():
@@ -214,14 +219,14 @@ def test_pictures_are_those_of_the_captions_and_sources(small):
 @pytest.mark.parametrize("after", [0, 1])
 def test_stopping_gives_no_task(small, after):
     drawer = Drawer()
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(Stopped) as caught:
         task_of(drawer, PLAN, stop=lambda: len(drawer.together) >= after)
     assert str(caught.value) == "Stopped before all pictures were drawn; nothing was changed."
     assert len(drawer.together) == after
 
 
 def test_stopping_a_real_drawing_gives_no_task(small):
-    with pytest.raises(InputError, match=r"^Stopped before all pictures were drawn"):
+    with pytest.raises(Stopped, match=r"^Stopped before all pictures were drawn"):
         task_of(shared("sd"), PLAN, stop=lambda: True)
 
 
@@ -278,4 +283,4 @@ def test_a_bundled_class_keeps_its_prompts_and_gets_pictures_the_model_draws(sma
                 assert (e.caption, e.labels, e.anchor) == (old.caption, old.labels, old.anchor)
                 assert e.image is not old.image
                 assert (e.caption, *seeds_for([e.source], 2)) in drawer.asked
-    assert task.origin == {"forget": "drawn from the words 'cat'", "retain": "drawn by the model itself"}
+    assert task.origin == {"forget": "drawn from the words 'cat'", "retain": "drawn by a drawer itself"}

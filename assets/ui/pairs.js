@@ -142,7 +142,8 @@ function draw() {
   const groups = (value.groups || []).filter((group) => group.pairs.length);
   state.names = value.sides || state.names;
   state.forget = value.forget_label ?? null;
-  state.judged = groups.some((group) => group.pairs.some((pair) => pair.saw_before || pair.saw_after));
+  const seen = groups.some((group) => group.pairs.some((pair) => pair.saw_before || pair.saw_after));
+  state.judged = seen ? `What a picture shows is ${value.judged}.` : "";
   write(finding, value.finding || "");
   write(emptyWords, value.empty || "");
   fillProgress(value.progress);

@@ -7,7 +7,7 @@ const STEPS = { ArrowLeft: -2, ArrowDown: -2, ArrowRight: 2, ArrowUp: 2, PageDow
 const MEMORY = `razor-pairs-${element.closest(".block")?.id || ""}`;
 
 const state = { view: "side", wipe: 50, side: 0, held: false, names: ["original", "edited"], forget: null,
-  judged: false, ...recall() };
+  judged: "", ...recall() };
 
 // A page may be barred from storing anything; then the choice lasts as long as the page.
 function recall() {
@@ -36,7 +36,6 @@ const HELP = {
   flip: "Press F, or hold a picture down, to swap all of them.",
   difference: "What differs, twice as bright; black has not changed.",
 };
-const JUDGED = "Words under a picture are what the judge saw.";
 const MARKED = "Bold is what to forget.";
 
 const bar = make("div", "pairs-bar");
@@ -82,7 +81,7 @@ function drawView() {
   write(shownSide, `${now} shown`);
   write(swap, `Show ${other} (F)`);
   [...legend.children].forEach((entry, i) => write(entry, state.names[i]));
-  const words = [HELP[state.view], state.judged && JUDGED, state.judged && state.forget && MARKED];
+  const words = [HELP[state.view], state.judged, state.judged && state.forget && MARKED];
   write(help, words.filter(Boolean).join(" "));
   drawWipe();
   for (const { difference } of shownPairs.values()) queueDifference(difference);

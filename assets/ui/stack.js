@@ -35,7 +35,7 @@ function numbers({ numbers: found, on }) {
   if (!on) return make("p", "stack-numbers", "switched off");
   if (!found) return make("p", "stack-numbers", "not checked in this stack yet");
   const line = make("p", "stack-numbers");
-  line.append(`recognised ${percent(found.unedited)} before, ${percent(found.alone)} with its own patch, `,
+  line.append(`${found.seen} ${percent(found.unedited)} before, ${percent(found.alone)} with its own patch, `,
     make("strong", "", `${percent(found.together)} with all`), ` (n = ${found.together.n})`);
   if (found.revived) line.append(make("span", "stack-revived", found.by ? `revived by ${found.by}` : "revived"));
   return line;

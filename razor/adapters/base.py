@@ -24,6 +24,8 @@ class Bench(Protocol):
     neighbours: Sequence[str]  # classes on the target's axis most likely to suffer
     beneath: Patch  # edits the model already carries when this task starts, such as earlier concepts' patches
     slow_towers: Sequence[str]  # an edit of these takes long to evaluate, so that a first look is worth its time
+    read_by: str  # who answers on the test split, as in "read by ..."
+    measure: float  # what remains of the concept is counted by it; numbers counted by different ones do not compare
 
     def scoring_terms(self, draw: int = 0) -> Terms:
         """A_f over all forget gradient examples and R over the retain ones: what phi is computed from.
@@ -56,10 +58,13 @@ class Bench(Protocol):
             base: its evaluation on the search split.
         """
 
-    def confirm(self) -> bool:
+    def confirm(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Whether closer inspection bears out that the target is met; called with the model edited.
 
-        Where it does not, what counts as forgotten is stricter from now on.
+        Where it does not, `measure` changes: what counts as forgotten is stricter from now on.
+
+        Raises:
+            Stopped: `stop` said so before there was an answer.
         """
 
     def similarity(self, pixels: Tensor) -> Tensor:

@@ -15,12 +15,15 @@ beyond it.
 A step search that drew pictures would take minutes, so inside it the same predictions stand in for them: what remains
 of a concept at a point is rho = <v(p) - v_0(a), v_0(p) - v_0(a)> / |v_0(p) - v_0(a)|^2, 1 in the frozen model and 0
 where it predicts as for the anchor; a retained prompt is kept where v(p) lies nearer to v_0(p) than to what v_0 says
-to any similar prompt. Pictures are drawn to confirm a round and to report.
+to any similar prompt. Pictures are drawn to confirm a round and to report, the reported ones of prompts in sentences
+that no gradient was taken on, where there are such.
 """
 
+import math
 import random
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -28,12 +31,15 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from razor import metrics
 from razor.adapters.base import GLANCE, Terms
-from razor.errors import InputError
+from razor.errors import InputError, ModelError, Stopped
 from razor.examples import Example, Task, evenly
+from razor.memory import enough_memory
 from razor.metrics import Evaluation
+from razor.minicanvas import captions
 from razor.patches import Patch
 
 if TYPE_CHECKING:
@@ -43,14 +49,15 @@ if TYPE_CHECKING:
 POINTS = {"gradient": (48, 96, 2, 2), "search": (20, 64, 2, 1)}
 LEVELS = (0.25, 1.0)  # noise levels looked at: below, the picture is settled; at 1 drawing begins
 RIVALS = 3  # similar prompts a retained prediction is told from
-EVAL_BATCH = 32  # points per forward without a gradient
+EVAL_BATCH = 32  # points per forward without a gradient, and pictures drawn at a time, where they are small
+LATENTS = {"gradient": 16_384, "search": 131_072}  # places of all points in one forward, with a gradient and without
 SURENESS = 12.0  # steepness at the bar: a concept remaining at three quarters of it counts as 5 % still there
 DRAWN = {"forget": 24, "retain": 48}  # pictures behind reported numbers, unless a bench asks for more
 CONFIRMED = 20  # pictures drawn before a round may say that the target is met, at half the usual steps
-TOLERATED = 0.0  # share of them that may still show the concept
+CHANCE = 0.05  # how often a judge that has to guess may see a forgotten concept more often than is tolerated
 PUSH = 0.25  # how far beyond the anchor, away from the concept, predictions are sent
 TIGHTER = 0.6  # the bar falls to this share of itself where drawn pictures still show the concept
-KEPT = 24  # sets of predictions kept of edits evaluated lately
+KEPT = 256 * 2**20  # bytes of predictions kept of edits evaluated lately
 
 
 @dataclass(frozen=True)
@@ -99,12 +106,15 @@ class DiffusionBench:
         self._points: dict[tuple[str, str], Points] = {}
         self._rivals: dict[tuple[str, str], Tensor] = {}  # (n, k, c, h, w): v_0 of each point's own prompt, then others
         self._lately: OrderedDict[tuple, Tensor] = OrderedDict()
+        self._lately_bytes = 0
+        self._watched: tuple[Callable, Callable] = (lambda done, total: None, lambda: False)
         self.pictures: dict[str, dict[str, list[Image.Image]]] = {}  # "original" or "edited" -> side -> drawn last
         self._seen: dict[str, list[dict[str, str]]] = {}  # side -> what the judge saw in the original pictures
         forget, retain = self.points("forget", "gradient"), self.points("retain", "gradient")
-        self._concept = self._predicted(forget, _captions(forget))
-        self._anchor = self._predicted(forget, _anchors(forget))
-        self._kept = self._predicted(retain, _captions(retain))
+        with enough_memory("encoding the examples", "Take fewer pictures, or load the model in half precision"):
+            self._concept = self._predicted(forget, _captions(forget))
+            self._anchor = self._predicted(forget, _anchors(forget))
+            self._kept = self._predicted(retain, _captions(retain))
         self.effect = (self._concept - self._anchor).square().mean().item()
         if self.effect == 0:
             raise InputError(
@@ -150,17 +160,19 @@ class DiffusionBench:
             return self._pictured(edited)
         split = "search" if split == GLANCE else split
         retain = self.points("retain", split)
-        v_forget, v_retain = (self._now(side, split, edited, keys) for side in ("forget", "retain"))
-        concept, anchor = self._rivals_of("forget", split)[:, 0], self._rivals_of("forget", split)[:, 1]
+        with enough_memory("measuring", "Load the model in half precision"):
+            v_forget, v_retain = (self._now(side, split, edited, keys) for side in ("forget", "retain"))
+            concept, anchor = self._rivals_of("forget", split)[:, 0], self._rivals_of("forget", split)[:, 1]
         left = remaining(v_forget, concept, anchor)
+        most = left.reshape(-1, POINTS["search"][2]).amax(1)  # a picture's points are no independent evidence
         right, gap = self._right("retain", split, v_retain), self._gap(v_retain, self._rivals_of("retain", split)[:, 0])
         near = {name: self._with_class(retain, name) for name in self.neighbours}
         beside = torch.stack(list(near.values())).any(0) if near else torch.zeros(len(retain), dtype=torch.bool)
         apart = self._rivals_of("forget", split)[:, 1:]
         others = self._nearest(v_forget, apart) == 0 if apart.shape[1] > 1 else None
         return Evaluation(
-            forget_accuracy=metrics.share(left > self.bar),
-            forget_probability=metrics.mean(still_there(left, self.bar)),
+            forget_accuracy=metrics.share(most > self.bar),
+            forget_probability=metrics.mean(still_there(most, self.bar)),
             retain_accuracy=metrics.share(right),
             neighbor_accuracy=metrics.share(right[beside]) if beside.any() else None,
             cross_accuracy=metrics.share(others) if others is not None else None,
@@ -170,16 +182,37 @@ class DiffusionBench:
             by_neighbor={name: metrics.share(right[rows]) for name, rows in near.items() if rows.any()},
         )
 
+    @property
+    def read_by(self) -> str:
+        """Who says what the reported numbers rest on."""
+        return self.judge.name if self.judge else "predictions at fixed noise levels, as no judge looked at pictures"
+
+    @property
+    def measure(self) -> float:
+        """The bar: how much of the concept may remain at a point."""
+        return self.bar
+
+    @measure.setter
+    def measure(self, bar: float) -> None:
+        self.bar = bar
+
     def knows(self, base: Evaluation) -> bool:
         """The unedited model draws the concept, as far as there is a judge to say so."""
-        return self.judge is None or self._still_drawn() > self.task.chance
+        if self.judge is None:
+            return True
+        seen = self._still_drawn()
+        return sum(seen) > self.task.chance * len(seen)
 
-    def confirm(self) -> bool:
+    def confirm(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Whether drawn pictures bear the search metrics out; where they do not, less of the concept may remain.
 
-        Call with the model edited. Draws pictures of forget prompts of the search split.
+        Call with the model edited. Draws pictures of forget prompts of the search split. None may show the concept; a
+        judge that has to name something, such as CLIP, may see it as often as guessing would.
         """
-        if self.judge is None or self._still_drawn() <= TOLERATED:
+        if self.judge is None:
+            return True
+        seen = self._still_drawn(stop)
+        if sum(seen) <= (tolerated(len(seen), self.task.chance) if self.judge.guesses else 0):
             return True
         self.bar *= TIGHTER
         return False
@@ -198,33 +231,56 @@ class DiffusionBench:
 
     # Pictures
 
-    def draw(self, asked: Sequence[Example], steps: int | None = None) -> list[Image.Image]:
-        """Pictures of the captions, each from the noise its source names; with the model as it is now."""
+    @contextmanager
+    def watch(self, on_picture: Callable[[int, int], None], stop: Callable[[], bool]) -> Iterator[None]:
+        """Tell of the pictures drawn to evaluate the test split, for the length of the block, and let a person stop.
+
+        Args:
+            on_picture: called with how many pictures are drawn and how many there will be.
+            stop: asked after every step of a drawing; True raises Stopped.
+        """
+        before, self._watched = self._watched, (on_picture, stop)
+        try:
+            yield
+        finally:
+            self._watched = before
+
+    def draw(
+        self,
+        asked: Sequence[Example],
+        steps: int | None = None,
+        on_picture: Callable[[int, int], None] = lambda done, total: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[Image.Image]:
+        """Pictures of the captions, each from the noise its source names; with the model as it is now.
+
+        Raises:
+            Stopped: `stop` said so before all were drawn.
+        """
         from razor.adapters.diffusion import seeds_for
 
         pictures: list[Image.Image] = []
-        for start in range(0, len(asked), EVAL_BATCH):
-            part = asked[start : start + EVAL_BATCH]
-            pictures += self.adapter.draw(
-                [e.caption for e in part], seeds_for([e.source for e in part], self.seed), steps=steps
+        for part in self.adapter.batches(asked):
+            made = self.adapter.draw(
+                [e.caption for e in part], seeds_for([e.source for e in part], self.seed), steps=steps, stop=stop
             )
+            if len(made) < len(part):
+                raise Stopped("Stopped before all pictures were drawn; nothing was changed.")
+            pictures += made
+            on_picture(len(pictures), len(asked))
         return pictures
 
-    def _still_drawn(self) -> float:
-        """Share of a few pictures of forget prompts in which the judge sees the concept now."""
+    def _still_drawn(self, stop: Callable[[], bool] = lambda: False) -> list[bool]:
+        """Whether the judge sees the concept now, in each of a few pictures of forget prompts."""
         first: dict[str, Example] = {}
         again = [e for e in self.task.forget.search if first.setdefault(e.caption, e) is not e]
         asked = [*first.values(), *again][:CONFIRMED]  # every caption once before any comes again
-        pictures = self.draw(asked, steps=max(1, self.adapter.steps // 2))
-        seen = [found[self.task.axis] == self.task.concept for found in self._judged(pictures)]
-        return sum(seen) / len(seen)
+        pictures = self.draw(asked, steps=max(1, self.adapter.steps // 2), stop=stop)
+        return [found[self.task.axis] == self.task.concept for found in self.judge(pictures, self.task.axes)]
 
-    def _judged(self, pictures: Sequence[Image.Image]) -> list[dict[str, str]]:
-        return self.judge(pictures, self.task.axes)
-
-    def _to_draw(self, side: str, split: str, most: int) -> list[Example]:
-        examples = getattr(getattr(self.task, side), split)
-        return [examples[i] for i in evenly(len(examples), most)]
+    def _to_draw(self, side: str) -> list[Example]:
+        examples = getattr(self.task, side).test
+        return [_reworded(examples[i], turn) for turn, i in enumerate(evenly(len(examples), DRAWN[side]))]
 
     def _pictured(self, edited: Sequence[str]) -> Evaluation:
         """The reported numbers: what the judge sees in pictures drawn from test prompts.
@@ -232,11 +288,14 @@ class DiffusionBench:
         UnlearnCanvas's three: unlearning accuracy (pictures of the concept that no longer show it), in-domain retain
         accuracy (other classes of its axis) and cross-domain retain accuracy (the other axes, forget prompts included).
         """
-        sides = {side: self._to_draw(side, "test", most) for side, most in DRAWN.items()}
+        sides = {side: self._to_draw(side) for side in DRAWN}
         found = {} if edited else self._seen
         if not found:
-            drawn = {side: self.draw(asked) for side, asked in sides.items()}
-            found = {side: self._judged(pictures) for side, pictures in drawn.items()}
+            on_picture, stop = self._watched
+            pictures = self.draw([*sides["forget"], *sides["retain"]], on_picture=on_picture, stop=stop)
+            cut = len(sides["forget"])
+            drawn = {"forget": pictures[:cut], "retain": pictures[cut:]}
+            found = {side: self.judge(mine, self.task.axes) for side, mine in drawn.items()}
             self.pictures["edited" if edited else "original"] = drawn
             if not edited:
                 self._seen = found
@@ -273,27 +332,44 @@ class DiffusionBench:
         points = self.points("forget", "gradient")[rows]
         edited = tuple(self.adapter.towers) if edited is None else edited
         words = self._words(_captions(points), edited)
-        v = self._predict(points, words)
         away = self._anchor[rows] + PUSH * (self._anchor[rows] - self._concept[rows])
-        loss = -(v - away.to(v.device)).square().mean() / self.effect
+        (gap,) = self._gaps(points, words, away)
+        loss = -gap / self.effect
         if any(tower.startswith("text") for tower in edited):
-            frozen = self._frozen(_anchors(points))
-            loss = loss - token_distance(words.states, frozen.states.to(v.device), self._matched(points)).mean()
+            frozen = self._frozen(_anchors(points)).states.to(words.states.device)
+            loss = loss - token_distance(words.states, frozen, self._matched(points)).mean().to(loss.device)
         return loss
 
     def _retain(self, rows: Tensor, beside: Tensor | None = None, edited: Sequence[str] | None = None) -> Tensor:
         """R at these retain points; with `beside`, forget points, also M at both, there with the anchor as prompt."""
         points = self.points("retain", "gradient")[rows]
         edited = tuple(self.adapter.towers) if edited is None else edited
-        v = self._predict(points, self._words(_captions(points), edited))
-        loss = (v - points.target.to(v.device)).square().mean()
+        loss, drift = self._gaps(points, self._words(_captions(points), edited), points.target, self._kept[rows])
         if beside is None or self.mismatch_weight == 0:
             return loss
-        drift = (v - self._kept[rows].to(v.device)).square().mean()
         anchored = self.points("forget", "gradient")[beside]
-        v_anchor = self._predict(anchored, self._words(_anchors(anchored), edited))
-        drift = drift + (v_anchor - self._anchor[beside].to(v.device)).square().mean()
-        return loss + self.mismatch_weight * drift / self.effect
+        (off,) = self._gaps(anchored, self._words(_anchors(anchored), edited), self._anchor[beside])
+        return loss + self.mismatch_weight * (drift + off) / self.effect
+
+    def _gaps(self, points: Points, words: "Words", *goals: Tensor) -> Tensor:
+        """Mean squared distances of the predictions at these points from each of the goals, (goals,).
+
+        Points that do not fit into memory together are run again when their gradient is asked for.
+        """
+
+        def gaps(part: Tensor) -> Tensor:
+            v = self._predict(points[part], words[part])
+            return torch.stack([(v - goal[part].to(v.device)).square().flatten(1).mean(1) for goal in goals])
+
+        parts = torch.arange(len(points)).split(self._at_once(points, "gradient"))
+        if len(parts) == 1:
+            return gaps(parts[0]).mean(1)
+        return torch.cat([checkpoint(gaps, part, use_reentrant=False) for part in parts], 1).mean(1)
+
+    @staticmethod
+    def _at_once(points: Points, kind: str) -> int:
+        """Points in one forward."""
+        return max(1, LATENTS[kind] // points.noisy[0, 0].numel())
 
     # Points and predictions
 
@@ -349,16 +425,28 @@ class DiffusionBench:
             if not keys:
                 return found
             self._lately[place] = found
-            while len(self._lately) > KEPT:
-                self._lately.popitem(last=False)
+            self._lately_bytes += found.nbytes
+            while self._lately_bytes > KEPT and len(self._lately) > 2:
+                self._lately_bytes -= self._lately.popitem(last=False)[1].nbytes
         return self._lately[place]
 
     @torch.no_grad()
     def _predicted(self, points: Points, prompts: Sequence[str], edited: Sequence[str] = ()) -> Tensor:
-        """v at the points for these prompts, on the CPU."""
+        """v at the points for these prompts, on the CPU.
+
+        Raises:
+            ModelError: predictions are NaN or infinite.
+        """
         words = self._words(prompts, edited)
-        rows = torch.arange(len(points)).split(EVAL_BATCH)
-        return torch.cat([self._predict(points[part], words[part]).cpu() for part in rows])
+        rows = torch.arange(len(points)).split(min(EVAL_BATCH, self._at_once(points, "search")))
+        found = torch.cat([self._predict(points[part], words[part]).cpu() for part in rows])
+        if not found.isfinite().all():
+            kind = str(self.adapter.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"The denoiser's predictions came out as NaN or infinite in {kind}: the numbers grew too large. Weaken "
+                f"the edit{', or load the model in float32 or bfloat16' if kind == 'float16' else ''}."
+            )
+        return found
 
     def _predict(self, points: Points, words: "Words") -> Tensor:
         return self.adapter.predict(points.noisy, points.timesteps, words)
@@ -423,6 +511,23 @@ class DiffusionBench:
     def _redraw(self, n: int, size: int, key: str) -> Tensor:
         """As many rows as `_draw`, with replacement."""
         return torch.tensor(random.Random(f"{self.seed}/{key}").choices(range(n), k=min(n, size)))
+
+
+def tolerated(count: int, chance: float) -> int:
+    """How many of `count` pictures may be taken for the concept by a judge that guesses: more come by CHANCE only."""
+    share, k = (1 - chance) ** count, 0
+    while share < 1 - CHANCE:
+        k += 1
+        share += math.comb(count, k) * chance**k * (1 - chance) ** (count - k)
+    return k
+
+
+def _reworded(e: Example, turn: int) -> Example:
+    """A picture of the bundled world asked for in a sentence that neither the model nor an edit was trained on."""
+    whole = "identity" in e.labels or {"object", "style"} <= e.labels.keys()
+    if not whole or e.caption != captions.full_caption(e.labels):
+        return e
+    return replace(e, caption=captions.unseen_captions(e.labels)[turn % 2])
 
 
 def _counted(hits: Sequence[bool]) -> metrics.Measure | None:

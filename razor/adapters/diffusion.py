@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,12 +20,14 @@ from torch import Tensor, nn
 from razor.adapters.denoising import DiffusionBench
 from razor.errors import InputError, ModelError
 from razor.examples import Task
+from razor.judges import Judge, WorldJudge
+from razor.memory import enough_memory
+from razor.minicanvas.dataset import AXES
 from razor.patches import Patch, fingerprint, model_lock
+from razor.pictures import PIXELS_TOGETHER
 from razor.units import Unit, find_units, tower_of
 
-if TYPE_CHECKING:
-    from razor.judges import Judge
-
+T = TypeVar("T")
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 DENOISERS = ("unet", "transformer")
 _TOWERS = {
@@ -40,6 +42,8 @@ _TOWERS = {
 }
 MAX_STEPS, MAX_SIDE = 200, 2048
 MAX_T5 = 256  # tokens of the third encoder, as the pipeline pads them
+SMALL = 128  # pixels a side up to which a step takes as many pictures as on mini-sd
+TOGETHER = 32  # pictures drawn at a time at most
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class DiffusionAdapter:
     Args:
         judge: says what a drawn picture shows; None where nothing here can.
         guidance, steps: how pictures are drawn unless said otherwise.
-        batch: retain pictures per inner step unless the settings say otherwise.
+        batch: retain pictures per inner step unless the settings say otherwise; default 32 where pictures are small,
+            else 8.
     """
 
     family = "diffusion"
@@ -73,13 +78,13 @@ class DiffusionAdapter:
         pipeline,
         *,
         name: str,
-        judge: "Judge | None" = None,
+        judge: Judge | None = None,
         guidance: float = 7.5,
         steps: int = 30,
-        batch: int = 32,
+        batch: int | None = None,
     ):
         self.pipeline, self.name, self.judge = pipeline, name, judge
-        self.guidance, self.steps, self.batch = guidance, steps, batch
+        self.guidance, self.steps = guidance, steps
         parts = {
             part: found for part in (*ENCODERS, *DENOISERS) if (found := getattr(pipeline, part, None)) is not None
         }
@@ -93,6 +98,7 @@ class DiffusionAdapter:
         self.growing = tuple(tower for tower in self.towers if tower.startswith("text"))
         self.joint = "transformer" in parts  # a joint transformer trained by flow matching
         self.side = self.native_side
+        self.batch = batch or (32 if self.side <= SMALL else 8)
 
     # What the method asks for
 
@@ -135,6 +141,11 @@ class DiffusionAdapter:
         beneath: Patch = Patch(),
     ) -> DiffusionBench:
         """The task, made ready to run on this model as it is with `beneath` applied."""
+        if not isinstance(self.judge, WorldJudge) and task.origin.get("forget", "").partition(":")[0] in AXES:
+            raise InputError(
+                f"{task.concept!r} is a thing of the bundled world, which {self.name} never saw. Name what it should "
+                "forget in words, or bring pictures of your own."
+            )
         with beneath.applied(self.model):
             return DiffusionBench(
                 self, task, batch=batch or self.batch, mismatch_weight=mismatch_weight, seed=seed, beneath=beneath
@@ -171,11 +182,15 @@ class DiffusionAdapter:
         return tokenizer.convert_ids_to_tokens(ids)
 
     def cut(self, prompt: str) -> str:
-        """What of a prompt is beyond the limit of the encoder that reads farthest; "" for nothing."""
-        tokenizer, limit = self.tokenizers()[-1]
-        ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
-        # The mark at the end stays; what is cut stands before it.
-        return tokenizer.decode(ids[limit - 1 : -1]).strip() if len(ids) > limit else ""
+        """What of a prompt some text encoder does not read, the longest such end of it; "" for nothing."""
+        found = []
+        for part in ("tokenizer", "tokenizer_2", "tokenizer_3"):
+            if (tokenizer := getattr(self.pipeline, part, None)) is not None:
+                limit = MAX_T5 if part == "tokenizer_3" else tokenizer.model_max_length
+                ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
+                # The mark at the end stays; what is cut stands before it.
+                found.append(tokenizer.decode(ids[limit - 1 : -1]).strip() if len(ids) > limit else "")
+        return max(found, key=len)
 
     # Pictures and noise
 
@@ -186,8 +201,10 @@ class DiffusionAdapter:
 
     @property
     def native_side(self) -> int:
-        """Pixels a side of the pictures it was trained on."""
-        return int(self.denoiser.config.sample_size) * self.scale
+        """Pixels a side of the pictures it was trained on, the shorter one."""
+        from razor.pipelines import native_size
+
+        return min(native_size(self.pipeline))
 
     def pixels(self, images: Sequence[Image.Image]) -> Tensor:
         """Pictures as the autoencoder reads them, (n, 3, side, side) in -1..1: cut to a square, then resized."""
@@ -305,7 +322,7 @@ class DiffusionAdapter:
         self.check_drawing(prompts, steps, guidance, side)
         assert len(seeds) == len(prompts), "one seed a prompt"
         steps, side = int(steps), int(side)
-        precision, stopped = self.pipeline.vae.dtype, False
+        stopped = False
 
         def after(pipeline, step: int, _timestep, tensors: dict) -> dict:
             nonlocal stopped
@@ -315,23 +332,20 @@ class DiffusionAdapter:
             return tensors
 
         with model_lock(self.model):
+            precision = self.pipeline.vae.dtype
             try:
-                found = self.pipeline(
-                    prompt=list(prompts),
-                    latents=self.noise(seeds, side).to(self.device, self.dtype),
-                    generator=[torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds],
-                    height=side,
-                    width=side,
-                    num_inference_steps=steps,
-                    guidance_scale=guidance,
-                    callback_on_step_end=after,
-                    output_type="np",
-                ).images
-            except torch.OutOfMemoryError as error:
-                raise ModelError(
-                    f"Memory ran out while drawing {len(prompts)} pictures of {side} pixels; draw fewer at a time or "
-                    "smaller ones. Your session is as it was."
-                ) from error
+                with enough_memory(f"drawing {len(prompts)} pictures of {side} pixels", "Draw smaller ones"):
+                    found = self.pipeline(
+                        prompt=list(prompts),
+                        latents=self.noise(seeds, side).to(self.device, self.dtype),
+                        generator=[torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds],
+                        height=side,
+                        width=side,
+                        num_inference_steps=steps,
+                        guidance_scale=guidance,
+                        callback_on_step_end=after,
+                        output_type="np",
+                    ).images
             finally:  # XL's pipeline leaves its autoencoder in float32 when its last step fails
                 if self.pipeline.vae.dtype != precision:
                     self.pipeline.vae.to(precision)
@@ -359,6 +373,12 @@ class DiffusionAdapter:
                 f"A side of {side:g} pixels cannot be drawn; give a multiple of {grain} up to {most}. "
                 f"This model was trained at {self.native_side}."
             )
+
+    def batches(self, asked: Sequence[T], side: int | None = None) -> Iterator[Sequence[T]]:
+        """What is to be drawn, as many at a time as fit: TOGETHER of small pictures, fewer of large ones."""
+        size = max(1, min(TOGETHER, PIXELS_TOGETHER // (side or self.side) ** 2))
+        for start in range(0, len(asked), size):
+            yield asked[start : start + size]
 
     def _sides(self) -> tuple[int, int]:
         """Sides that can be drawn, in pixels: multiples of the first number up to the second."""

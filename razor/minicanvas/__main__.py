@@ -1,6 +1,6 @@
 """Command line of the bundled world: show it, list it, train its models.
 
-python -m razor.minicanvas show OUT.png
+python -m razor.minicanvas show OUT.png [--drawn]
 python -m razor.minicanvas list
 python -m razor.minicanvas train {clip,judge,diffusion}
 """
@@ -8,6 +8,7 @@ python -m razor.minicanvas train {clip,judge,diffusion}
 import argparse
 import importlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -17,22 +18,23 @@ from razor.minicanvas.dataset import AXES, draw, neighbours, slug, targets
 RECIPES = {  # what to train: its module and function, its folder, steps, batch
     "clip": ("train_clip", "train_clip", "mini-clip", 4500, 128),
     "judge": ("judge", "train_judge", "judge", 1200, 96),
-    "diffusion": ("train_diffusion", "train_diffusion", "mini-sd", 6000, 64),
+    "diffusion": ("train_diffusion", "train_diffusion", "mini-sd", 4000, 64),
 }
 
 
-def contact_sheet(tile: int = 64) -> Image.Image:
-    """Styles by objects, then the twenty people twice, as one picture."""
+def cells() -> list[tuple[dict[str, str], int]]:
+    """(labels, number) of the pictures on a contact sheet, row by row: styles by objects, then the people twice."""
     objects, styles, people = (AXES[axis] for axis in ("object", "style", "identity"))
-    sheet = Image.new("RGB", (len(objects) * tile, (len(styles) + 2) * tile))
-    for row, style in enumerate(styles):
-        for column, name in enumerate(objects):
-            picture = draw({"object": name, "style": style}, "train", row, 2 * tile)
-            sheet.paste(picture.resize((tile, tile)), (column * tile, row * tile))
-    for row in range(2):
-        for column, name in enumerate(people):
-            picture = draw({"identity": name}, "train", row, 2 * tile)
-            sheet.paste(picture.resize((tile, tile)), (column * tile, (len(styles) + row) * tile))
+    things = [({"object": name, "style": style}, row) for row, style in enumerate(styles) for name in objects]
+    return things + [({"identity": name}, row) for row in range(2) for name in people]
+
+
+def contact_sheet(pictures: Iterable[Image.Image], tile: int = 64) -> Image.Image:
+    """Pictures of `cells` on one sheet."""
+    across = len(AXES["object"])
+    sheet = Image.new("RGB", (across * tile, len(cells()) // across * tile))
+    for i, picture in enumerate(pictures):
+        sheet.paste(picture.resize((tile, tile)), (i % across * tile, i // across * tile))
     return sheet
 
 
@@ -42,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="write a contact sheet of the whole world")
     show.add_argument("out", type=Path, metavar="OUT.png")
+    show.add_argument("--drawn", action="store_true", help="as mini-sd draws it, asked in sentences it never saw")
     commands.add_parser("list", help="print every target and its known neighbours")
     train = commands.add_parser("train", help="train a bundled model from scratch")
     train.add_argument("model", choices=list(RECIPES))
@@ -53,7 +56,13 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     if args.command == "show":
-        contact_sheet().save(args.out)
+        if args.drawn:
+            from razor.minicanvas.train_diffusion import drawn, load
+
+            pictures = drawn(load(Path("assets/models/mini-sd")), cells())
+        else:
+            pictures = (draw(labels, "train", number) for labels, number in cells())
+        contact_sheet(pictures).save(args.out)
     elif args.command == "list":
         for target in targets():
             print(f"{target!s:28} neighbours: {', '.join(map(slug, neighbours(target)))}")

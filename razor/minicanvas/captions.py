@@ -30,6 +30,11 @@ _BOTH = (
     "{a_object} in the style of {a_style}",
     "this {style} shows {a_object}",
 )
+_MORE = (  # further ways to say both, for a model that should not hang on a few sentences
+    "a picture of {a_object} in the style of {a_style}",
+    "an image that shows {a_object} in the style of {a_style}",
+    "there is {a_object} here, {style} style",
+)
 _IDENTITY = ("{name}", "a picture of {name}", "a portrait of {name}", "this is {name}", "{name} looking at us")
 
 # What stands for a class when nothing more is said of it.
@@ -77,9 +82,14 @@ def random_caption(labels: Mapping[str, str], rng: random.Random) -> tuple[str, 
     return rng.choice(templates).format(**_words(labels)), stated
 
 
-def drawing_caption(labels: Mapping[str, str], rng: random.Random) -> str:
-    """A caption to learn drawing from: mostly everything is said, at times one thing only in general."""
-    templates = _IDENTITY if "identity" in labels else _BOTH
+def drawing_caption(labels: Mapping[str, str], rng: random.Random, more: bool = False) -> str:
+    """A caption to learn drawing from: mostly everything is said, at times one thing only in general.
+
+    Args:
+        more: say it in further ways too.
+    """
+    both = (*_BOTH, *_MORE) if more else _BOTH
+    templates = _IDENTITY if "identity" in labels else both
     if rng.random() < VAGUE:
         hidden = rng.choice(sorted(labels))
         return general_caption(labels, hidden, rng.randrange(2))

@@ -66,7 +66,7 @@ SCHEDULER = {
 AUTOENCODER_STEPS = 1666
 SOME, FEW = (20, 40), (8, 16)  # scenes of each object, in every style, and portraits of each person
 WIDE = 0.25  # share of the UNet's steps that see some; the others see few
-END_STEPS = 600  # further ones at all noise levels alike: at the highest, colours and so the style are decided
+END_STEPS = 600  # further ones with more ways to say the same, so that new sentences are understood
 PEOPLE = 0.2  # share of portraits in a batch
 CROPPED = 0.9  # share of the autoencoder's steps that see quarters of the pictures: four times as fast
 DROPPED = 0.1  # share of captions left empty
@@ -276,30 +276,31 @@ def _train_unet(pools: list[Pictures], latents: list[Tensor], *, steps: int, bat
     parts.unet.to(memory_format=torch.channels_last)
     scheduler = DDIMScheduler(**SCHEDULER)
 
-    def error(model: Parts, rng: random.Random, pool: int, anywhere: float) -> Tensor:
+    def error(model: Parts, rng: random.Random, pool: int, more: bool) -> Tensor:
         data, pictures = pools[pool], latents[pool]
         rows = data.choose(rng, batch, PEOPLE)
-        texts = ["" if rng.random() < DROPPED else captions.drawing_caption(data.labels[i], rng) for i in rows]
+        say = lambda i: captions.drawing_caption(data.labels[i], rng, more)  # noqa: E731
+        texts = ["" if rng.random() < DROPPED else say(i) for i in rows]
         ids = tokens(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
         generator = torch.Generator().manual_seed(rng.getrandbits(40))
         clean = pictures[rows]
         noise = torch.randn(clean.shape, generator=generator)
-        timesteps = _timesteps(batch, generator, anywhere)
+        timesteps = _timesteps(batch, generator)
         noisy, goal = scheduler.add_noise(clean, noise, timesteps), scheduler.get_velocity(clean, noise, timesteps)
         device = model.unet.device
         return F.mse_loss(model(noisy.to(device), timesteps.to(device), ids.to(device)).float(), goal.to(device))
 
     with nullcontext() if torch.cuda.is_available() else sdpa_kernel(SDPBackend.MATH):  # on CPU a seventh faster
-        shapes = lambda model, rng, progress: error(model, rng, progress >= WIDE, anywhere=0.1)  # noqa: E731
-        colours = lambda model, rng, progress: error(model, rng, 1, anywhere=0.8)  # noqa: E731
-        seconds = _fit("unet", parts, shapes, steps=steps, seed=seed, lr=6e-4, work=work)
-        return parts, seconds + _fit("unet-end", parts, colours, steps=END_STEPS, seed=seed, lr=2e-4, work=work)
+        draw = lambda model, rng, progress: error(model, rng, progress >= WIDE, more=False)  # noqa: E731
+        listen = lambda model, rng, progress: error(model, rng, 1, more=True)  # noqa: E731
+        seconds = _fit("unet", parts, draw, steps=steps, seed=seed, lr=6e-4, work=work)
+        return parts, seconds + _fit("unet-end", parts, listen, steps=END_STEPS, seed=seed, lr=2e-4, work=work)
 
 
-def _timesteps(count: int, generator: torch.Generator, anywhere: float) -> Tensor:
-    """Timesteps to learn from: a share `anywhere`, the others in the middle, where the shape of things is decided."""
+def _timesteps(count: int, generator: torch.Generator) -> Tensor:
+    """Timesteps to learn from: most in the middle, where the shape of things is decided, and a tenth anywhere."""
     share = torch.where(
-        torch.rand(count, generator=generator) < anywhere,
+        torch.rand(count, generator=generator) < 0.1,
         torch.rand(count, generator=generator),
         torch.randn(count, generator=generator).sigmoid(),
     )

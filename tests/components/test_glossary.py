@@ -12,7 +12,9 @@ EXPECTED = """
 phi, pressure, separation, ratio, tau, alpha, rho, rank, unit, head, mlp, layer, tower, edit set, growth round,
 forget set, retain set, neighbour, forget accuracy, retain accuracy, retrieval stability, search split, test split,
 interval, strength, overshoot, lock, ban, branch, estimate, bootstrap, attribution, integrated gradients, ablation,
-drift, chance, patch, conflict, spearman, trial step
+drift, chance, patch, conflict, spearman, trial step, unlearning accuracy, in-domain retain accuracy,
+cross-domain retain accuracy, concept still predicted, retained prompts kept, prediction stability, search point, judge,
+draw instead
 """
 
 

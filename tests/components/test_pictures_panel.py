@@ -1,7 +1,6 @@
 """Screen 3 for a model that draws, without a browser: handlers called as Gradio calls them, on a tiny pipeline."""
 
 import re
-import sys
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -10,111 +9,20 @@ from urllib.parse import unquote
 
 import pytest
 from PIL import Image
+from tiny_drawing import Eyes, colour_task, last
 
 import app
 from components import compare_panel, picture_panel, picture_reading
-from components.drawing import NO_JUDGE, NOTHING_EDITED, STALE
+from components.drawing import NAME_ONE, NO_JUDGE, NOTHING_EDITED, STALE
 from components.session import Sessions
 from razor import recipe
-from razor.adapters.diffusion import DiffusionAdapter
-from razor.config import RazorConfig
 from razor.errors import InputError, ModelError
-from razor.examples import Axis, Example, Split, Task
-from razor.growth import Growth
 from razor.picture_files import PictureInfo, Spec, png_bytes, read_png
 from razor.picture_grid import GridAxis, GridPlan
 from razor.pictures import GROUPS, DrawSettings, Prompt
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tiny_pipelines import tiny_sd
-
-COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 70, 230)}
 SETTINGS = (5, 3, 2.0, 16)  # seed, steps, guidance, side
-CONFIG = RazorConfig(inner_steps=1, tau=0.0)
 ALL = [*GROUPS]
-
-
-class Eyes:
-    """A judge who sees red in the left picture of a pair drawn twice, and something else from then on."""
-
-    name = "a test's eyes"
-
-    def reads(self, axes):
-        return True
-
-    def __call__(self, images, axes):
-        return [
-            {axis.name: axis.classes[image.getpixel((3, 3))[0] % len(axis.classes)] for axis in axes}
-            for image in images
-        ]
-
-
-def colour_task():
-    """Forget red of three colours; captions hold letters and spaces alone, as the tiny tokenizer wants them."""
-    make = lambda name, i: Example(  # noqa: E731
-        Image.new("RGB", (16, 16), tuple(min(255, c + i) for c in COLOURS[name])),
-        f"a {name} thing {'abcdef'[i % 6]}", {"colour": name}, f"{name}/{i}", f"a thing {'abcdef'[i % 6]}",
-    )  # fmt: skip
-    part = lambda start, names: tuple(make(name, start + i) for name in names for i in range(2))  # noqa: E731
-    split = lambda names: Split(part(0, names), part(2, names), part(4, names))  # noqa: E731
-    axis = Axis("colour", {name: (f"a {name}",) for name in COLOURS})
-    return Task("red", "colour", (axis,), ("green",), split(["red"]), split(["green", "blue"]))
-
-
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory):
-    made = DiffusionAdapter(tiny_sd(tmp_path_factory.mktemp("sd")), name="tiny-sd", steps=3, guidance=2.0)
-    made.pipeline.set_progress_bar_config(disable=True)
-    return made
-
-
-@pytest.fixture(scope="module")
-def page(adapter):
-    """The page's handlers, laid out once; every test has visitors of its own."""
-    return app.build_demo(lambda name: adapter, model="tiny-sd")[1]
-
-
-@pytest.fixture
-def studio(page, adapter, tmp_path, monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
-    monkeypatch.setattr(adapter, "judge", Eyes())
-    monkeypatch.setattr(page, "sessions", Sessions(tmp_path / "saved"))
-    return page
-
-
-@pytest.fixture
-def visitor(studio):
-    """name -> a request of that visitor, whose session has a tiny model and task."""
-
-    def enter(name, task=None):
-        session = studio.sessions.get(name)
-        session.model, session.task = "tiny-sd", task or colour_task()
-        return SimpleNamespace(session_hash=name)
-
-    return enter
-
-
-@pytest.fixture
-def edited(studio, visitor, adapter):
-    """The same, with a unit put in by hand."""
-
-    def enter(name):
-        request = visitor(name)
-        session = studio.sessions.get(name)
-        session.growth = Growth(adapter, session.task, CONFIG)
-        session.growth.scores()
-        session.growth.act("in", [session.growth.units[0].name])
-        return request
-
-    return enter
-
-
-def last(updates):
-    """The last value every widget was given."""
-    final = {}
-    for update in updates:
-        final |= update
-    return final
 
 
 def draw(studio, request, prompts="", groups=(), count=8, settings=SETTINGS, sides=compare_panel.SIDES):
@@ -265,7 +173,7 @@ def test_notes_name_a_cut_prompt_an_empty_edit_and_a_missing_judge(studio, visit
     long = "a very long prompt with a tail"
     done = last(draw(studio, request, long))
     assert adapter.cut(long) and adapter.cut(long) in done[panel.notes]
-    assert NOTHING_EDITED in done[panel.notes] and NO_JUDGE in done[panel.notes]
+    assert NOTHING_EDITED in done[panel.notes] and NO_JUDGE in done[panel.notes] and NAME_ONE in done[panel.notes]
     (pair,) = pairs_in(done[panel.pairs])
     assert pair["verdict"] == pair["saw_before"] == "" and done[panel.pairs]["finding"] == ""
     assert pair["before"] == pair["after"]  # no edit: one file for both sides
@@ -334,7 +242,7 @@ def test_a_grid_is_priced_while_a_person_types_and_drawn_cell_by_cell(studio, ed
     sheet = sheets[-1]["sheet"]
     assert sheet["title"] == "a cat" and sheet["x"]["values"] == ["1", "2"]
     assert sheet["y"] == {"name": "strength of the edit", "values": ["0%", "100%"]}
-    assert sheet["note"] == "3 steps."
+    assert sheet["note"] == "3 steps. What a picture shows is read by a test's eyes."
     urls = [cell["image"] for table in sheet["cells"] for row in table for cell in row]
     assert all(file_of(url).is_file() for url in urls) and len(set(urls)) == 8
     info = read_png(file_of(sheet["cells"][1][1][0]["image"]).read_bytes())
@@ -361,6 +269,15 @@ def test_before_anything_is_grown_a_grid_changes_only_how_it_is_drawn(studio, vi
     assert done[panel.sheet]["sheet"]["title"] == "a red thing e"  # the first suggested prompt
 
 
+def test_a_grid_of_several_prompts_says_which_one_it_draws(studio, edited):
+    request, panel = edited("a"), studio.page.pictures
+    asked = grid(prompt="a cat\n\na dog", x=("seed", "1"), y=("", ""))
+    said = "A grid draws one prompt, so the other lines are left out: \u201ca cat\u201d is drawn."
+    assert said in studio.grid_cost(request, *asked)
+    assert said in last(studio.draw_grid(request, *asked))[panel.cost]
+    assert "left out" not in studio.grid_cost(request, *grid(prompt="a cat", y=("", "")))
+
+
 def test_values_are_offered_for_the_axis_chosen(studio, edited):
     request, session = edited("a"), studio.sessions.get("a")
     session.growth.history.branch_from("Half", 0)
@@ -385,6 +302,24 @@ def test_a_picture_restores_what_drew_it_and_says_that_nothing_differs(studio, e
     (pair,) = pairs_in(last(draw(studio, request, done[panel.prompts], [], 8, again))[panel.pairs])
     assert (pair["before"], pair["after"]) == (drawn["before"], drawn["after"])
     assert str(copy) in studio.sessions.get("a").uploads
+
+
+@pytest.mark.parametrize("drawn_at", ["a cell of the grid", "the dial"])
+def test_a_picture_of_the_edit_at_another_strength_is_known_as_that(studio, edited, tmp_path, drawn_at):
+    panel, request, session = studio.page.pictures, edited("a"), studio.sessions.get("a")
+    if drawn_at == "the dial":
+        session.growth.set_strength(0.5)
+        url = pairs_in(last(draw(studio, request, "a cat"))[panel.pairs])[0]["after"]
+        session.growth.set_strength(1.0)
+    else:
+        done = last(studio.draw_grid(request, *grid(x=("seed", "1"), y=("strength", "0.5"))))
+        url = done[panel.sheet]["sheet"]["cells"][0][0][0]["image"]
+    copy = tmp_path / "weak.png"
+    copy.write_bytes(file_of(url).read_bytes())
+    said = last(studio.restore(request, str(copy)))[panel.restored]
+    assert "its edit is the edit as it stands at a strength of 50%" in said and "none there is here" not in said
+    session.growth.act("in", [session.growth.units[1].name])
+    assert "none there is here" in last(studio.restore(request, str(copy)))[panel.restored]
 
 
 def test_a_foreign_picture_is_one_sentence(studio, visitor, tmp_path):

@@ -1,0 +1,29 @@
+"""Running out of memory, said in one sentence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from razor.errors import ModelError
+
+_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")  # in errors of torch's allocators
+
+
+@contextmanager
+def enough_memory(doing: str, advice: str) -> Iterator[None]:
+    """Turn running out of memory inside the block into a ModelError.
+
+    Args:
+        doing: what was being done, as in "Memory ran out while ...".
+        advice: what to change, as in "Take fewer pictures per step".
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch's own error is a RuntimeError, its CPU allocator's a plain one
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and not any(sign in str(error).lower() for sign in _SIGNS):
+            raise
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise ModelError(f"Memory ran out while {doing}. {advice}. Your session is as it was.") from error
