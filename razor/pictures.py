@@ -165,8 +165,7 @@ def _paraphrases(task: Task) -> list[Prompt]:
 
 def _of_world(labels: Mapping[str, str]) -> bool:
     """The labels are whole ones of the bundled world, so that its captions can be made of them."""
-    whole = "identity" in labels or {"object", "style"} <= labels.keys()
-    return whole and all(name in AXES.get(axis, ()) for axis, name in labels.items())
+    return captions.whole(labels) and all(name in AXES.get(axis, ()) for axis, name in labels.items())
 
 
 def _with_article(concept: str) -> str:

@@ -39,7 +39,7 @@ from razor.errors import InputError, ModelError, Stopped
 from razor.examples import Example, Task, evenly
 from razor.memory import enough_memory
 from razor.metrics import Evaluation
-from razor.minicanvas import captions
+from razor.minicanvas import captions, tasks
 from razor.patches import Patch
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ class DiffusionBench:
         seed: int,
         beneath: Patch,
     ):
-        self.adapter, self.task, self.batch, self.seed, self.beneath = adapter, task, batch, seed, beneath
+        self.task = task = tasks.in_many_ways(task)
+        self.adapter, self.batch, self.seed, self.beneath = adapter, batch, seed, beneath
         self.mismatch_weight = mismatch_weight
         self.axis = next(axis for axis in task.axes if axis.name == task.axis)
         self.neighbours = task.neighbours
@@ -524,8 +525,7 @@ def tolerated(count: int, chance: float) -> int:
 
 def _reworded(e: Example, turn: int) -> Example:
     """A picture of the bundled world asked for in a sentence that neither the model nor an edit was trained on."""
-    whole = "identity" in e.labels or {"object", "style"} <= e.labels.keys()
-    if not whole or e.caption != captions.full_caption(e.labels):
+    if not captions.whole(e.labels) or e.caption != captions.full_caption(e.labels):
         return e
     return replace(e, caption=captions.unseen_captions(e.labels)[turn % 2])
 

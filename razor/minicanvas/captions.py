@@ -58,10 +58,20 @@ def prompts(axis: str, name: str) -> tuple[str, ...]:
     return tuple(template.format(**_words({axis: name})) for template in _PROMPTS[axis])
 
 
-def full_caption(labels: Mapping[str, str]) -> str:
-    """The one caption that states everything known of a picture."""
-    template = _IDENTITY[2] if "identity" in labels else _BOTH[0]
-    return template.format(**_words(labels))
+def full_caption(labels: Mapping[str, str], way: int = 0) -> str:
+    """A caption that states everything known of a picture: the usual one, or in another of the ways to say it."""
+    return _way(labels, way).format(**_words(labels))
+
+
+def _way(labels: Mapping[str, str], number: int) -> str:
+    usual = _IDENTITY[2] if "identity" in labels else _BOTH[0]
+    every = _IDENTITY if "identity" in labels else (*_BOTH, *_MORE)
+    return [usual, *(template for template in every if template != usual)][number % len(every)]
+
+
+def whole(labels: Mapping[str, str]) -> bool:
+    """Everything is known of a picture that has these labels, so that its captions can be made."""
+    return "identity" in labels or {"object", "style"} <= labels.keys()
 
 
 def unseen_captions(labels: Mapping[str, str]) -> tuple[str, str]:
@@ -96,15 +106,15 @@ def drawing_caption(labels: Mapping[str, str], rng: random.Random, more: bool = 
     return rng.choice(templates).format(**_words(labels))
 
 
-def anchor_caption(labels: Mapping[str, str], axis: str) -> str:
-    """The full caption with the class on one axis replaced by what a model should draw instead.
+def anchor_caption(labels: Mapping[str, str], axis: str, way: int = 0) -> str:
+    """`full_caption` with the class on one axis replaced by what a model should draw instead.
 
     Of an object or a person that is what it is in general. "A picture" would not do for a style: asked for one, the
     model draws any style, the forgotten one among them; so a photo stands in, and a pencil sketch for a photo.
     """
     if axis == "style":
-        return full_caption({**labels, "style": "sketch" if labels["style"] == "photo" else "photo"})
-    return general_caption(labels, axis)
+        return full_caption({**labels, "style": "sketch" if labels["style"] == "photo" else "photo"}, way)
+    return _way(labels, way).format(**_words(labels) | {_WORD[axis]: SUPERCLASS[axis]})
 
 
 def general_caption(labels: Mapping[str, str], hidden: str, template: int = 0) -> str:

@@ -32,6 +32,27 @@ def anchored(e: Example, axis: str) -> Example:
     return replace(e, anchor=captions.anchor_caption(e.labels, axis))
 
 
+def in_many_ways(task: Task) -> Task:
+    """The task with the captions of bundled pictures that edits are made on said in every way in turn, so that an edit
+    does not hang on one sentence; the test split stays as it is."""
+    sides = {}
+    for side in ("forget", "retain"):
+        split = getattr(task, side)
+        said = {
+            name: tuple(_said(e, task.axis, way) for way, e in enumerate(getattr(split, name)))
+            for name in ("gradient", "search")
+        }
+        sides[side] = replace(split, **said)
+    return replace(task, **sides)
+
+
+def _said(e: Example, axis: str, way: int) -> Example:
+    if not captions.whole(e.labels) or e.caption != captions.full_caption(e.labels):
+        return e
+    anchor = captions.anchor_caption(e.labels, axis, way) if e.anchor else ""
+    return replace(e, caption=captions.full_caption(e.labels, way), anchor=anchor)
+
+
 def world(split: str) -> tuple[Example, ...]:
     """The balanced pool of a split, drawn once per process, whoever asks first (a few seconds for all three)."""
     with _drawing:

@@ -95,6 +95,22 @@ def test_the_full_caption_names_every_label(labels):
     assert all(word in text for word in said)
 
 
+def test_held_out_sentences_are_no_way_to_say_a_caption():
+    for labels in (CAT, {"identity": AXES["identity"][3]}):
+        said = {captions.full_caption(labels, way) for way in range(20)}
+        rng = random.Random(0)
+        drawn = {captions.drawing_caption(labels, rng, more=True) for _ in range(500)}
+        assert len(said) >= 5 and said <= drawn
+        assert not (said | drawn | {*captions.all_captions(labels)}) & {*captions.unseen_captions(labels)}
+
+
+def test_an_anchor_is_said_in_the_same_way_without_the_class():
+    for way in range(7):
+        said, anchor = captions.full_caption(CAT, way), captions.anchor_caption(CAT, "object", way)
+        assert anchor == said.replace("a cat", "an object")
+        assert "cat" in captions.anchor_caption(CAT, "style", way)
+
+
 def test_articles_fit_their_noun():
     assert captions.prompts("object", "umbrella")[1] == "an umbrella"
     assert captions.prompts("object", "cat")[1] == "a cat"
@@ -126,6 +142,17 @@ def test_task_forgets_its_target_and_keeps_the_rest(small_task):
         assert len(forget) == 14 and {e.labels["object"] for e in forget} == {"cat"}
         assert len(retain) == pairs - len(AXES["style"]) + people
         assert not any(e.labels.get("object") == "cat" for e in retain)
+
+
+def test_edits_are_made_on_every_way_to_say_it_and_reported_on_the_usual_one(small_task):
+    varied = tasks.in_many_ways(small_task)
+    for split in ("gradient", "search"):
+        before, after = getattr(small_task.forget, split), getattr(varied.forget, split)
+        assert [e.image for e in before] == [e.image for e in after]
+        assert len({e.caption.replace(e.labels["style"], "") for e in after}) > 1
+        assert all("cat" in e.caption and "cat" not in e.anchor for e in after)
+        assert not any(e.anchor for e in getattr(varied.retain, split))
+    assert varied.forget.test == small_task.forget.test and varied.retain.test == small_task.retain.test
 
 
 def test_no_picture_of_a_task_is_in_two_of_its_sets(small_task):
