@@ -110,19 +110,19 @@ def build_own() -> tuple:
             concept = gr.Textbox(
                 label="What the forget pictures show", placeholder="red bicycle", elem_id="own-concept"
             )
-            labels = gr.Textbox(
-                label="Labels to tell it from (optional)",
-                placeholder="red bicycle, blue bicycle, scooter",
-                info="Comma-separated. Default: the retain captions, else the bundled world or what the model draws",
-                elem_id="own-labels",
-            )
             anchor = gr.Textbox(
                 GENERAL["object"],
                 label="Draw instead",
-                info="What the kind is in general; empty leaves it out",
+                placeholder="Nothing: left out",
                 visible=False,
                 elem_id="own-anchor",
             )
+        labels = gr.Textbox(
+            label="Labels to tell it from (optional)",
+            placeholder="red bicycle, blue bicycle, scooter",
+            info="Comma-separated. Default: the retain captions, else the bundled world or what the model draws",
+            elem_id="own-labels",
+        )
         captions = gr.Dataframe(
             headers=["set", "file", "caption"],
             datatype=["str", "str", "str"],
@@ -134,8 +134,8 @@ def build_own() -> tuple:
             label="Captions",
             elem_id="own-captions",
         )
-        with gr.Row():
-            use = gr.Button("Use these pictures", variant="secondary", elem_id="use-own")
+        with gr.Row(elem_classes="actions"):
+            use = gr.Button("Use these pictures", size="md", elem_id="use-own")
             back = gr.Button("Back to the bundled world", size="md", elem_id="use-bundled")
     return forget, retain, concept, labels, anchor, captions, use, back
 
@@ -150,7 +150,7 @@ def build_words(visible: bool = False) -> WordsPanel:
         with gr.Row():
             concept = gr.Textbox(label="Forget", placeholder="neon", elem_id="words-concept")
             kind = gr.Dropdown(
-                [("An object or an animal", "object"), ("A style or an artist", "style"), ("A person", "person")],
+                [("Object or animal", "object"), ("Style or artist", "style"), ("Person", "person")],
                 value="object",
                 label="It is",
                 elem_id="words-kind",
@@ -158,7 +158,7 @@ def build_words(visible: bool = False) -> WordsPanel:
             anchor = gr.Textbox(
                 GENERAL["object"],
                 label="Draw instead",
-                info="What its kind is in general; empty leaves it out",
+                placeholder="Nothing: left out",
                 elem_id="words-anchor",
             )
         keep = gr.Textbox(
@@ -167,9 +167,9 @@ def build_words(visible: bool = False) -> WordsPanel:
             info="Names, separated by commas; the first to suffer come first",
             elem_id="words-keep",
         )
-        with gr.Row():
+        with gr.Row(elem_classes="actions"):
             suggest = gr.Button("Suggest neighbours", size="md", elem_id="words-suggest")
-            use = gr.Button("Draw pictures and use them", variant="secondary", elem_id="words-use")
+            use = gr.Button("Draw pictures and use them", size="md", elem_id="words-use")
             stop = gr.Button("Stop drawing", size="md", elem_id="words-stop")
     return WordsPanel(box, concept, kind, anchor, keep, suggest, use, stop)
 

@@ -49,7 +49,7 @@ def build(model: str = "mini-clip") -> ModelPanel:
             judge = gr.Textbox(
                 label="A CLIP to look at drawn pictures (optional)",
                 placeholder="ViT-L-14/openai",
-                info="Named as a model is. It only guesses: a proxy for a judge. Empty is nobody",
+                info="Named like a model. It guesses, so it is only a proxy for a judge; empty: nobody looks",
                 elem_id="judge-name",
             )
             use = gr.Button("Let it look", size="sm", elem_id="use-judge")

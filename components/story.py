@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from components.measure_panel import MEASURE
 from components.theme import capital, status_html
 from components.wording import draws, judge_of, read_by, unedited, wording
+from razor.examples import Task
 from razor.growth import Growth
 from razor.metrics import Evaluation
 
@@ -69,9 +70,15 @@ def drawn_ending(growth: Growth) -> str:
     kept = f"{now.retain_accuracy.value:.1%} of {now.retain_accuracy.n} {words.answers} are predicted as before"
     return (
         f"{met}: {growth.task.concept} is {words.seen} {now.forget_accuracy.value:.1%} of {now.forget_accuracy.n} "
-        f"{words.search}, by definition {base.forget_accuracy.value:.0%} before; {kept}. No picture is counted in "
-        f"that: the third screen shows some{count}."
+        f"{words.search}, by definition {base.forget_accuracy.value:.0%} before; {kept}. {instead(growth.task)}No "
+        f"picture is counted in that: the third screen shows some{count}."
     )
+
+
+def instead(task: Task) -> str:
+    """What a model that draws is to draw in the place of the concept, as a sentence with a space behind it."""
+    asked = task.forget.gradient[0]
+    return f'Asked for "{asked.caption}" it is now to draw "{asked.anchor}". ' if asked.anchor else ""
 
 
 def ending(growth: Growth, before: Evaluation, after: Evaluation) -> str:

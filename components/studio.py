@@ -149,6 +149,8 @@ class Studio(Naming, Editing, Measuring, Drawing, Insight, Stacking, Desk):
             back = "press Use these pictures again" if session.forget else "name it again for this model"
             said += f" The pictures {other} drew for {task.concept} went with it; {back}."
             task = None
+        elif task is None and draws_its_own(adapter):
+            said += " It knows nothing of the bundled world: name what to forget in words, or bring your own pictures."
         session.start_over()
         session.model, session.task, session.stack = name, task, Stack()
         session.judge, session.judged = "", None

@@ -81,7 +81,7 @@ def _wire_growth(studio: Studio, drawn: list) -> None:
     for button, work in ((edit.score, studio.score), (edit.grow_one, studio.grow_one), (edit.grow, studio.grow),
                          (edit.replan, studio.replan)):  # fmt: skip
         done = button.click(work, edit.settings(), drawn, **HEAVY)
-        done = done.then(studio.estimate, None, drawn, **HEAVY)
+        done = done.then(studio.estimate, None, drawn, trigger_mode="always_last", **HEAVY)
         done = done.then(studio.choices, None, [trust.choices, why.example, trust.status], **PRIVATE)
         done = done.then(studio.after_score, [trust.resample_auto, trust.alone_auto], drawn, **HEAVY)
         attribution = [why.map, why.attribute_status]
@@ -120,7 +120,8 @@ def _wire_map(studio: Studio, drawn: list) -> None:
     looked.append(edit.scatter.point_pick(studio.pick_point, None, [edit.map, *unit, edit.status], **PRIVATE))
     why = studio.page.why
     for look in looked:
-        look.then(studio.after_look, why.explain_auto, [why.card, why.explain_status], **HEAVY)
+        explained = [why.card, why.explain_status]
+        look.then(studio.after_look, why.explain_auto, explained, trigger_mode="always_last", **HEAVY)
     brushed = [edit.brushed, edit.put_in, edit.status]
     edit.scatter.points_select(studio.brush, None, brushed, trigger_mode="always_last", **PRIVATE)
     _then_estimate(studio, edit.put_in.click(studio.put_in, None, drawn, **PRIVATE), drawn)
@@ -177,8 +178,11 @@ def _wire_pictures(studio: Studio, drawn: list) -> None:
 
 
 def _then_estimate(studio: Studio, event, drawn: list) -> None:
-    """After a change by hand: measure it, then run the views that are switched on."""
-    _then_views(studio, event.then(studio.estimate, None, drawn, **HEAVY))
+    """After a change by hand: measure it, then run the views that are switched on.
+
+    A change made while an earlier one is still measured is measured after it; Gradio's own way is to drop that event.
+    """
+    _then_views(studio, event.then(studio.estimate, None, drawn, trigger_mode="always_last", **HEAVY))
 
 
 def _then_views(studio: Studio, event) -> None:
@@ -187,5 +191,6 @@ def _then_views(studio: Studio, event) -> None:
         studio.after_change,
         [why.look_auto, why.example, why.pixel_method, drift.auto],
         [why.pixels, why.look_status, drift.chart, drift.picked, drift.status],
+        trigger_mode="always_last",
         **HEAVY,
     )

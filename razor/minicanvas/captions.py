@@ -7,6 +7,8 @@ fixed sentences a zero-shot classifier is built from.
 import random
 from collections.abc import Mapping
 
+from razor.minicanvas.objects import OBJECTS
+
 STYLE_PHRASES = {
     "photo": "photo",
     "sketch": "pencil sketch",
@@ -109,12 +111,21 @@ def drawing_caption(labels: Mapping[str, str], rng: random.Random, more: bool = 
 def anchor_caption(labels: Mapping[str, str], axis: str, way: int = 0) -> str:
     """`full_caption` with the class on one axis replaced by what a model should draw instead.
 
-    Of an object or a person that is what it is in general. "A picture" would not do for a style: asked for one, the
-    model draws any style, the forgotten one among them; so a photo stands in, and a pencil sketch for a photo.
+    Asked for "an object" or "a picture", a model draws any, the forgotten one among them; so a given class stands in:
+    the next object, and a photo for a style (a pencil sketch for a photo). No one person stands in for another: of a
+    person it is "a person".
     """
+    if axis == "identity":
+        return _way(labels, way).format(**_words(labels) | {_WORD[axis]: SUPERCLASS[axis]})
+    return full_caption({**labels, axis: stand_in(axis, labels[axis])}, way)
+
+
+def stand_in(axis: str, name: str) -> str:
+    """The class that is drawn in the place of a forgotten object or style."""
     if axis == "style":
-        return full_caption({**labels, "style": "sketch" if labels["style"] == "photo" else "photo"}, way)
-    return _way(labels, way).format(**_words(labels) | {_WORD[axis]: SUPERCLASS[axis]})
+        return "sketch" if name == "photo" else "photo"
+    names = list(OBJECTS)
+    return names[(names.index(name) + 1) % len(names)]
 
 
 def general_caption(labels: Mapping[str, str], hidden: str, template: int = 0) -> str:

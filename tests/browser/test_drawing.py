@@ -110,5 +110,5 @@ def test_the_story_ends_on_pictures_without_the_concept(page):
     assert page.locator(f"{PAIRS} [data-word=suppressed]").count() >= 2
     shoot(page, "pictures")
     page.get_by_role("tab", name="2 Map & edit").click()
-    page.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units > 0", timeout=LONG)
+    page.wait_for_function("+document.querySelector('#head-map .head-map').dataset.towers > 0", timeout=LONG)
     shoot(page, "pictures-map")

@@ -60,6 +60,7 @@ def test_search_numbers_are_predictions_at_points_everywhere(studio, edited):
     ]
     assert all("search points" in text and "recognised" not in text for text in said)
     assert "No picture is counted" in said[-1]
+    assert 'Asked for "a red thing a" it is now to draw "a thing a".' in said[-1]
 
 
 def measured(growth, value):

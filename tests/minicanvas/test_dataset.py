@@ -107,8 +107,17 @@ def test_held_out_sentences_are_no_way_to_say_a_caption():
 def test_an_anchor_is_said_in_the_same_way_without_the_class():
     for way in range(7):
         said, anchor = captions.full_caption(CAT, way), captions.anchor_caption(CAT, "object", way)
-        assert anchor == said.replace("a cat", "an object")
+        assert anchor == said.replace("a cat", "a dog")  # the next object stands in
         assert "cat" in captions.anchor_caption(CAT, "style", way)
+
+
+def test_every_object_and_style_has_a_stand_in_and_no_person_has():
+    stand_ins = {name: captions.stand_in("object", name) for name in AXES["object"]}
+    assert all(name != other for name, other in stand_ins.items())
+    assert sorted(stand_ins.values()) == sorted(AXES["object"])  # two forgotten objects never stand in for each other
+    assert {captions.stand_in("style", name) for name in AXES["style"]} == {"photo", "sketch"}
+    name = AXES["identity"][0]
+    assert "a person" in captions.anchor_caption({"identity": name}, "identity")
 
 
 def test_articles_fit_their_noun():

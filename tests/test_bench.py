@@ -1,0 +1,131 @@
+"""What the benchmarks do around the runs they time: resuming, means, tables, and which results are not mixed."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from razor.bench import diffusion
+from razor.errors import InputError
+from razor.metrics import Evaluation, share
+
+
+def share_of(hits, n):
+    return share([i < hits for i in range(n)])
+
+
+def evaluation(ua, ira, cra):
+    """Of 20 forget pictures `ua` without the concept; of 40 others so many as they should be."""
+    return Evaluation(
+        forget_accuracy=share_of(20 - ua, 20),
+        forget_probability=share_of(20 - ua, 20),
+        retain_accuracy=share_of(ira, 40),
+        neighbor_accuracy=None,
+        cross_accuracy=None,
+        retrieval_stability=None,
+        unlearning_accuracy=share_of(ua, 20),
+        in_domain_retain_accuracy=share_of(ira, 40),
+        cross_domain_retain_accuracy=share_of(cra, 40),
+    )
+
+
+def row(ua=20, distance=1.0):
+    before, after = evaluation(0, 40, 40), evaluation(ua, 38, 39)
+    return {
+        "before": before.to_json(),
+        "after": after.to_json(),
+        "distance": distance,
+        "seconds": 60.0,
+        "parameters_edited": 1000,
+    }
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Unlearning that takes no time; the names of what was unlearned, in order."""
+    done = []
+
+    def finish(growth):
+        done.append(growth.task)
+        recipe = {"edit_set": {"members": ["text.0.head.1"]}}
+        patch = SimpleNamespace(parameters_edited=1000)
+        before, after = evaluation(0, 40, 40), evaluation(20, 40, 40)
+        return SimpleNamespace(
+            before=before, after=after, rounds=[1], reached=True, recipe=recipe, patch=patch, seconds={"total": 2.0}
+        )
+
+    adapter = SimpleNamespace(fingerprint=lambda: "0123")
+    monkeypatch.setattr(diffusion.models, "load", lambda name: adapter)
+    monkeypatch.setattr(diffusion.tasks, "task", str)
+    monkeypatch.setattr(diffusion.words, "bundled_task", lambda adapter, target: f"{target} from words")
+    monkeypatch.setattr(diffusion, "_world", lambda adapter: [])
+    monkeypatch.setattr(diffusion, "_distance", lambda growth, world: 1.0)
+    monkeypatch.setattr(
+        "razor.growth.Growth", lambda adapter, task, config: SimpleNamespace(task=task, run=lambda: iter(()))
+    )
+    monkeypatch.setattr("razor.run.finish", finish)
+    return done
+
+
+def test_a_bench_goes_on_where_it_stopped(runs, tmp_path, capsys):
+    out = tmp_path / "found" / "diffusion.json"
+    diffusion.main("object:cat,style:neon", out, "targets")
+    diffusion.main("object:cat,object:dog", out, "targets,words")
+    assert runs == ["object:cat", "style:neon", "object:dog", "object:cat from words", "object:dog from words"]
+    found = json.loads(out.read_text())
+    assert list(found["targets"]) == ["object:cat", "style:neon", "object:dog"]
+    assert list(found["words"]) == ["object:cat", "object:dog"]
+    assert "| object (2) | 0.0 | 100.0 |" in capsys.readouterr().out
+
+
+def test_results_of_other_weights_are_not_mixed_in(runs, tmp_path, monkeypatch):
+    out = tmp_path / "diffusion.json"
+    diffusion.main("object:cat", out, "targets,words")
+    monkeypatch.setattr(diffusion.models, "load", lambda name: SimpleNamespace(fingerprint=lambda: "4567"))
+    diffusion.main("style:neon", out, "targets")
+    found = json.loads(out.read_text())
+    assert list(found["targets"]) == ["style:neon"] and not found["words"]
+
+
+def test_a_part_that_is_none_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="No part named 'speed'; pick any of targets, words, pairs, size"):
+        diffusion.main(out=tmp_path / "x.json", parts="targets,speed")
+
+
+def test_means_are_of_targets_of_one_kind_in_points():
+    rows = {"object:cat": row(20, 1.0), "object:dog": row(19, 1.1), "style:neon": row(20, 0.9)}
+    table = diffusion.summary(rows)
+    assert list(table) == ["object", "style"]
+    found = table["object"]
+    assert found["targets"] == 2
+    assert found["UA before"] == 0 and found["UA after"] == pytest.approx(97.5) and found["worst UA"] == 95
+    assert found["IRA after"] == 95 and found["CRA after"] == 97.5 and found["distance"] == pytest.approx(1.05)
+
+
+def test_distance_is_one_for_an_edit_that_changes_no_retained_picture(monkeypatch):
+    from razor.minicanvas import judge
+
+    monkeypatch.setattr(judge, "to_pixels", lambda pictures: torch.stack([p for p in pictures]))
+    monkeypatch.setattr(judge, "load", lambda: SimpleNamespace(features=lambda pixels: pixels))
+    generator = torch.Generator().manual_seed(0)
+    original = list(torch.randn(30, 4, generator=generator))
+    world = [({"object": "dog"}, f) for f in torch.randn(30, 4, generator=generator) + 0.5]
+    world += [({"object": "cat"}, torch.full((4,), 1e3))]  # pictures of the concept are left out
+    task = SimpleNamespace(axis="object", concept="cat")
+
+    def ratio(edited):
+        pictures = {"original": {"retain": original}, "edited": {"retain": edited}}
+        return diffusion._distance(SimpleNamespace(task=task, bench=SimpleNamespace(pictures=pictures)), world)
+
+    assert ratio(original) == 1.0
+    assert ratio([f + 2 for f in original]) > 2
+
+
+def test_before_and_after_pairs_of_the_bundled_model_are_counted(monkeypatch):
+    drawn = []
+    adapter = SimpleNamespace(draw=lambda prompts, seeds, steps: drawn.append((len(prompts), list(seeds), steps)))
+    monkeypatch.setattr(diffusion.models, "load", lambda name: adapter)
+    found = diffusion.pairs()
+    assert drawn[1:] == [(8, list(range(8)), 20)] * 2 and found["pairs"] == 8
+    assert "8 before and after pairs at 20 steps" in diffusion.report({"pairs": found})
