@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
-DEV := "pytest>=8,<10" "pytest-xdist>=3.6,<4" "playwright>=1.50,<2" "ruff>=0.15,<0.18" "axe-playwright-python>=0.1.8,<0.2"
+DEV := "pytest>=8,<10" "playwright>=1.50,<2" "ruff>=0.15,<0.18" "axe-playwright-python>=0.1.8,<0.2"
 
 .PHONY: app test lint clean
 
@@ -12,7 +12,7 @@ app: .venv/app
 	$(BIN)/python -m razor app $(ARGS)
 
 test: .venv/dev lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -1,6 +1,5 @@
 """Tiny models made in memory: a CLIP of two blocks a tower, a tokenizer that is a function, coloured squares."""
 
-import os
 import random
 
 import numpy as np
@@ -11,9 +10,6 @@ from PIL import Image
 
 from razor.adapters.clip import ClipAdapter
 from razor.examples import Axis, Example, Split, Task
-
-if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)) > 1:
-    torch.set_num_threads(1)  # the workers share the cores
 
 COLOURS = {
     "red": (220, 40, 40),
