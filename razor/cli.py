@@ -119,7 +119,7 @@ def _prepare(args: argparse.Namespace):
             _note(warning)
     adapter = models.load(args.model, device=args.device, dtype=args.dtype)
     if args.judge:
-        models.with_judge(adapter, args.judge)
+        adapter = models.with_judge(adapter, args.judge)
     if args.forget and task.origin.get("retain") == sources.WORLD and sources.draws_its_own(adapter):
         if not sources.is_target(args.forget):
             _note(f"{adapter.name} draws what is to be kept.")

@@ -171,14 +171,19 @@ def test_a_style_is_forgotten_from_its_name_alone(drawn_run):
     assert origin["forget"] == "drawn from the words 'neon'" and origin["retain"] == "drawn by mini-sd itself"
 
 
+def cats_and_trees(folder):
+    """Six red and six green pictures in two folders; the arguments that name them."""
+    for side, name, colour in (("forget", "red cat", (200, 30, 30)), ("retain", "green tree", (30, 160, 60))):
+        (folder / side).mkdir()
+        for i in range(6):
+            Image.new("RGB", (16, 16), tuple(c + 5 * i for c in colour)).save(folder / side / f"a {name} {i}.png")
+    return ["--forget", str(folder / "forget"), "--retain", str(folder / "retain"), "--concept", "red cat"]
+
+
 @pytest.mark.parametrize("make", [tiny_sd, tiny_sd2, tiny_sdxl, tiny_sd3])
 def test_a_saved_pipeline_of_each_architecture_is_edited_by_the_same_command(make, tmp_path):
     make(tmp_path / "model")
-    for side, name, colour in (("forget", "red cat", (200, 30, 30)), ("retain", "green tree", (30, 160, 60))):
-        (tmp_path / side).mkdir()
-        for i in range(6):
-            Image.new("RGB", (16, 16), tuple(c + 5 * i for c in colour)).save(tmp_path / side / f"a {name} {i}.png")
-    sets = ["--forget", str(tmp_path / "forget"), "--retain", str(tmp_path / "retain"), "--concept", "red cat"]
+    sets = cats_and_trees(tmp_path)
     command = ["--model", str(tmp_path / "model"), *sets, "--batch", "2"]
     main(["unlearn", *command, "--rounds", "1", "--inner-steps", "1", "--retain-budget", "1", "--out", str(tmp_path)])
     run = json.loads((tmp_path / "run.json").read_text())
@@ -187,6 +192,17 @@ def test_a_saved_pipeline_of_each_architecture_is_edited_by_the_same_command(mak
     out = tmp_path / "again.json"
     main(["evaluate", *command, "--patch", str(tmp_path / "patch.safetensors"), "--json", str(out)])
     assert json.loads(out.read_text())["after"] == run["after"]
+
+
+def test_a_clip_named_as_judge_reads_the_pictures(tmp_path, capsys):
+    tiny_sd(tmp_path / "model")
+    sets = cats_and_trees(tmp_path)
+    out = tmp_path / "found.json"
+    command = ["--model", str(tmp_path / "model"), *sets, "--judge", "mini-clip", "--json", str(out)]
+    main(["evaluate", *command])
+    found = json.loads(out.read_text())
+    assert found["read_by"].startswith("mini-clip") and f"Read by {found['read_by']}." in capsys.readouterr().out
+    assert found["before"]["unlearning_accuracy"]["n"] > 0  # counted on drawn pictures
 
 
 @pytest.mark.parametrize(
