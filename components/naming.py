@@ -58,13 +58,13 @@ class Naming(Desk):
         yield {panel.status: status_html(f"Getting {adapter.name} ready", "busy")}
         target = _bundled(adapter, concept)
         if target:
-            draw = partial(words.bundled_task, adapter, target)
+            draw, splits = partial(words.bundled_task, adapter, target), words.LEARNED
         else:
-            draw = self._named(adapter, concept, kind, anchor, keep)
-        task = yield from self.drawn_task(session, adapter, sum(map(sum, words.SIZES.values())), draw)
+            draw, splits = self._named(adapter, concept, kind, anchor, keep), tuple(words.SIZES)
+        task = yield from self.drawn_task(session, adapter, sum(sum(words.SIZES[s]) for s in splits), draw)
         session.start_over()
         session.task = task
-        count = len(task.forget.all()) + len(task.retain.all())
+        count = sum(len(getattr(side, split)) for side in (task.forget, task.retain) for split in splits)
         ready = f"Ready to forget {task.concept}: {count} pictures drawn by {adapter.name} itself."
         unused = unused_text(target, kind, anchor, keep) if target else ""
         yield {

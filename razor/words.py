@@ -19,7 +19,8 @@ from razor.minicanvas import captions, tasks
 from razor.minicanvas.dataset import AXES, Target, neighbours, slug
 from razor.patches import model_lock
 
-SIZES = {"gradient": (16, 32), "search": (8, 24), "test": (12, 24)}  # split -> forget and retain pictures drawn
+SIZES = {"gradient": (24, 36), "search": (12, 24), "test": (12, 24)}  # split -> forget and retain pictures drawn
+LEARNED = ("gradient", "search")  # splits whose pictures are looked at even where a judge reads the results
 NEIGHBOURS = 6  # names suggested as the likeliest to suffer
 OTHERS = 10  # further names kept, from all over the vocabulary
 _SCENES = ("a house", "a tree", "a cat", "a boat", "a bowl of fruit", "a street", "a mountain", "a flower")
@@ -190,15 +191,21 @@ def bundled_task(
     on_picture: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Task:
-    """A class of the bundled world from its name alone: its prompts, with pictures the model draws."""
+    """A class of the bundled world from its name alone: its prompts, with pictures the model draws to learn from.
+
+    Of the test split only prompts are used, since a judge looks at what is drawn of them, so it is the world's own.
+    """
     whole = tasks.task(target)
     wanted = {}
-    for split, sizes in SIZES.items():
-        for side, count in zip(("forget", "retain"), sizes, strict=True):
+    for split in LEARNED:
+        for side, count in zip(("forget", "retain"), SIZES[split], strict=True):
             examples = getattr(getattr(whole, side), split)
             wanted[side, split] = [examples[i] for i in evenly(len(examples), count)]
     drawn = _drawn(adapter, wanted, seed, on_picture, stop)
-    forget, retain = (Split(*(drawn[side, split] for split in SIZES)) for side in ("forget", "retain"))
+    forget, retain = (
+        replace(getattr(whole, side), **{split: drawn[side, split] for split in LEARNED})
+        for side in ("forget", "retain")
+    )
     origin = {"forget": f"drawn from the words {target.name!r}", "retain": f"drawn by {adapter.name} itself"}
     return Task(whole.concept, whole.axis, whole.axes, neighbours(target), forget, retain, origin)
 

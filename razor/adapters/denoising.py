@@ -56,6 +56,7 @@ DRAWN = {"forget": 24, "retain": 48}  # pictures behind reported numbers, unless
 CONFIRMED = 20  # pictures drawn before a round may say that the target is met, at half the usual steps
 CHANCE = 0.05  # how often a judge that has to guess may see a forgotten concept more often than is tolerated
 PUSH = 0.25  # how far beyond the anchor, away from the concept, predictions are sent
+FAINT = 0.3  # of a concept in a guided prediction counts as gone
 TIGHTER = 0.6  # the bar falls to this share of itself where drawn pictures still show the concept
 KEPT = 256 * 2**20  # bytes of predictions kept of edits evaluated lately
 
@@ -95,14 +96,14 @@ class DiffusionBench:
         seed: int,
         beneath: Patch,
     ):
-        self.task = task = tasks.in_many_ways(task)
+        self.task = task = tasks.in_many_ways(task, {split: wanted[:2] for split, wanted in POINTS.items()})
         self.adapter, self.batch, self.seed, self.beneath = adapter, batch, seed, beneath
         self.mismatch_weight = mismatch_weight
         self.axis = next(axis for axis in task.axes if axis.name == task.axis)
         self.neighbours = task.neighbours
         readable = adapter.judge is not None and adapter.judge.reads(task.axes)
         self.judge = adapter.judge if readable else None
-        self.bar = 0.5 / max(1.0, adapter.guidance)  # of a concept that remains, guidance draws this many times as much
+        self.bar = FAINT / max(1.0, adapter.guidance)  # of a concept that remains, guidance draws so many times as much
         self._frozen_words: dict[str, Words] = {}
         self._points: dict[tuple[str, str], Points] = {}
         self._rivals: dict[tuple[str, str], Tensor] = {}  # (n, k, c, h, w): v_0 of each point's own prompt, then others
@@ -409,8 +410,10 @@ class DiffusionBench:
             if side == "forget":
                 columns = [own, _anchors(points), *_others(_anchors(points), 1)]
             else:
-                known = list(dict.fromkeys([*own, *_captions(self.points("forget", split))]))
-                columns = [own, *(list(column) for column in zip(*(_similar(p, known) for p in own), strict=True))]
+                known = {e.caption: e.labels for e in (*points.examples, *self.points("forget", split).examples)}
+                # The same said in other words is no other prompt: its prediction is nearly the same.
+                told = [_similar(e.caption, [p for p in known if known[p] != e.labels]) for e in points.examples]
+                columns = [own, *(list(column) for column in zip(*told, strict=True))]
             found = [self._predicted(points, prompts) for prompts in columns]
             self._rivals[side, split] = torch.stack(found, 1)
         return self._rivals[side, split]
@@ -617,7 +620,7 @@ def _others(prompts: Sequence[str], count: int) -> list[list[str]]:
 
 
 def _similar(prompt: str, known: Sequence[str]) -> list[str]:
-    """The RIVALS known prompts that share most words with this one, the prompt itself excepted."""
+    """The RIVALS known prompts that share most words with this one, the prompt itself excepted; "" for want of any."""
     words = set(prompt.split())
     overlap = lambda other: len(words & set(other.split())) / len(words | set(other.split()))  # noqa: E731
     others = sorted((p for p in known if p != prompt), key=overlap, reverse=True)

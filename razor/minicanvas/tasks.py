@@ -1,7 +1,7 @@
 """Ready-made tasks on the bundled world: any target, its neighbours, and pools of pictures that never mix."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -32,21 +32,34 @@ def anchored(e: Example, axis: str) -> Example:
     return replace(e, anchor=captions.anchor_caption(e.labels, axis))
 
 
-def in_many_ways(task: Task) -> Task:
+def in_many_ways(task: Task, at_least: Mapping[str, Sequence[int]]) -> Task:
     """The task with the captions of bundled pictures that edits are made on said in every way in turn, so that an edit
-    does not hang on one sentence; the test split stays as it is."""
+    does not hang on one sentence; the test split stays as it is.
+
+    Args:
+        at_least: split -> forget and retain examples wanted; where there are fewer, pictures come again, described
+            otherwise.
+    """
     sides = {}
-    for side in ("forget", "retain"):
+    for number, side in enumerate(("forget", "retain")):
         split = getattr(task, side)
-        said = {
-            name: tuple(_said(e, task.axis, way) for way, e in enumerate(getattr(split, name)))
-            for name in ("gradient", "search")
-        }
+        said = {name: _said(getattr(split, name), task.axis, wanted[number]) for name, wanted in at_least.items()}
         sides[side] = replace(split, **said)
     return replace(task, **sides)
 
 
-def _said(e: Example, axis: str, way: int) -> Example:
+def _said(examples: Sequence[Example], axis: str, wanted: int) -> tuple[Example, ...]:
+    found = [_reworded(e, axis, way) for way, e in enumerate(examples)]
+    for turn in range(1, captions.WAYS):
+        if len(found) >= wanted:
+            break
+        again = [_reworded(e, axis, way + turn) for way, e in enumerate(examples)]
+        kept = [new for old, new in zip(examples, again, strict=True) if new is not old]
+        found += [replace(e, source=f"{e.source}/{turn}") for e in kept]  # a noise of its own where it is drawn
+    return tuple(found)
+
+
+def _reworded(e: Example, axis: str, way: int) -> Example:
     if not captions.whole(e.labels) or e.caption != captions.full_caption(e.labels):
         return e
     anchor = captions.anchor_caption(e.labels, axis, way) if e.anchor else ""

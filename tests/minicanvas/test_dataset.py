@@ -2,6 +2,7 @@
 
 import ast
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,7 @@ def test_task_forgets_its_target_and_keeps_the_rest(small_task):
 
 
 def test_edits_are_made_on_every_way_to_say_it_and_reported_on_the_usual_one(small_task):
-    varied = tasks.in_many_ways(small_task)
+    varied = tasks.in_many_ways(small_task, {"gradient": (1, 1), "search": (1, 1)})
     for split in ("gradient", "search"):
         before, after = getattr(small_task.forget, split), getattr(varied.forget, split)
         assert [e.image for e in before] == [e.image for e in after]
@@ -162,6 +163,23 @@ def test_edits_are_made_on_every_way_to_say_it_and_reported_on_the_usual_one(sma
         assert all("cat" in e.caption and "cat" not in e.anchor for e in after)
         assert not any(e.anchor for e in getattr(varied.retain, split))
     assert varied.forget.test == small_task.forget.test and varied.retain.test == small_task.retain.test
+
+
+def test_few_pictures_come_again_in_other_words(small_task):
+    varied = tasks.in_many_ways(small_task, {"gradient": (30, 1), "search": (1, 1)})
+    before, after = small_task.forget.gradient, varied.forget.gradient
+    assert len(after) == 3 * len(before) and varied.forget.search == varied.forget.search[: len(before)]
+    for e, *said in zip(before, after[:14], after[14:28], after[28:], strict=True):
+        assert all(s.image is e.image for s in said) and len({s.caption for s in said}) == 3
+        assert len({s.source for s in said}) == 3  # drawn from noise of their own
+    many = tasks.in_many_ways(small_task, {"gradient": (10_000, 1)})
+    assert len(many.forget.gradient) == captions.WAYS * len(before)
+
+
+def test_a_visitors_own_captions_are_not_said_otherwise(small_task):
+    own = tuple(replace(e, caption="my cat") for e in small_task.forget.gradient)
+    task = replace(small_task, forget=replace(small_task.forget, gradient=own))
+    assert tasks.in_many_ways(task, {"gradient": (100, 1)}).forget.gradient == own
 
 
 def test_no_picture_of_a_task_is_in_two_of_its_sets(small_task):
