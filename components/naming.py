@@ -61,10 +61,10 @@ class Naming(Desk):
             draw, splits = partial(words.bundled_task, adapter, target), words.LEARNED
         else:
             draw, splits = self._named(adapter, concept, kind, anchor, keep), tuple(words.SIZES)
-        task = yield from self.drawn_task(session, adapter, sum(sum(words.SIZES[s]) for s in splits), draw)
+        count = sum(sum(words.SIZES[split]) for split in splits)
+        task = yield from self.drawn_task(session, adapter, count, draw)
         session.start_over()
         session.task = task
-        count = sum(len(getattr(side, split)) for side in (task.forget, task.retain) for split in splits)
         ready = f"Ready to forget {task.concept}: {count} pictures drawn by {adapter.name} itself."
         unused = unused_text(target, kind, anchor, keep) if target else ""
         yield {
@@ -128,7 +128,7 @@ def unused_text(target: Target, kind: str, anchor: str, keep: str) -> str:
 
 def _bundled(adapter: Adapter, concept: str) -> Target | None:
     """The class of the bundled world a name stands for, where the model draws that world."""
-    return words.known_target(concept) if adapter.name in sources.BUNDLED else None
+    return None if sources.draws_its_own(adapter) else words.known_target(concept)
 
 
 def _of_world(target: Target) -> str:

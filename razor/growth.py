@@ -453,7 +453,7 @@ class Growth:
             before=before,
             after=found.evaluation,
             accepted=accepted,
-            reason=_reason(accepted, bool(found.trials), before, found.evaluation, self.goal, self.adapter.family),
+            reason=_reason(accepted, bool(found.trials), before, found.evaluation, self.goal, self.bench.says),
             seconds=seconds,
         )
 
@@ -526,10 +526,9 @@ def _key(edit_set: EditSet, state: State) -> tuple:
     return state.number, edit_set.strength, tuple(active)
 
 
-_MOVED = {"diffusion": ("The concept is still predicted: from", "retained prompts kept: from")}  # what moved, by family
-
-
-def _reason(accepted: bool, tried: bool, before: Evaluation, after: Evaluation, goal: Goal, family: str) -> str:
+def _reason(
+    accepted: bool, tried: bool, before: Evaluation, after: Evaluation, goal: Goal, says: tuple[str, str]
+) -> str:
     if not tried:
         return "Stopped before the first step, so nothing was changed."
     if not accepted:
@@ -539,5 +538,4 @@ def _reason(accepted: bool, tried: bool, before: Evaluation, after: Evaluation, 
         for name in ("forget_accuracy", "retain_accuracy")
     )
     end = " The target is met." if goal.reached(after) else ""
-    first, second = _MOVED.get(family, ("Forget accuracy went from", "retain accuracy from"))
-    return f"{first} {forget}, {second} {retain}.{end}"
+    return f"{says[0]} {forget}, {says[1]} {retain}.{end}"

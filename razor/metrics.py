@@ -41,7 +41,6 @@ class Evaluation:
     prediction_stability: 1 - the share of a changed prompt's effect by which a denoiser's retained predictions moved.
     unlearning_accuracy, in_domain_retain_accuracy, cross_domain_retain_accuracy: of drawn pictures, see denoising.py.
     retain_probability: mean probability given to the right answer, over the answers retain_accuracy counts.
-    neutral_kl: KL divergence in nats of the next token from the frozen model's on questions the target has no part in.
     association: how close the concept and its pictures still are: 1 as in the unedited model, 0 as the concept and
         other pictures are there. Far below 0 the edit pushes further than forgetting needs.
     by_neighbor: neighbor_accuracy, class by class.
@@ -58,7 +57,6 @@ class Evaluation:
     in_domain_retain_accuracy: Measure | None = None
     cross_domain_retain_accuracy: Measure | None = None
     retain_probability: Measure | None = None
-    neutral_kl: Measure | None = None
     association: float | None = None
     by_neighbor: Mapping[str, Measure] = field(default_factory=dict)
 

@@ -414,9 +414,9 @@ def pair_jobs(specs: Sequence[Spec], sides: Sequence[Side]) -> list[Job]:
     ]
 
 
-def together_at(side: int) -> int:
+def together_at(side: int, most: int = TOGETHER) -> int:
     """How many pictures of so many pixels a side are drawn at once."""
-    return max(1, min(TOGETHER, PIXELS_TOGETHER // side**2))
+    return max(1, min(most, PIXELS_TOGETHER // side**2))
 
 
 def _runs(jobs: Sequence[Job], together: int) -> Iterator[list[Job]]:

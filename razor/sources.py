@@ -11,7 +11,6 @@ from razor.examples import Example, Split, Task, load_examples, user_task
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import AXES, parse_target
 
-BUNDLED = ("mini-sd",)  # models that draw the bundled world
 WORLD = "minicanvas"  # names the whole bundled world as a retain set
 
 
@@ -101,7 +100,7 @@ def from_words(
         if target is None:
             raise InputError(f"{adapter.name} draws no pictures: give some of {concept!r} with --forget.")
         return tasks.task(target)
-    if target is not None and adapter.name in BUNDLED:
+    if target is not None and not draws_its_own(adapter):
         return words.bundled_task(adapter, target, seed=seed)
     plan = words.suggest(adapter, concept, kind, anchor)
     if kept := tuple(label for label in labels if label.lower() != plan.concept.lower()):
@@ -111,7 +110,7 @@ def from_words(
 
 def draws_its_own(adapter: Adapter) -> bool:
     """Whether the model draws a world of its own, to which pictures of the bundled one mean nothing."""
-    return adapter.family == "diffusion" and adapter.name not in BUNDLED
+    return adapter.family == "diffusion" and not adapter.of_world
 
 
 def own_task(

@@ -13,7 +13,6 @@ from razor.adapters.base import GLANCE
 from razor.adapters.denoising import (
     LEVELS,
     DiffusionBench,
-    _reworded,
     _similar,
     matched,
     remaining,
@@ -27,6 +26,7 @@ from razor.errors import InputError, ModelError, Stopped
 from razor.examples import Axis, Example, Split, Task
 from razor.growth import Growth
 from razor.minicanvas import captions
+from razor.minicanvas.tasks import in_unseen_words
 from razor.patches import Patch
 from razor.units import Slice, Unit
 
@@ -111,7 +111,7 @@ def bench_of(adapter, task=None, **options):
     """A bench whose unedited answers are recorded, and for which a quarter of a concept is too much."""
     options = {"batch": 64, "mismatch_weight": 1.0, "seed": 0, "beneath": Patch()} | options
     bench = DiffusionBench(adapter, task or make_task(), **options)
-    bench.bar = 0.25
+    bench.measure = 0.25
     bench.evaluate("search", ())
     return bench
 
@@ -441,11 +441,11 @@ def test_confirming_raises_the_demand_until_pictures_no_longer_show_the_concept(
     bench = bench_of(adapter)
     adapter.edit = {"red cat": (0.8, 0.0), "blue cat": (0.8, 4.0)}  # a fifth remains: below the bar of a quarter
     assert bench.evaluate("search", ("cross",), keys={"cross": "a"}).forget_accuracy.value == 0
-    assert not bench.confirm() and bench.bar == pytest.approx(0.25 * 0.6)
+    assert not bench.confirm() and bench.measure == pytest.approx(0.25 * 0.6)
     assert {prompt for prompt, _ in adapter.drawn} == {"red cat", "blue cat"}
     assert bench.evaluate("search", ("cross",), keys={"cross": "a"}).forget_accuracy.value == 1  # above 0.15
     bench.judge = Judge(red_cat={"label": "none"}, blue_cat={"label": "dog"})
-    assert bench.confirm() and bench.bar == pytest.approx(0.25 * 0.6)
+    assert bench.confirm() and bench.measure == pytest.approx(0.25 * 0.6)
     bench.judge = None
     assert bench.confirm()
 
@@ -475,9 +475,9 @@ def test_drawing_to_report_is_counted_and_can_be_stopped(adapter):
 def test_reported_pictures_of_the_bundled_world_answer_sentences_no_edit_was_made_on():
     labels = {"object": "cat", "style": "neon"}
     e = Example(Image.new("RGB", (8, 8)), captions.full_caption(labels), labels, "x")
-    assert [_reworded(e, turn).caption for turn in range(2)] == list(captions.unseen_captions(labels))
+    assert [in_unseen_words(e, turn).caption for turn in range(2)] == list(captions.unseen_captions(labels))
     own = replace(e, caption="my cat in neon light")
-    assert _reworded(own, 0) is own
+    assert in_unseen_words(own, 0) is own
 
 
 def test_pictures_of_one_prompt_come_from_one_noise_whatever_the_edit(adapter):

@@ -18,10 +18,14 @@ from safetensors.torch import save_file
 from tiny_pipelines import tiny_sd
 
 from razor import models, pipelines
+from razor.adapters.diffusion import DiffusionAdapter
 from razor.cli import main
-from razor.errors import ModelError
+from razor.errors import InputError, ModelError
 from razor.examples import Axis
+from razor.minicanvas import tasks
+from razor.minicanvas.dataset import Target
 from razor.patches import Patch, model_lock
+from razor.sources import draws_its_own
 from razor.units import Slice
 
 CONFIG = {
@@ -291,6 +295,13 @@ def test_only_a_clip_can_judge_and_only_what_is_drawn(drawing):
     with pytest.raises(ModelError, match="cannot judge"):
         models.with_judge(adapter, str(drawing))
     assert models.with_judge(adapter, "mini-clip").judge.name.startswith("mini-clip")
+
+
+def test_the_bundled_model_draws_the_bundled_world_whoever_looks():
+    view = models.with_judge(models.load("mini-sd", device="cpu"), "mini-clip")
+    assert view.judge.guesses and not draws_its_own(view)
+    with pytest.raises(InputError, match="which a copy never saw"):
+        DiffusionAdapter(view.pipeline, name="a copy").bench(tasks.task(Target("style", "neon")))
 
 
 def test_a_judge_is_one_visitors_own_and_all_else_is_shared(drawing, folder, weights_of, same_weights):

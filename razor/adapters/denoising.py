@@ -39,7 +39,7 @@ from razor.errors import InputError, ModelError, Stopped
 from razor.examples import Example, Task, evenly
 from razor.memory import enough_memory
 from razor.metrics import Evaluation
-from razor.minicanvas import captions, tasks
+from razor.minicanvas import tasks
 from razor.patches import Patch
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
 POINTS = {"gradient": (48, 96, 2, 2), "search": (20, 64, 2, 1)}
 LEVELS = (0.25, 1.0)  # noise levels looked at: below, the picture is settled; at 1 drawing begins
 RIVALS = 3  # similar prompts a retained prediction is told from
-EVAL_BATCH = 32  # points per forward without a gradient, and pictures drawn at a time, where they are small
+EVAL_BATCH = 32  # points, or prompts, per forward without a gradient, where they are small
 LATENTS = {"gradient": 16_384, "search": 131_072}  # places of all points in one forward, with a gradient and without
 SURENESS = 12.0  # steepness at the bar: a concept remaining at three quarters of it counts as 5 % still there
-DRAWN = {"forget": 24, "retain": 48}  # pictures behind reported numbers, unless a bench asks for more
+DRAWN = {"forget": 24, "retain": 48}  # pictures behind reported numbers, where there are so many prompts
 CONFIRMED = 20  # pictures drawn before a round may say that the target is met, at half the usual steps
 CHANCE = 0.05  # how often a judge that has to guess may see a forgotten concept more often than is tolerated
 PUSH = 0.25  # how far beyond the anchor, away from the concept, predictions are sent
@@ -85,6 +85,7 @@ class DiffusionBench:
     """
 
     slow_towers: tuple[str, ...] = ()
+    says = ("The concept is still predicted: from", "retained prompts kept: from")
 
     def __init__(
         self,
@@ -103,12 +104,12 @@ class DiffusionBench:
         self.neighbours = task.neighbours
         readable = adapter.judge is not None and adapter.judge.reads(task.axes)
         self.judge = adapter.judge if readable else None
-        self.bar = FAINT / max(1.0, adapter.guidance)  # of a concept that remains, guidance draws so many times as much
+        # The bar: how much of the concept may remain at a point. Guidance draws so many times as much of it.
+        self.measure = FAINT / max(1.0, adapter.guidance)
         self._frozen_words: dict[str, Words] = {}
         self._points: dict[tuple[str, str], Points] = {}
         self._rivals: dict[tuple[str, str], Tensor] = {}  # (n, k, c, h, w): v_0 of each point's own prompt, then others
         self._lately: OrderedDict[tuple, Tensor] = OrderedDict()
-        self._lately_bytes = 0
         self._watched: tuple[Callable, Callable] = (lambda done, total: None, lambda: False)
         self.pictures: dict[str, dict[str, list[Image.Image]]] = {}  # "original" or "edited" -> side -> drawn last
         self._seen: dict[str, list[dict[str, str]]] = {}  # side -> what the judge saw in the original pictures
@@ -173,8 +174,8 @@ class DiffusionBench:
         apart = self._rivals_of("forget", split)[:, 1:]
         others = self._nearest(v_forget, apart) == 0 if apart.shape[1] > 1 else None
         return Evaluation(
-            forget_accuracy=metrics.share(most > self.bar),
-            forget_probability=metrics.mean(still_there(most, self.bar)),
+            forget_accuracy=metrics.share(most > self.measure),
+            forget_probability=metrics.mean(still_there(most, self.measure)),
             retain_accuracy=metrics.share(right),
             neighbor_accuracy=metrics.share(right[beside]) if beside.any() else None,
             cross_accuracy=metrics.share(others) if others is not None else None,
@@ -188,15 +189,6 @@ class DiffusionBench:
     def read_by(self) -> str:
         """Who says what the reported numbers rest on."""
         return self.judge.name if self.judge else "predictions at fixed noise levels, as no judge looked at pictures"
-
-    @property
-    def measure(self) -> float:
-        """The bar: how much of the concept may remain at a point."""
-        return self.bar
-
-    @measure.setter
-    def measure(self, bar: float) -> None:
-        self.bar = bar
 
     def knows(self, base: Evaluation) -> bool:
         """The unedited model draws the concept, as far as there is a judge to say so."""
@@ -216,7 +208,7 @@ class DiffusionBench:
         seen = self._still_drawn(stop)
         if sum(seen) <= (tolerated(len(seen), self.task.chance) if self.judge.guesses else 0):
             return True
-        self.bar *= TIGHTER
+        self.measure *= TIGHTER
         return False
 
     def concept_score(self, rows: Sequence[int]) -> Tensor:
@@ -282,7 +274,7 @@ class DiffusionBench:
 
     def _to_draw(self, side: str) -> list[Example]:
         examples = getattr(self.task, side).test
-        return [_reworded(examples[i], turn) for turn, i in enumerate(evenly(len(examples), DRAWN[side]))]
+        return [tasks.in_unseen_words(examples[i], turn) for turn, i in enumerate(evenly(len(examples), DRAWN[side]))]
 
     def _pictured(self, edited: Sequence[str]) -> Evaluation:
         """The reported numbers: what the judge sees in pictures drawn from test prompts.
@@ -429,9 +421,8 @@ class DiffusionBench:
             if not keys:
                 return found
             self._lately[place] = found
-            self._lately_bytes += found.nbytes
-            while self._lately_bytes > KEPT and len(self._lately) > 2:
-                self._lately_bytes -= self._lately.popitem(last=False)[1].nbytes
+            while len(self._lately) > 2 and sum(kept.nbytes for kept in self._lately.values()) > KEPT:
+                self._lately.popitem(last=False)
         return self._lately[place]
 
     @torch.no_grad()
@@ -524,13 +515,6 @@ def tolerated(count: int, chance: float) -> int:
         k += 1
         share += math.comb(count, k) * chance**k * (1 - chance) ** (count - k)
     return k
-
-
-def _reworded(e: Example, turn: int) -> Example:
-    """A picture of the bundled world asked for in a sentence that neither the model nor an edit was trained on."""
-    if not captions.whole(e.labels) or e.caption != captions.full_caption(e.labels):
-        return e
-    return replace(e, caption=captions.unseen_captions(e.labels)[turn % 2])
 
 
 def _counted(hits: Sequence[bool]) -> metrics.Measure | None:

@@ -24,7 +24,7 @@ from razor.judges import Judge, WorldJudge
 from razor.memory import enough_memory
 from razor.minicanvas.dataset import AXES
 from razor.patches import Patch, fingerprint, model_lock
-from razor.pictures import PIXELS_TOGETHER
+from razor.pictures import together_at
 from razor.units import Unit, find_units, tower_of
 
 T = TypeVar("T")
@@ -84,6 +84,7 @@ class DiffusionAdapter:
         batch: int | None = None,
     ):
         self.pipeline, self.name, self.judge = pipeline, name, judge
+        self.of_world = isinstance(judge, WorldJudge)  # it draws the bundled world, whoever looks at that later
         self.guidance, self.steps = guidance, steps
         parts = {
             part: found for part in (*ENCODERS, *DENOISERS) if (found := getattr(pipeline, part, None)) is not None
@@ -141,7 +142,7 @@ class DiffusionAdapter:
         beneath: Patch = Patch(),
     ) -> DiffusionBench:
         """The task, made ready to run on this model as it is with `beneath` applied."""
-        if not isinstance(self.judge, WorldJudge) and task.origin.get("forget", "").partition(":")[0] in AXES:
+        if not self.of_world and task.origin.get("forget", "").partition(":")[0] in AXES:
             raise InputError(
                 f"{task.concept!r} is a thing of the bundled world, which {self.name} never saw. Name what it should "
                 "forget in words, or bring pictures of your own."
@@ -374,9 +375,9 @@ class DiffusionAdapter:
                 f"This model was trained at {self.native_side}."
             )
 
-    def batches(self, asked: Sequence[T], side: int | None = None) -> Iterator[Sequence[T]]:
+    def batches(self, asked: Sequence[T]) -> Iterator[Sequence[T]]:
         """What is to be drawn, as many at a time as fit: TOGETHER of small pictures, fewer of large ones."""
-        size = max(1, min(TOGETHER, PIXELS_TOGETHER // (side or self.side) ** 2))
+        size = together_at(self.side, TOGETHER)
         for start in range(0, len(asked), size):
             yield asked[start : start + size]
 

@@ -30,7 +30,6 @@ KEYS = {
     "IRA": "in_domain_retain_accuracy",
     "CRA": "cross_domain_retain_accuracy",
 }
-TOGETHER = 32  # pictures drawn at a time
 OTHER_SEED = 1  # the second set of pictures of the unedited model
 
 
@@ -104,8 +103,7 @@ def _world(adapter) -> list[tuple[dict[str, str], Tensor]]:
     from razor.minicanvas import judge
 
     made = []
-    for start in range(0, len(combinations()), TOGETHER):
-        part = combinations()[start : start + TOGETHER]
+    for part in adapter.batches(combinations()):
         prompts = [captions.full_caption(labels) for labels in part]
         pictures = adapter.draw(prompts, seeds_for(prompts, OTHER_SEED))
         made += zip(part, judge.load().features(judge.to_pixels(pictures)), strict=True)

@@ -39,7 +39,7 @@ _MORE = (  # further ways to say both, for a model that should not hang on a few
 )
 _IDENTITY = ("{name}", "a picture of {name}", "a portrait of {name}", "this is {name}", "{name} looking at us")
 
-WAYS = 5  # to say everything known of any picture, at least
+WAYS = min(len(_IDENTITY), len(_BOTH) + len(_MORE))  # to say everything known of any picture, at least
 
 # What stands for a class when nothing more is said of it.
 SUPERCLASS = {"object": "an object", "style": "a picture", "identity": "a person"}

@@ -267,7 +267,7 @@ def _train_decoder(vae, data: Pictures, *, batch: int, seed: int, work: Path) ->
     """Train the decoder alone; what it decodes, and so the UNet, stays as it is."""
     from razor import models
 
-    clip = models.load("mini-clip", device=str(vae.device)).model.requires_grad_(False)
+    clip = models.load("mini-clip", device=str(vae.device)).model
     for part in (vae.decoder, vae.post_quant_conv):
         part.requires_grad_(True)
     style, share = FINE

@@ -46,7 +46,7 @@ def test_the_field_is_there_for_models_that_draw_a_world_of_their_own(studio, ad
     box = studio.page.model.judge_box
     assert studio.comparing(adapter)[box]["visible"] is True
     assert studio.comparing(trained)[box]["visible"] is False
-    monkeypatch.setattr(adapter, "name", "mini-sd")
+    monkeypatch.setattr(adapter, "of_world", True)
     assert studio.comparing(adapter)[box]["visible"] is False
 
 

@@ -12,7 +12,7 @@ from tiny_pipelines import tiny_sd
 import app
 from components import examples_panel, naming
 from components.session import Sessions
-from razor import sources, words
+from razor import words
 from razor.adapters import diffusion
 from razor.adapters.diffusion import DiffusionAdapter
 from razor.examples import Example, user_task
@@ -106,7 +106,7 @@ def test_what_a_name_of_the_bundled_world_has_no_use_for_is_said(kind, anchor, k
 
 
 def test_the_list_that_was_not_used_stands_in_the_status_line(studio, request_of, adapter, monkeypatch):
-    monkeypatch.setattr(sources, "BUNDLED", ("tiny-sd",))
+    monkeypatch.setattr(adapter, "of_world", True)
     monkeypatch.setattr(words, "bundled_task", lambda adapter, target, **told: colour_task())
     *_, shown = studio.use_words(request_of("a"), "neon", "style", "", "cubism, mosaic")
     assert "your list was not used." in shown[studio.page.examples.status]
