@@ -5,8 +5,8 @@ between steps and asks the session's stop flag; the model is only ever edited in
 closing the page or an error leaves nothing behind.
 """
 
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -36,11 +36,9 @@ from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
 from razor.patches import Patch
 from razor.picture_files import Album
-from razor.pictures import Easel
+from razor.pictures import Easel, streamed
 from razor.stack import set_aside
 from razor.step import evaluate
-
-TICK = 0.4  # seconds between two looks at work under way
 
 
 @dataclass(frozen=True)
@@ -224,26 +222,16 @@ class Desk:
 
         An error in it is raised here.
         """
-        state: dict[str, Any] = {"done": (0, 0)}
+        made = []
 
-        def run() -> None:
-            try:
-                state["result"] = work(lambda done, total: state.update(done=(done, total)))
-            except BaseException as error:  # handed to the page's own thread below
-                state["error"] = error
+        def run(report: Callable, _closed: Callable) -> None:
+            made.append(work(lambda done, total: report((done, total))))
 
-        thread = threading.Thread(target=run, name="told", daemon=True)
-        thread.start()
         yield {status: status_html(what, "busy")}
-        seen = (0, 0)
-        while thread.is_alive():
-            thread.join(TICK)
-            if state["done"] != seen:
-                seen = state["done"]
-                yield {status: status_html(f"{what}: {seen[0]} of {seen[1]}", "busy")}
-        if "error" in state:
-            raise state["error"]
-        return state["result"]
+        with closing(streamed(run)) as events:
+            for *_, (done, total) in events:
+                yield {status: status_html(f"{what}: {done} of {total}", "busy")}
+        return made[0]
 
     def watched(
         self,

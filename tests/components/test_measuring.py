@@ -5,15 +5,10 @@ from dataclasses import replace
 import pytest
 from tiny_drawing import SETTINGS, Eyes, Guesses, last, told
 
-from components import desk, guide, measure_panel, measuring, reading, story, wording
+from components import guide, measure_panel, measuring, reading, story, wording
 from razor.config import RazorConfig
 from razor.growth import Growth
 from razor.metrics import share
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(desk, "TICK", 0.002)
 
 
 @pytest.fixture

@@ -3,13 +3,8 @@
 import pytest
 from tiny_drawing import last, told
 
-from components import desk, insight, why_panel
+from components import insight, why_panel
 from razor.attribution import GateAttribution
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(desk, "TICK", 0.002)
 
 
 @pytest.fixture
