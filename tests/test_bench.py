@@ -43,17 +43,19 @@ def row(ua=20, distance=1.0):
 
 @pytest.fixture
 def runs(monkeypatch):
-    """Unlearning that takes no time; the names of what was unlearned, in order."""
-    done = []
+    """Unlearning that takes no time; the names of what was unlearned, in order, and whose originals were shared."""
+    done, shared = [], []
 
     def finish(growth):
         done.append(growth.task)
         recipe = {"edit_set": {"members": ["text.0.head.1"]}}
         patch = SimpleNamespace(parameters_edited=1000)
         before, after = evaluation(0, 40, 40), evaluation(20, 40, 40)
-        return SimpleNamespace(
-            before=before, after=after, rounds=[1], reached=True, recipe=recipe, patch=patch, seconds={"total": 2.0}
-        )
+        return SimpleNamespace(before=before, after=after, rounds=[1], reached=True, recipe=recipe, patch=patch)
+
+    def growth(adapter, task, config):
+        bench = SimpleNamespace(take_originals=lambda other: shared.append((task, other.task)), task=task)
+        return SimpleNamespace(task=task, bench=bench, run=lambda: iter(()))
 
     adapter = SimpleNamespace(fingerprint=lambda: "0123")
     monkeypatch.setattr(diffusion.models, "load", lambda name: adapter)
@@ -61,18 +63,17 @@ def runs(monkeypatch):
     monkeypatch.setattr(diffusion.words, "bundled_task", lambda adapter, target: f"{target} from words")
     monkeypatch.setattr(diffusion, "_world", lambda adapter: [])
     monkeypatch.setattr(diffusion, "_distance", lambda growth, world: 1.0)
-    monkeypatch.setattr(
-        "razor.growth.Growth", lambda adapter, task, config: SimpleNamespace(task=task, run=lambda: iter(()))
-    )
+    monkeypatch.setattr("razor.growth.Growth", growth)
     monkeypatch.setattr("razor.run.finish", finish)
-    return done
+    return SimpleNamespace(done=done, shared=shared)
 
 
 def test_a_bench_goes_on_where_it_stopped(runs, tmp_path, capsys):
     out = tmp_path / "found" / "diffusion.json"
     diffusion.main("object:cat,style:neon", out, "targets")
     diffusion.main("object:cat,object:dog", out, "targets,words")
-    assert runs == ["object:cat", "style:neon", "object:dog", "object:cat from words", "object:dog from words"]
+    assert runs.done == ["object:cat", "style:neon", "object:cat from words", "object:dog", "object:dog from words"]
+    assert runs.shared == [("object:dog from words", "object:dog")]  # the cat of pictures was no part of this run
     found = json.loads(out.read_text())
     assert list(found["targets"]) == ["object:cat", "style:neon", "object:dog"]
     assert list(found["words"]) == ["object:cat", "object:dog"]

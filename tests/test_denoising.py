@@ -512,6 +512,19 @@ def test_reported_numbers_equal_those_counted_by_hand(adapter):
     assert bench.evaluate("test", ()) == before and adapter.drawn == []  # the original is drawn and judged once
 
 
+def test_benches_that_report_on_the_same_prompts_draw_the_original_once(adapter):
+    adapter.judge = Judge()
+    first, again, other = bench_of(adapter), bench_of(adapter), bench_of(adapter)
+    before = first.evaluate("test", ())
+    adapter.drawn.clear()
+    again.take_originals(first)
+    assert again.evaluate("test", ()) == before and adapter.drawn == []
+    other.seed = 7
+    other.take_originals(first)
+    other.evaluate("test", ())
+    assert len(adapter.drawn) == 8  # from other noise
+
+
 def test_what_the_task_has_nothing_to_count_for_is_not_reported(adapter):
     adapter.judge = Judge()
     adapter.judge.reads = lambda axes: True

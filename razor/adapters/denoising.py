@@ -264,6 +264,16 @@ class DiffusionBench:
             on_picture(len(pictures), len(asked))
         return pictures
 
+    def take_originals(self, other: "DiffusionBench") -> None:
+        """Take over what a bench that reports on the same prompts drew unedited, so that it is not drawn again."""
+        if self._asked() == other._asked() and "original" in other.pictures:
+            self.pictures["original"], self._seen = other.pictures["original"], other._seen
+
+    def _asked(self) -> tuple:
+        """What the reported pictures of the unedited model depend on."""
+        asked = [(e.caption, e.source) for side in DRAWN for e in self._to_draw(side)]
+        return self.seed, self.beneath.key(), asked
+
     def _still_drawn(self, stop: Callable[[], bool] = lambda: False) -> list[bool]:
         """Whether the judge sees the concept now, in each of a few pictures of forget prompts."""
         first: dict[str, Example] = {}

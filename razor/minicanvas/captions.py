@@ -39,7 +39,7 @@ _MORE = (  # further ways to say both, for a model that should not hang on a few
 )
 _IDENTITY = ("{name}", "a picture of {name}", "a portrait of {name}", "this is {name}", "{name} looking at us")
 
-WAYS = min(len(_IDENTITY), len(_BOTH) + len(_MORE))  # to say everything known of any picture, at least
+WAYS = min(len(_IDENTITY), len(_BOTH) + len(_MORE))  # to say everything known of any picture, at least; see `ways`
 
 # What stands for a class when nothing more is said of it.
 SUPERCLASS = {"object": "an object", "style": "a picture", "identity": "a person"}
@@ -67,9 +67,18 @@ def full_caption(labels: Mapping[str, str], way: int = 0) -> str:
     return _way(labels, way).format(**_words(labels))
 
 
+def ways(labels: Mapping[str, str]) -> int:
+    """In how many ways everything known of a picture can be said."""
+    return len(_every(labels))
+
+
+def _every(labels: Mapping[str, str]) -> tuple[str, ...]:
+    return _IDENTITY if "identity" in labels else (*_BOTH, *_MORE)
+
+
 def _way(labels: Mapping[str, str], number: int) -> str:
-    usual = _IDENTITY[2] if "identity" in labels else _BOTH[0]
-    every = _IDENTITY if "identity" in labels else (*_BOTH, *_MORE)
+    every = _every(labels)
+    usual = every[2] if "identity" in labels else every[0]
     return [usual, *(template for template in every if template != usual)][number % len(every)]
 
 

@@ -33,8 +33,11 @@ def anchored(e: Example, axis: str) -> Example:
 
 
 def in_many_ways(task: Task, at_least: Mapping[str, Sequence[int]]) -> Task:
-    """The task with the captions of bundled pictures that edits are made on said in every way in turn, so that an edit
+    """The task with the captions of bundled pictures that edits are made on said in many ways in turn, so that an edit
     does not hang on one sentence; the test split stays as it is.
+
+    Gradients never see the last way to say it. Every other picture of the search split is asked for in it, so that the
+    search tells an edit that forgot the thing from one that forgot the sentences.
 
     Args:
         at_least: split -> forget and retain examples wanted; where there are fewer, pictures come again, described
@@ -43,17 +46,17 @@ def in_many_ways(task: Task, at_least: Mapping[str, Sequence[int]]) -> Task:
     sides = {}
     for number, side in enumerate(("forget", "retain")):
         split = getattr(task, side)
-        said = {name: _said(getattr(split, name), task.axis, wanted[number]) for name, wanted in at_least.items()}
+        said = {name: _said(getattr(split, name), task.axis, name, wanted[number]) for name, wanted in at_least.items()}
         sides[side] = replace(split, **said)
     return replace(task, **sides)
 
 
-def _said(examples: Sequence[Example], axis: str, wanted: int) -> tuple[Example, ...]:
-    found = [_reworded(e, axis, way) for way, e in enumerate(examples)]
-    for turn in range(1, captions.WAYS):
+def _said(examples: Sequence[Example], axis: str, split: str, wanted: int) -> tuple[Example, ...]:
+    found = [_reworded(e, axis, split, number) for number, e in enumerate(examples)]
+    for turn in range(1, captions.WAYS - 1):
         if len(found) >= wanted:
             break
-        again = [_reworded(e, axis, way + turn) for way, e in enumerate(examples)]
+        again = [_reworded(e, axis, split, number + turn) for number, e in enumerate(examples)]
         kept = [new for old, new in zip(examples, again, strict=True) if new is not old]
         found += [replace(e, source=f"{e.source}/{turn}") for e in kept]  # a noise of its own where it is drawn
     return tuple(found)
@@ -69,9 +72,12 @@ def _usual(e: Example) -> bool:
     return captions.whole(e.labels) and e.caption == captions.full_caption(e.labels)
 
 
-def _reworded(e: Example, axis: str, way: int) -> Example:
+def _reworded(e: Example, axis: str, split: str, number: int) -> Example:
     if not _usual(e):
         return e
+    last = captions.ways(e.labels) - 1
+    turn, unlearnt = (number, False) if split == "gradient" else divmod(number, 2)
+    way = last if unlearnt else turn % last
     anchor = captions.anchor_caption(e.labels, axis, way) if e.anchor else ""
     return replace(e, caption=captions.full_caption(e.labels, way), anchor=anchor)
 
