@@ -132,11 +132,11 @@ class Desk:
         if not easel.timed:
             easel.probe(adapter.side)
 
-    def picture_seconds(self, session: Session) -> float | None:
-        """What one picture takes as the session's model usually draws it; None where that is not known yet."""
+    def picture_seconds(self, session: Session, steps: int | None = None) -> float | None:
+        """What one picture takes, in so many steps or as the session's model usually draws it; None if not known."""
         if (easel := session.easel) is None:
             return None
-        return easel.seconds([(easel.adapter.steps, easel.adapter.guidance, easel.adapter.side)])
+        return easel.seconds([(steps or easel.adapter.steps, easel.adapter.guidance, easel.adapter.side)])
 
     # A growth and what is known of it
 

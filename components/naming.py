@@ -100,7 +100,7 @@ class Naming(Desk):
         """
         epoch, status, made = session.epoch, self.page.examples.status, []
         self.pace(session, adapter)
-        takes = f"{count} pictures, {about(count * self.picture_seconds(session))}"
+        takes = f"{count} pictures, {about(count * self.picture_seconds(session, adapter.quick_steps))}"
         yield {status: status_html(f"{adapter.name} draws what it knows: {takes}", "busy")}
 
         def work(report: Callable, closed: Callable) -> None:

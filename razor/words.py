@@ -19,7 +19,7 @@ from razor.minicanvas import captions, tasks
 from razor.minicanvas.dataset import AXES, Target, neighbours, slug
 from razor.patches import model_lock
 
-SIZES = {"gradient": (24, 36), "search": (12, 24), "test": (12, 24)}  # split -> forget and retain pictures drawn
+SIZES = {"gradient": (48, 96), "search": (20, 40), "test": (20, 40)}  # split -> forget and retain pictures drawn
 LEARNED = ("gradient", "search")  # splits whose pictures are looked at even where a judge reads the results
 NEIGHBOURS = 6  # names suggested as the likeliest to suffer
 OTHERS = 10  # further names kept, from all over the vocabulary
@@ -235,7 +235,8 @@ def _drawn(adapter, wanted, seed: int, on_picture, stop) -> dict[tuple[str, str]
     flat = [(place, e) for place, examples in wanted.items() for e in examples]
     pictures: list[Image.Image] = []
     for part in adapter.batches([e for _, e in flat]):
-        made = adapter.draw([e.caption for e in part], seeds_for([e.source for e in part], seed), stop=stop)
+        seeds = seeds_for([e.source for e in part], seed)
+        made = adapter.draw([e.caption for e in part], seeds, steps=adapter.quick_steps, stop=stop)
         if len(made) < len(part):
             raise Stopped("Stopped before all pictures were drawn; nothing was changed.")
         pictures += made

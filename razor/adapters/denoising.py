@@ -279,7 +279,7 @@ class DiffusionBench:
         first: dict[str, Example] = {}
         again = [e for e in self.task.forget.search if first.setdefault(e.caption, e) is not e]
         asked = [*first.values(), *again][:CONFIRMED]  # every caption once before any comes again
-        pictures = self.draw(asked, steps=max(1, self.adapter.steps // 2), stop=stop)
+        pictures = self.draw(asked, steps=self.adapter.quick_steps, stop=stop)
         return [found[self.task.axis] == self.task.concept for found in self.judge(pictures, self.task.axes)]
 
     def _to_draw(self, side: str) -> list[Example]:

@@ -296,6 +296,11 @@ class DiffusionAdapter:
 
     # Drawing
 
+    @property
+    def quick_steps(self) -> int:
+        """Steps of a picture that is learnt from or checked, not shown: half the usual ones."""
+        return max(1, self.steps // 2)
+
     def draw(
         self,
         prompts: Sequence[str],

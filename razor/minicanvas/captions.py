@@ -123,8 +123,8 @@ def anchor_caption(labels: Mapping[str, str], axis: str, way: int = 0) -> str:
     """`full_caption` with the class on one axis replaced by what a model should draw instead.
 
     Asked for "an object" or "a picture", a model draws any, the forgotten one among them; so a given class stands in:
-    the next object, and a photo for a style (a pencil sketch for a photo). No one person stands in for another: of a
-    person it is "a person".
+    the next object, and a watercolour for a style (a pencil sketch for a watercolour). No one person stands in for
+    another: of a person it is "a person".
     """
     if axis == "identity":
         return _way(labels, way).format(**_words(labels) | {_WORD[axis]: SUPERCLASS[axis]})
@@ -134,7 +134,7 @@ def anchor_caption(labels: Mapping[str, str], axis: str, way: int = 0) -> str:
 def stand_in(axis: str, name: str) -> str:
     """The class that is drawn in the place of a forgotten object or style."""
     if axis == "style":
-        return "sketch" if name == "photo" else "photo"
+        return "sketch" if name == "watercolour" else "watercolour"
     names = list(OBJECTS)
     return names[(names.index(name) + 1) % len(names)]
 
