@@ -14,7 +14,7 @@ from PIL import Image
 
 from razor.adapters.diffusion import DiffusionAdapter, seeds_for
 from razor.errors import InputError, Stopped
-from razor.examples import Axis, Example, Split, Task, evenly
+from razor.examples import Axis, Example, Split, Task, evenly, varied
 from razor.minicanvas import captions, tasks
 from razor.minicanvas.dataset import AXES, Target, neighbours, slug
 from razor.patches import model_lock
@@ -200,7 +200,7 @@ def bundled_task(
     for split in LEARNED:
         for side, count in zip(("forget", "retain"), SIZES[split], strict=True):
             examples = getattr(getattr(whole, side), split)
-            wanted[side, split] = [examples[i] for i in evenly(len(examples), count)]
+            wanted[side, split] = [examples[i] for i in varied(examples, count)]
     drawn = _drawn(adapter, wanted, seed, on_picture, stop)
     forget, retain = (
         replace(getattr(whole, side), **{split: drawn[side, split] for split in LEARNED})

@@ -5,6 +5,7 @@ import json
 import struct
 import zipfile
 import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from razor.examples import (
     shared_pictures,
     split_examples,
     user_task,
+    varied,
 )
 
 
@@ -458,3 +460,21 @@ def test_jsonl_rows_may_hold_any_unicode(write):
     folder = write("1.png")
     (folder / "t.jsonl").write_text(json.dumps({"file": "1.png", "text": "größe 猫"}, ensure_ascii=False), "utf-8")
     assert captions(load_examples(folder / "t.jsonl")) == {"1.png": "größe 猫"}
+
+
+# ---------------------------------------------------------------- a few of many
+
+
+def test_a_few_of_many_are_of_every_kind():
+    kinds = [{"object": "cat", "style": str(i % 12)} for i in range(96)]  # evenly spaced ones would show three styles
+    pictures = [Example(None, "", labels) for labels in kinds]
+    chosen = varied(pictures, 24)
+    assert chosen == sorted(set(chosen))
+    assert Counter(kinds[i]["style"] for i in chosen) == {str(style): 2 for style in range(12)}
+    assert len({kinds[i]["style"] for i in varied(pictures, 5)}) == 5
+    assert varied(pictures, 200) == list(range(96)) and varied([], 3) == []
+
+
+def test_a_rare_kind_is_never_left_out():
+    pictures = [Example(None, "", {"label": "many"})] * 50 + [Example(None, "", {"label": "one"})]
+    assert 50 in varied(pictures, 2) and len(varied(pictures, 10)) == 10

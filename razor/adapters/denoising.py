@@ -36,7 +36,7 @@ from torch.utils.checkpoint import checkpoint
 from razor import metrics
 from razor.adapters.base import GLANCE, Terms
 from razor.errors import InputError, ModelError, Stopped
-from razor.examples import Example, Task, evenly
+from razor.examples import Example, Task, varied
 from razor.memory import enough_memory
 from razor.metrics import Evaluation
 from razor.minicanvas import tasks
@@ -56,7 +56,7 @@ DRAWN = {"forget": 24, "retain": 48}  # pictures behind reported numbers, where 
 CONFIRMED = 20  # pictures drawn before a round may say that the target is met, at half the usual steps
 CHANCE = 0.05  # how often a judge that has to guess may see a forgotten concept more often than is tolerated
 PUSH = 0.25  # how far beyond the anchor, away from the concept, predictions are sent
-FAINT = 0.3  # of a concept in a guided prediction counts as gone
+FAINT = 0.5  # of a concept in a guided prediction counts as gone
 TIGHTER = 0.6  # the bar falls to this share of itself where drawn pictures still show the concept
 KEPT = 256 * 2**20  # bytes of predictions kept of edits evaluated lately
 
@@ -284,7 +284,8 @@ class DiffusionBench:
 
     def _to_draw(self, side: str) -> list[Example]:
         examples = getattr(self.task, side).test
-        return [tasks.in_unseen_words(examples[i], turn) for turn, i in enumerate(evenly(len(examples), DRAWN[side]))]
+        chosen = [examples[i] for i in varied(examples, DRAWN[side])]
+        return [tasks.in_unseen_words(e, turn) for turn, e in enumerate(chosen)]
 
     def _pictured(self, edited: Sequence[str]) -> Evaluation:
         """The reported numbers: what the judge sees in pictures drawn from test prompts.
@@ -396,13 +397,14 @@ class DiffusionBench:
         return self._points[side, split]
 
     def _chosen(self, side: str, examples: Sequence[Example], most: int) -> list[int]:
-        """Evenly spread; of retain pictures a quarter or more from the neighbours, who are the first to suffer."""
+        """Of every kind some; of retain pictures a quarter or more from the neighbours, who are the first to suffer."""
         near = [i for i, e in enumerate(examples) if e.labels.get(self.task.axis) in self.neighbours]
         if side == "forget" or not near:
-            return evenly(len(examples), most)
+            return varied(examples, most)
         rest = [i for i in range(len(examples)) if i not in set(near)]
-        quarter = [near[i] for i in evenly(len(near), max(most // 4, most - len(rest)))]
-        return sorted(quarter + [rest[i] for i in evenly(len(rest), most - len(quarter))])
+        few = max(most // 4, most - len(rest))
+        quarter = [near[i] for i in varied([examples[row] for row in near], few)]
+        return sorted(quarter + [rest[i] for i in varied([examples[row] for row in rest], most - len(quarter))])
 
     def _rivals_of(self, side: str, split: str) -> Tensor:
         """v_0 at every point for its own prompt, then for the prompts it is told from: (n, k, c, h, w)."""

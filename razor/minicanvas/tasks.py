@@ -1,5 +1,6 @@
 """Ready-made tasks on the bundled world: any target, its neighbours, and pools of pictures that never mix."""
 
+import random
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -52,11 +53,12 @@ def in_many_ways(task: Task, at_least: Mapping[str, Sequence[int]]) -> Task:
 
 
 def _said(examples: Sequence[Example], axis: str, split: str, wanted: int) -> tuple[Example, ...]:
-    found = [_reworded(e, axis, split, number) for number, e in enumerate(examples)]
+    numbers = random.Random(0).sample(range(len(examples)), len(examples))  # not in step with styles or objects
+    found = [_reworded(e, axis, split, number) for number, e in zip(numbers, examples, strict=True)]
     for turn in range(1, captions.WAYS - 1):
         if len(found) >= wanted:
             break
-        again = [_reworded(e, axis, split, number + turn) for number, e in enumerate(examples)]
+        again = [_reworded(e, axis, split, number + turn) for number, e in zip(numbers, examples, strict=True)]
         kept = [new for old, new in zip(examples, again, strict=True) if new is not old]
         found += [replace(e, source=f"{e.source}/{turn}") for e in kept]  # a noise of its own where it is drawn
     return tuple(found)
