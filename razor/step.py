@@ -179,6 +179,7 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
         else:
             patch, length, held, left = candidate, length + s, goal.damage(now), now.forget_accuracy.value
             s = min(s * 1.25, LONGEST * config.step_size)
+    best = _inspected(adapter, bench, goal, best, stop)
     return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
 
 
@@ -218,12 +219,25 @@ def _one_step(adapter, bench, units, best, goal, config, first_batch, stop) -> S
             low = middle
     if goal.reached(best.evaluation) and not stop() and not _confirmed(adapter, bench, best.patch):
         best = replace(best, evaluation=evaluate(adapter, bench, best.patch, "search"))  # by a stricter measure
+    best = _inspected(adapter, bench, goal, best, stop)
     return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
 
 
 def _confirmed(adapter: Adapter, bench: Bench, patch: Patch, stop: Callable[[], bool] = lambda: False) -> bool:
     with edited(adapter, bench, patch):
         return bench.confirm(stop)
+
+
+def _inspected(adapter: Adapter, bench: Bench, goal: Goal, best: StepResult, stop: Callable[[], bool]) -> StepResult:
+    """The best point of a search that did not meet the target; closer inspection may find that it does."""
+    if best.chosen == 0 or goal.reached(best.evaluation) or goal.damage(best.evaluation) > 0 or stop():
+        return best
+    try:
+        with edited(adapter, bench, best.patch):
+            relented = bench.relent(stop)
+    except Stopped:
+        return best
+    return replace(best, evaluation=evaluate(adapter, bench, best.patch, "search")) if relented else best
 
 
 def _towers(adapter: Adapter, patch: Patch, units: Sequence[Unit]) -> tuple[str, ...]:

@@ -450,6 +450,25 @@ def test_confirming_raises_the_demand_until_pictures_no_longer_show_the_concept(
     assert bench.confirm()
 
 
+def test_pictures_without_the_concept_let_more_of_it_remain(adapter):
+    adapter.judge = Judge(red_cat={"label": "none"}, blue_cat={"label": "dog"})
+    bench = bench_of(adapter)
+    adapter.edit = {"red cat": (1.6, 0.0), "blue cat": (0.8, 4.0)}  # two fifths and one fifth remain
+    assert bench.evaluate("search", ("cross",)).forget_accuracy.value == 0.5
+    assert bench.relent() and bench.measure == pytest.approx(0.4 / 0.75)
+    now = bench.evaluate("search", ("cross",))
+    assert now.forget_accuracy.value == 0 and now.forget_probability.value < 0.05
+
+
+@pytest.mark.parametrize("left, saw", [(0.4, "cat"), (0.55, "none"), (0.4, None)])
+def test_what_pictures_show_half_is_left_of_or_nobody_sees_is_not_let_pass(adapter, left, saw):
+    adapter.judge = saw and Judge(red_cat={"label": saw}, blue_cat={"label": "none"})
+    bench = bench_of(adapter)
+    adapter.edit = {"red cat": (4 * left, 0.0)}
+    before = bench.measure
+    assert not bench.relent() and bench.measure == before
+
+
 def test_a_judge_that_has_to_guess_is_allowed_what_guessing_gives(adapter):
     assert (tolerated(20, 0.0), tolerated(20, 0.25), tolerated(1, 0.5)) == (0, 8, 1)
     upto = sum(math.comb(20, k) * 0.25**k * 0.75 ** (20 - k) for k in range(8))

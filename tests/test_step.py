@@ -48,6 +48,9 @@ class Bench:
     def confirm(self, stop=None):
         return True
 
+    def relent(self, stop=None):
+        return False
+
 
 @pytest.fixture
 def model():
@@ -84,6 +87,26 @@ def test_steps_go_on_while_closer_inspection_does_not_bear_out_the_target(model)
     result = steps(model, bench, inner_steps=8, step_size=0.1)
     assert bench.looks == 2
     assert delta(result)[1] > 0.5 and result.evaluation.forget_accuracy.value == 0.0
+
+
+def test_a_search_that_ends_short_of_the_target_asks_for_a_closer_look(model):
+    class Strict(Bench):
+        looks = 0
+
+        def relent(self, stop=None):
+            self.looks += 1
+            self.metrics = lambda w: found(0.0 if w[1] > 0.5 else 1.0)
+            return True
+
+    bench = Strict(model, g_k=(0.0, 0.0), metrics=lambda w: found(1.0 - w[1] / 9))
+    result = steps(model, bench, inner_steps=4, step_size=0.1)
+    assert bench.looks == 1 and result.chosen == 4 and result.evaluation.forget_accuracy.value == 0.0
+    bench = Strict(model, g_k=(0.0, 0.0), metrics=lambda w: found(max(0.5, 1.0 - w[1] / 9)))
+    result = steps(model, bench, inner_steps=1, step_size=0.1)
+    assert bench.looks == 1 and result.evaluation.forget_accuracy.value == 0.0
+    for bench in (Strict(model, metrics=lambda w: found(0.0)), Strict(model, metrics=lambda w: found(1.0))):
+        steps(model, bench, inner_steps=2)
+        assert bench.looks == 0  # the target was met, or no step was better than none
 
 
 # ---------------------------------------------------------------- one step
@@ -171,7 +194,7 @@ def test_nothing_better_returns_the_start(model):
 
 def test_stop_keeps_the_best_so_far(model):
     asked = iter([False, False, True])
-    result = steps(model, Bench(model), inner_steps=9, stop=lambda: next(asked))
+    result = steps(model, Bench(model), inner_steps=9, stop=lambda: next(asked, True))
     assert len(result.trials) == 2 and result.chosen == 2
 
 

@@ -68,6 +68,16 @@ class Bench(Protocol):
             Stopped: `stop` said so before there was an answer.
         """
 
+    def relent(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Whether closer inspection finds nothing of the concept where the search metrics still count it; called with
+        the model edited.
+
+        `measure` then changes: as much as is left now may be left from now on.
+
+        Raises:
+            Stopped: `stop` said so before there was an answer.
+        """
+
     def similarity(self, pixels: Tensor) -> Tensor:
         """How close the model now finds the concept to each picture, (n,) with a graph; pixels as it reads them."""
 

@@ -312,6 +312,10 @@ class ClipBench:
         """The search metrics are the model's own answers: nothing to confirm."""
         return True
 
+    def relent(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """The same holds of what they still count."""
+        return False
+
     # Losses
 
     def _alignment(self, rows: Tensor, edited: Sequence[str] = ("image", "text"), *, sated: bool = False) -> Tensor:

@@ -57,6 +57,8 @@ CONFIRMED = 20  # pictures drawn before a round may say that the target is met, 
 CHANCE = 0.05  # how often a judge that has to guess may see a forgotten concept more often than is tolerated
 PUSH = 0.25  # how far beyond the anchor, away from the concept, predictions are sent
 FAINT = 0.5  # of a concept in a guided prediction counts as gone
+HALF = 0.5  # of a concept in a prediction: whatever pictures show, it is not gone
+SETTLED = 0.75  # share of the bar below which what remains counts as gone for sure
 TIGHTER = 0.6  # the bar falls to this share of itself where drawn pictures still show the concept
 KEPT = 256 * 2**20  # bytes of predictions kept of edits evaluated lately
 
@@ -166,8 +168,7 @@ class DiffusionBench:
         with enough_memory("measuring", "Load the model in half precision"):
             v_forget, v_retain = (self._now(side, split, edited, keys) for side in ("forget", "retain"))
             concept, anchor = self._rivals_of("forget", split)[:, 0], self._rivals_of("forget", split)[:, 1]
-        left = remaining(v_forget, concept, anchor)
-        most = left.reshape(-1, POINTS["search"][2]).amax(1)  # a picture's points are no independent evidence
+        left, most = remaining(v_forget, concept, anchor), self._most_left(v_forget, split)
         right, gap = self._right("retain", split, v_retain), self._gap(v_retain, self._rivals_of("retain", split)[:, 0])
         near = {name: self._with_class(retain, name) for name in self.neighbours}
         beside = torch.stack(list(near.values())).any(0) if near else torch.zeros(len(retain), dtype=torch.bool)
@@ -203,13 +204,34 @@ class DiffusionBench:
         Call with the model edited. Draws pictures of forget prompts of the search split. None may show the concept; a
         judge that has to name something, such as CLIP, may see it as often as guessing would.
         """
-        if self.judge is None:
-            return True
-        seen = self._still_drawn(stop)
-        if sum(seen) <= (tolerated(len(seen), self.task.chance) if self.judge.guesses else 0):
+        if self.judge is None or self._gone(stop):
             return True
         self.measure *= TIGHTER
         return False
+
+    def relent(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Whether drawn pictures show nothing of the concept though predictions still lean towards it.
+
+        Then as much as remains here may remain. Where a given class stands in, predictions that lean a fifth of the way
+        back to the concept still draw the stand-in. Call with the model edited.
+        """
+        if self.judge is None:
+            return False
+        most = self._most_left(self._now("forget", "search", tuple(self.adapter.towers), None), "search").max().item()
+        if most > HALF or not self._gone(stop):
+            return False
+        self.measure = most / SETTLED
+        return True
+
+    def _gone(self, stop: Callable[[], bool]) -> bool:
+        """No picture drawn now of a few forget prompts shows the concept, but for what a guessing judge may see."""
+        seen = self._still_drawn(stop)
+        return sum(seen) <= (tolerated(len(seen), self.task.chance) if self.judge.guesses else 0)
+
+    def _most_left(self, v: Tensor, split: str) -> Tensor:
+        """What remains of the concept in each forget picture, (n,): a picture's points are no independent evidence."""
+        concept, anchor = self._rivals_of("forget", split)[:, 0], self._rivals_of("forget", split)[:, 1]
+        return remaining(v, concept, anchor).reshape(-1, POINTS["search"][2]).amax(1)
 
     def concept_score(self, rows: Sequence[int]) -> Tensor:
         """Mean share of the concept that remains at a point for each of these forget pictures of the search split.
