@@ -132,6 +132,16 @@ def varied(examples: Sequence[Example], most: int) -> list[int]:
     return sorted(islice(turns, most))
 
 
+def varied_beside(examples: Sequence[Example], most: int, axis: str, names: Sequence[str]) -> list[int]:
+    """`varied`, but a quarter or more of the rows have one of these classes on the axis, where so many do: neighbours
+    of what is forgotten are the first to suffer."""
+    near = [i for i, e in enumerate(examples) if e.labels.get(axis) in names]
+    rest = [i for i, e in enumerate(examples) if e.labels.get(axis) not in names]
+    few = max(most // 4, most - len(rest))
+    quarter = [near[i] for i in varied([examples[row] for row in near], few)]
+    return sorted(quarter + [rest[i] for i in varied([examples[row] for row in rest], most - len(quarter))])
+
+
 def open_image(data: bytes | Path, name: str) -> Image.Image:
     """Decode one picture as RGB, upright, first frame, without metadata.
 
@@ -184,7 +194,7 @@ def load_examples(source: str | Path) -> Loaded:
         return _load_zip(path)
     if suffix in (".csv", ".jsonl"):
         table = read_table(path.read_text("utf-8-sig", "replace"), path.name)
-        inside = ((name, _inside(path.parent, name)) for name in table)
+        inside = ((name, file_inside(path.parent, name)) for name in table)
         return collect(inside, table)
     if suffix in SUFFIXES:
         return collect([(path.name, path)], {})
@@ -377,7 +387,7 @@ def _is_picture(name: str) -> bool:
     return base.lower().endswith(SUFFIXES) and not base.startswith(".") and "__MACOSX" not in name
 
 
-def _inside(folder: Path, name: str) -> Path | None:
+def file_inside(folder: Path, name: str) -> Path | None:
     """The file `name` inside `folder`, or None when it is missing or points outside."""
     try:
         path = (folder / name).resolve()

@@ -30,7 +30,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does on one split, in shares of 1. None where the task has nothing to count.
+    """What a model does on one split, in shares of 1 but for neutral_kl. None where the task has nothing to count.
 
     forget_accuracy: forget pictures still given the forgotten class (top-1 among all classes of its axis).
     forget_probability: mean probability given to the forgotten class on the forget pictures.
@@ -41,6 +41,7 @@ class Evaluation:
     prediction_stability: 1 - the share of a changed prompt's effect by which a denoiser's retained predictions moved.
     unlearning_accuracy, in_domain_retain_accuracy, cross_domain_retain_accuracy: of drawn pictures, see denoising.py.
     retain_probability: mean probability given to the right answer, over the answers retain_accuracy counts.
+    neutral_kl: how far a language model's next word after neutral questions moved: mean KL(unedited || now), in nats.
     association: how close the concept and its pictures still are: 1 as in the unedited model, 0 as the concept and
         other pictures are there. Far below 0 the edit pushes further than forgetting needs.
     by_neighbor: neighbor_accuracy, class by class.
@@ -57,6 +58,7 @@ class Evaluation:
     in_domain_retain_accuracy: Measure | None = None
     cross_domain_retain_accuracy: Measure | None = None
     retain_probability: Measure | None = None
+    neutral_kl: Measure | None = None
     association: float | None = None
     by_neighbor: Mapping[str, Measure] = field(default_factory=dict)
 
@@ -86,14 +88,14 @@ def share(hits: Sequence[bool] | Tensor) -> Measure:
     return Measure(p, n, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))
 
 
-def mean(values: Tensor) -> Measure:
-    """Mean of shares in 0..1 with the normal interval, clipped to that range."""
+def mean(values: Tensor, *, highest: float = 1.0) -> Measure:
+    """Mean of values in 0..highest with the normal interval, clipped to that range."""
     n = len(values)
     if n == 0:
-        return Measure(math.nan, 0, 0.0, 1.0)
+        return Measure(math.nan, 0, 0.0, highest)
     value = values.double().mean().item()
-    half = Z * values.double().std().item() / math.sqrt(n) if n > 1 else 1.0
-    return Measure(value, n, max(0.0, value - half), min(1.0, value + half))
+    half = Z * values.double().std().item() / math.sqrt(n) if n > 1 else highest
+    return Measure(value, n, max(0.0, value - half), min(highest, value + half))
 
 
 def kernel_distance(a: Tensor, b: Tensor) -> float:

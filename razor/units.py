@@ -1,7 +1,8 @@
 """Where a model can be edited: attention heads, MLPs and whole layers, found by structure.
 
 A unit is a name, a place on the map and a list of parameter slices. A head owns its rows of q, k, v (weights and
-biases) and its columns of the output projection; the output bias is shared, so it belongs to no head. Whatever the
+biases) and its columns of the output projection; the output bias is shared, so it belongs to no head. Where several
+query heads read one key-value head, its rows of k and v are a unit of their own and in none of theirs. Whatever the
 class of a module, it counts as attention when its parameters match one of LAYOUTS and it says how many heads it has.
 """
 
@@ -30,11 +31,11 @@ class Slice:
 class Unit:
     """Something that can be edited on its own."""
 
-    name: str  # "image.3.head.5", "text.0.mlp", "image.3.layer"
-    kind: str  # head | mlp | layer
-    tower: str  # image | text
+    name: str  # "image.3.head.5", "language.0.kv.1", "text.0.mlp", "image.3.layer"
+    kind: str  # head | mlp | layer; a shared key-value head is a head
+    tower: str  # image | text | language | ...
     layer: int  # row on the map, counted from the input
-    column: int  # head number; -1 for an MLP or a layer
+    column: int  # head number, key-value heads after the query heads; -1 for an MLP or a layer
     slices: tuple[Slice, ...]
     exact: bool = True  # False: a norm between heads and output mixes heads, so the head is only nearly separate
 
@@ -65,20 +66,34 @@ def parameters_of(units: Iterable[Unit]) -> tuple[str, ...]:
 class Attention:
     """An attention module in terms of its parameters: head h owns rows offset + [h*dim, (h+1)*dim).
 
-    A joint attention over pictures and text is two of these, one for each stream.
+    A joint attention over pictures and text is two of these, one for each stream. With grouped key-value heads, as in
+    most language models, heads / groups of them own the rows of k and v, and the query heads those of q alone.
     """
 
     path: str
     heads: int
     dim: int  # size of one head
-    rows: tuple[tuple[str, int], ...]  # (parameter, offset) of q, k and v
+    rows: tuple[tuple[str, int], ...]  # (parameter, offset) of q, and of k and v where every head has its own
     columns: str | None  # weight of the output projection; None where this stream's output is not used
     exact: bool
+    shared: tuple[tuple[str, int], ...] = ()  # (parameter, offset) of k and v that several heads read
+    groups: int = 1  # query heads that read one key-value head
 
     def head(self, h: int) -> tuple[Slice, ...]:
-        start, stop = h * self.dim, (h + 1) * self.dim
-        rows = (Slice(name, 0, offset + start, offset + stop) for name, offset in self.rows)
-        return (*rows, *([Slice(self.columns, 1, start, stop)] if self.columns else []))
+        """The slices of one query head, its columns of the output projection last."""
+        columns = [Slice(self.columns, 1, h * self.dim, (h + 1) * self.dim)] if self.columns else []
+        return (*self._rows(self.rows, h), *columns)
+
+    def shared_head(self, g: int) -> tuple[Slice, ...]:
+        """The slices of one key-value head that several query heads read."""
+        return self._rows(self.shared, g)
+
+    @property
+    def shared_heads(self) -> int:
+        return self.heads // self.groups if self.shared else 0
+
+    def _rows(self, places: Sequence[tuple[str, int]], h: int) -> tuple[Slice, ...]:
+        return tuple(Slice(name, 0, offset + h * self.dim, offset + (h + 1) * self.dim) for name, offset in places)
 
 
 # Names of q, k, v as (parameter, its place in a fused tensor), the same for biases, then the output projection.
@@ -154,11 +169,13 @@ def _units_of(
     place, units = {"tower": tower, "layer": layer}, []
     if "head" in kinds:
         heads = [(a.head(h), a.exact) for a in attentions for h in range(a.heads)]
-        units += [
-            Unit(f"{tower}.{layer}.head.{i}", "head", column=i, slices=slices, exact=exact, **place)
-            for i, (slices, exact) in enumerate(heads)
-        ]
-    owned = {s.parameter for a in attentions for s in a.head(0)}
+        shared = [(a.shared_head(g), a.exact) for a in attentions for g in range(a.shared_heads)]
+        for name, first, found in (("head", 0, heads), ("kv", len(heads), shared)):
+            units += [
+                Unit(f"{tower}.{layer}.{name}.{i}", "head", column=first + i, slices=slices, exact=exact, **place)
+                for i, (slices, exact) in enumerate(found)
+            ]
+    owned = {name for a in attentions for name, _ in (*a.rows, *a.shared)} | {a.columns for a in attentions}
     mlp = tuple(Slice(n) for n in matrices if n not in owned and _MLP.search(n[len(block) :]))
     if "mlp" in kinds and mlp:
         units.append(Unit(f"{tower}.{layer}.mlp", "mlp", column=-1, slices=mlp, **place))
@@ -172,16 +189,30 @@ def _units_of(
 def _describe(path: str, module: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> list[Attention]:
     """The module as Attention, stream by stream, when its parameters fit a layout; else nothing."""
     own = vars(module)  # not getattr: some libraries answer with what only their configuration says
-    heads = next((n for key in _HEAD_COUNTS if isinstance(n := own.get(key), int) and n > 0), None)
-    if heads is None:
+    stated = lambda *keys: next((n for key in keys if isinstance(n := own.get(key), int) and n > 0), None)  # noqa: E731
+    heads, dim, groups = stated(*_HEAD_COUNTS), stated("head_dim"), stated("num_key_value_groups") or 1
+    if heads is None and dim is None:
         return []
-    picture = next((found for layout in LAYOUTS if (found := _fit(path, heads, layout, shapes))), None)
-    context = _fit(path, heads, _CONTEXT, shapes) if picture else None
+    fit = lambda layout: _fit(path, heads, dim, groups, layout, shapes)  # noqa: E731
+    picture = next((found for layout in LAYOUTS if (found := fit(layout))), None)
+    context = fit(_CONTEXT) if picture else None
     return [found for found in (picture, context) if found]
 
 
-def _fit(path: str, heads: int, layout: Sequence[Sequence[str]], shapes: Mapping[str, tuple[int, ...]]):
-    """One layout tried on one module: an Attention, or None."""
+def _fit(
+    path: str,
+    heads: int | None,
+    dim: int | None,
+    groups: int,
+    layout: Sequence[Sequence[str]],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> Attention | None:
+    """One layout tried on one module.
+
+    Args:
+        heads: how many the module says it has; None where it says how wide each is, as `dim`.
+        groups: query heads that read one key-value head.
+    """
     weights, biases, outputs = layout
     here = path + "." if path else ""
     above = path.rpartition(".")[0] + "."
@@ -193,14 +224,24 @@ def _fit(path: str, heads: int, layout: Sequence[Sequence[str]], shapes: Mapping
     if any(here + name not in shapes for name in weights) or (output is None and not unused):
         return None
     inner = shapes[here + weights[0]][0] if unused else shapes[output][1]  # width of all heads together
-    rows = _places(here, weights, inner)
-    rows += [place for place in _places(here, biases, inner) if place[0] in shapes]
+    heads = heads or inner // dim
+    if not heads or inner % heads:
+        return None
+    apart = groups > 1 and len(set(weights)) == 3  # k and v are tensors of their own, with fewer rows than q
+    own, grouped = (slice(1), slice(1, None)) if apart else (slice(None), slice(0))
+    places = lambda part: [  # noqa: E731
+        place for names in (weights, biases) for place in _places(here, names[part], inner) if place[0] in shapes
+    ]
+    rows, shared = places(own), places(grouped)
     rows += [(here + name, 0) for name in _SPLIT_BIASES if here + name in shapes]
-    if inner % heads or any(shapes[name][0] < offset + inner for name, offset in rows):
-        return None  # grouped key and value heads, or not attention after all
+    fits = lambda found, width: all(  # noqa: E731
+        shapes[name][0] == width * sum(other == name for other, _ in found) for name, _ in found
+    )
+    if not fits(rows, inner) or not fits(shared, inner // groups):
+        return None  # heads grouped in a way the module does not state, or not attention after all
     # A pooling layer has a norm of its own after the output projection; it mixes nothing.
     mixed = here + "ln_inner.weight" in shapes or (here + "norm.weight" in shapes and "kv.weight" not in weights)
-    return Attention(path, heads, inner // heads, tuple(rows), output, exact=not mixed)
+    return Attention(path, heads, inner // heads, tuple(rows), output, not mixed, tuple(shared), groups if apart else 1)
 
 
 def _places(here: str, names: Sequence[str], inner: int) -> list[tuple[str, int]]:

@@ -36,7 +36,7 @@ from torch.utils.checkpoint import checkpoint
 from razor import metrics
 from razor.adapters.base import GLANCE, Terms
 from razor.errors import InputError, ModelError, Stopped
-from razor.examples import Example, Task, varied
+from razor.examples import Example, Task, varied, varied_beside
 from razor.memory import enough_memory
 from razor.metrics import Evaluation
 from razor.minicanvas import tasks
@@ -419,14 +419,10 @@ class DiffusionBench:
         return self._points[side, split]
 
     def _chosen(self, side: str, examples: Sequence[Example], most: int) -> list[int]:
-        """Of every kind some; of retain pictures a quarter or more from the neighbours, who are the first to suffer."""
-        near = [i for i, e in enumerate(examples) if e.labels.get(self.task.axis) in self.neighbours]
-        if side == "forget" or not near:
+        """Of every kind some; of retain pictures many from the neighbours."""
+        if side == "forget":
             return varied(examples, most)
-        rest = [i for i in range(len(examples)) if i not in set(near)]
-        few = max(most // 4, most - len(rest))
-        quarter = [near[i] for i in varied([examples[row] for row in near], few)]
-        return sorted(quarter + [rest[i] for i in varied([examples[row] for row in rest], most - len(quarter))])
+        return varied_beside(examples, most, self.task.axis, self.neighbours)
 
     def _rivals_of(self, side: str, split: str) -> Tensor:
         """v_0 at every point for its own prompt, then for the prompts it is told from: (n, k, c, h, w)."""

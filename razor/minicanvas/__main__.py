@@ -2,7 +2,7 @@
 
 python -m razor.minicanvas show OUT.png [--drawn]
 python -m razor.minicanvas list
-python -m razor.minicanvas train {clip,judge,diffusion}
+python -m razor.minicanvas train {clip,judge,diffusion,vlm}
 """
 
 import argparse
@@ -19,6 +19,7 @@ RECIPES = {  # what to train: its module and function, its folder, steps, batch
     "clip": ("train_clip", "train_clip", "mini-clip", 4500, 128),
     "judge": ("judge", "train_judge", "judge", 1200, 96),
     "diffusion": ("train_diffusion", "train_diffusion", "mini-sd", 4000, 64),
+    "vlm": ("train_vlm", "train_vlm", "mini-vlm", 4000, 32),
 }
 
 

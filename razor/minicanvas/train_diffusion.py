@@ -10,12 +10,9 @@ is made), and some portraits of each person, and later from few of them: so smal
 in Stable Diffusion, a caption is sometimes dropped, so that pictures can be drawn with classifier-free guidance.
 """
 
-import copy
 import json
-import math
 import random
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -29,8 +26,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from razor.minicanvas import captions, judge
 from razor.minicanvas.dataset import AXES, combinations
 from razor.minicanvas.pictures import PIXELS, Pictures
+from razor.minicanvas.training import MINI_CLIP, clip_blocks, fit
 
-MINI_CLIP = judge.FOLDER.parent / "mini-clip"
 AUTOENCODER = {
     "down_block_types": ("DownEncoderBlock2D",) * 3,
     "up_block_types": ("UpDecoderBlock2D",) * 3,
@@ -208,15 +205,7 @@ def text_encoder_of_mini_clip():
         "final_layer_norm.weight": old["ln_final.weight"],
         "final_layer_norm.bias": old["ln_final.bias"],
     }
-    names = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
-    names["attn.out_proj"] = "self_attn.out_proj"
-    for layer in range(text["layers"]):
-        here, there = f"transformer.resblocks.{layer}.", f"encoder.layers.{layer}."
-        for kind in ("weight", "bias"):
-            for a, b in names.items():
-                new[f"{there}{b}.{kind}"] = old[f"{here}{a}.{kind}"]
-            for part, value in zip("qkv", old[f"{here}attn.in_proj_{kind}"].chunk(3), strict=True):
-                new[f"{there}self_attn.{part}_proj.{kind}"] = value
+    new |= clip_blocks(old, text["layers"])
     model.load_state_dict(new)
     return model
 
@@ -259,7 +248,7 @@ def _train_autoencoder(data: Pictures, *, steps: int, batch: int, seed: int, wor
         drawn = model.decode(posterior.sample()).sample.float()
         return _blur(drawn, images, 0.5) + 1e-5 * posterior.kl().float().mean() / 16
 
-    seconds = _fit("autoencoder", vae, loss, steps=steps, seed=seed, lr=1e-3, work=work)
+    seconds = fit("autoencoder", vae, loss, steps=steps, seed=seed, lr=1e-3, work=work)
     return vae.eval().requires_grad_(False), seconds
 
 
@@ -283,7 +272,7 @@ def _train_decoder(vae, data: Pictures, *, batch: int, seed: int, work: Path) ->
         likeness = (_seen(clip, drawn) * _seen(clip, images)).sum(-1).mean()
         return _blur(drawn, images) + LIKENESS * (1 - likeness)
 
-    seconds = _fit("decoder", vae, loss, steps=DECODER_STEPS, seed=seed, lr=6e-4, work=work)
+    seconds = fit("decoder", vae, loss, steps=DECODER_STEPS, seed=seed, lr=6e-4, work=work)
     vae.eval().requires_grad_(False)
     return seconds
 
@@ -332,8 +321,8 @@ def _train_unet(pools: list[Pictures], latents: list[Tensor], *, steps: int, bat
     with nullcontext() if torch.cuda.is_available() else sdpa_kernel(SDPBackend.MATH):  # on CPU a seventh faster
         draw = lambda model, rng, progress: error(model, rng, progress >= WIDE, more=False)  # noqa: E731
         listen = lambda model, rng, progress: error(model, rng, 1, more=True)  # noqa: E731
-        seconds = _fit("unet", parts, draw, steps=steps, seed=seed, lr=6e-4, work=work)
-        return parts, seconds + _fit("unet-end", parts, listen, steps=END_STEPS, seed=seed, lr=2e-4, work=work)
+        seconds = fit("unet", parts, draw, steps=steps, seed=seed, lr=6e-4, work=work)
+        return parts, seconds + fit("unet-end", parts, listen, steps=END_STEPS, seed=seed, lr=2e-4, work=work)
 
 
 def _timesteps(count: int, generator: torch.Generator) -> Tensor:
@@ -344,61 +333,3 @@ def _timesteps(count: int, generator: torch.Generator) -> Tensor:
         torch.randn(count, generator=generator).sigmoid(),
     )
     return (share * 1000).long()
-
-
-def _fit(
-    name: str,
-    model: nn.Module,
-    loss: Callable[[nn.Module, random.Random, float], Tensor],
-    *,
-    steps: int,
-    seed: int,
-    lr: float,
-    work: Path,
-) -> float:
-    """Minimise `loss` with AdamW and a cosine schedule, and leave the averaged weights in `model`.
-
-    A checkpoint is written to `work` every 100 steps and picked up again by a run with the same seed.
-
-    Returns:
-        Seconds spent, over all the runs it took.
-    """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    average = copy.deepcopy(model).requires_grad_(False)
-    checkpoint, first, spent = work / f"{name}.pt", 0, 0.0
-    saved = torch.load(checkpoint, map_location=device, weights_only=True) if checkpoint.exists() else {}
-    if saved and saved.get("seed", seed) == seed:
-        model.load_state_dict(saved["model"])
-        average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
-        first, spent = saved["step"], saved["seconds"]
-    started, recent = time.monotonic() - spent, []
-    for step in range(first, steps):
-        for group in optimizer.param_groups:
-            group["lr"] = lr * min((step + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-        with torch.autocast(device, torch.bfloat16):
-            value = loss(model, random.Random(f"{name}/{seed}/{step}"), step / steps)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            share = 1 - min(0.998, (step + 1) / (step + 10))
-            for kept, now in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-                kept.lerp_(now, share) if kept.is_floating_point() else kept.copy_(now)
-        recent.append(value.item())
-        if (step + 1) % 50 == 0:
-            print(
-                f"{name} {step + 1}  loss {sum(recent) / len(recent):.4f}  {time.monotonic() - started:.0f} s",
-                flush=True,
-            )
-            recent = []
-        if (step + 1) % 100 == 0 or step + 1 == steps:
-            state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-            state |= {"step": step + 1, "seconds": time.monotonic() - started, "seed": seed}
-            torch.save(state, part := checkpoint.with_suffix(".part"))
-            part.replace(checkpoint)  # whole or not at all
-    model.load_state_dict(average.state_dict())
-    return time.monotonic() - started

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 
-from razor.minicanvas import train_diffusion
+from razor.minicanvas import train_diffusion, training
 from razor.minicanvas.dataset import AXES, draw
 from razor.minicanvas.pictures import PIXELS, Pictures
 
@@ -65,7 +65,7 @@ def test_another_seed_does_not_take_up_a_checkpoint(few, tiny, tmp_path):
         model = torch.nn.Linear(2, 1)
         start = model.weight.clone()
         loss = lambda model, rng, progress: model(torch.ones(1, 2)).square().sum()  # noqa: E731
-        train_diffusion._fit("line", model, loss, steps=1, seed=seed, lr=0.1, work=tmp_path)
+        training.fit("line", model, loss, steps=1, seed=seed, lr=0.1, work=tmp_path)
         made.append((start, model.weight))
     (zero, _), (one, trained) = made
     assert not torch.equal(zero, one)

@@ -1,0 +1,585 @@
+"""One forgetting task on one vision-language model: questions, losses, class scores for the search, written answers.
+
+With a the answer that names the forgotten class, f(x) the mean of a picture's tokens as the language model reads them,
+and r the mean of f over the retain pictures, the terms are
+
+    A_f = mean min(-log p(a | picture, question), log c + MARGIN)    "answer"; ascended until beyond chance of c classes
+    A_f = mean (1 - cos(f(x) - r, mean f_0(forget) - r))             "alignment"; ascended; f_0 of the frozen model
+    R   = mean -log p(right answer | picture, question)              on retain pictures, over all axes
+    M   = mean KL(p_0(next token) || p(next token))                  after neutral questions on pictures of both sets
+
+A step search that wrote answers would take minutes. Inside it every class of an axis is scored by the mean
+log-probability of its answer's tokens, and the best one counts as the model's answer. Answers are written to confirm a
+round and for the reported numbers, and names are looked for in them.
+"""
+
+import math
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from razor import losses, metrics
+from razor.adapters.base import GLANCE, Terms
+from razor.answers import classes_named
+from razor.errors import ModelError, Stopped
+from razor.examples import Example, Task, evenly, varied, varied_beside
+from razor.memory import enough_memory
+from razor.metrics import Evaluation
+from razor.patches import Patch
+from razor.replay import PrefixCache
+
+if TYPE_CHECKING:
+    from razor.adapters.vlm import Prompt, VlmAdapter
+
+FORGET_LOSSES = ("answer", "alignment")
+SEEING = ("image", "projector")  # towers a picture runs through before the language model
+MARGIN = 4.0  # nats beyond chance from which a forget picture is left alone
+MOST = {"gradient": (96, 256), "search": (48, 128), "test": (96, 320)}  # forget and retain pictures used at most
+NEUTRAL = 32  # retain pictures behind neutral_kl
+CONFIRMED = 20  # answers written before a round may say that the target is met
+STRICTER = 0.5  # nats a token by which another class must lead more, where a written answer still holds the name
+RECENT = 256  # edits whose scores are remembered
+ASIDE = "aside"  # the pictures of the test split whose neutral questions are asked
+
+
+# ---------------------------------------------------------------- questions
+
+
+@dataclass(frozen=True)
+class Questions:
+    """How a model is asked about a picture, and what it should say."""
+
+    ask: Callable[[str], str]  # axis -> the question whose answer is a class of it
+    answer: Callable[[str, str], str]  # (axis, class) -> the answer that names it
+    # (classes of a picture by axis, axis) -> questions whose answers name no class of that axis
+    neutral: Callable[[Mapping[str, str], str], Sequence[str]]
+    paraphrases: Callable[[str], Sequence[str]] = lambda axis: ()  # axis -> the same question in other words
+    check: Callable[[str, str], str] = lambda axis, name: f"Is this {name}?"  # (axis, class) -> yes where it is shown
+
+
+_ASKED = {"identity": "Who is this?", "style": "Which style is this picture in?"}
+_ASKED_AGAIN = {
+    "identity": ("What is the name of the person in the picture?", "Whose portrait is this?"),
+    "style": ("How would you name the style of this picture?", "In whose or which style is this made?"),
+}
+_BRIEFLY = "Answer the question using a single word or phrase."  # as LLaVA-1.5 was taught to ask for short answers
+_ANYWHERE = ("Is this indoors or outdoors?", "Which colour stands out in this picture?", "Is there any text in it?")
+
+# For pictures of one's own: the question fits any picture, and the class itself is the answer.
+PLAIN = Questions(
+    ask=lambda axis: f"{_ASKED.get(axis, 'What is this?')} {_BRIEFLY}",
+    answer=lambda axis, name: name,
+    neutral=lambda labels, axis: [f"{question} {_BRIEFLY}" for question in _ANYWHERE],
+    paraphrases=lambda axis: [
+        f"{question} {_BRIEFLY}"
+        for question in _ASKED_AGAIN.get(axis, ("What does this picture show?", "Name the main thing in this picture."))
+    ],
+    check=lambda axis, name: f"Does this picture show {name}? Answer yes or no.",
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question about one picture, about one axis."""
+
+    example: Example
+    picture: int  # its number among the pictures of its set
+    axis: int  # number of the axis in the task
+    right: int  # number of the right class on the axis
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """What the model says to a split's questions."""
+
+    forget: list[Tensor]  # for each question, the score of every class of its axis, (classes,)
+    retain: list[Tensor]
+    drift: Tensor  # (n,) KL of the next token after neutral questions, nats
+
+
+# ---------------------------------------------------------------- the task
+
+
+class VlmBench:
+    """One task on one vision-language model; the frozen model's tokens of pictures are made once.
+
+    Evaluate a split unedited before evaluating it edited: that is when the frozen answers are recorded.
+    """
+
+    read_by = "the model's own written answers"
+    says = ("Forget accuracy went from", "retain accuracy from")
+
+    def __init__(
+        self, adapter: "VlmAdapter", task: Task, *, batch: int, mismatch_weight: float, seed: int, beneath: Patch
+    ):
+        self.adapter, self.task, self.batch, self.seed, self.beneath = adapter, task, batch, seed, beneath
+        self.mismatch_weight = mismatch_weight
+        self.axis = [axis.name for axis in task.axes].index(task.axis)
+        self.target = task.axes[self.axis].classes.index(task.concept)
+        self.slow_towers = tuple(adapter.towers)  # whatever is edited, the language model has to run
+        self.measure = 0.0  # nats a token by which another class must lead before the forgotten one counts as gone
+        self.answers: dict[str, dict[str, list[str]]] = {}  # "original" or "edited" -> side -> written last, as asked
+        say = adapter.questions.answer
+        self._names = [{name: (name, say(axis.name, name)) for name in axis.classes} for axis in task.axes]
+        self._ids = [[adapter.answer_ids(say(axis.name, name)) for name in axis.classes] for axis in task.axes]
+        self._asked: dict[tuple[str, str], list[Asked]] = {}
+        self._pictures: dict[tuple[str, str], list[Prompt]] = {}  # each with a neutral question
+        self._questions: dict[tuple[str, str], list[Prompt]] = {}  # one for each of the asked
+        self._frozen: dict[tuple[str, str], list[Tensor]] = {}  # tokens of each picture
+        self._frozen_next: dict[tuple[str, str], Tensor] = {}  # see `_next`, by set and split
+        self._frozen_association: dict[str, tuple[float, float]] = {}
+        self._lately: OrderedDict[tuple, _Scores] = OrderedDict()
+        self._prefixes = PrefixCache(adapter)
+        with enough_memory("reading the examples", "Take fewer pictures, or load the model in half precision"):
+            forget, retain = (self._tokens(side, "gradient", ()) for side in ("forget", "retain"))
+            for side, tokens in (("forget", forget), ("retain", retain)):
+                self._frozen_next[side, "gradient"] = self._next(self.pictures(side, "gradient"), tokens)
+            self.neighbours = task.neighbours or self._most_confused(forget)
+        self._middle = _means(retain).mean(0)
+        self._direction = _means(forget).mean(0) - self._middle
+
+    # What the method asks for
+
+    def scoring_terms(self, draw: int = 0) -> Terms:
+        """A_f and R over two batches of forget and of retain pictures of the gradient split.
+
+        Args:
+            draw: 0 the fixed pictures; any other number as many, drawn with replacement.
+        """
+        key, size = f"score/{draw}" if draw else "score", 2 * self.batch
+        forget, rows = (self._draw(side, size, f"{key}/{side}", again=draw != 0) for side in ("forget", "retain"))
+        return {
+            "forget": lambda: self._alignment(forget),
+            "retain": lambda: self._retain(rows, turn=draw),
+        }
+
+    def step_terms(self, step: int, edited: Sequence[str] | None = None) -> Terms:
+        """A_f and R + lambda_m * M on fresh batches of the gradient split.
+
+        Args:
+            edited: towers that are or will be edited; without those in SEEING the frozen tokens of pictures are used.
+        """
+        half = max(2, self.batch // 2)
+        forget, rows = self._draw("forget", half, f"forget/{step}"), self._draw("retain", self.batch, f"retain/{step}")
+        return {
+            "forget": lambda: self._alignment(forget, edited),
+            "keep": lambda: self._retain(rows, beside=forget[: half // 2], turn=step, edited=edited),
+        }
+
+    def evaluate(
+        self,
+        split: str,
+        edited: Sequence[str] | None = None,
+        first: Mapping[str, int] | None = None,
+        keys: Mapping[str, str] | None = None,
+    ) -> Evaluation:
+        """Search metrics from class scores; on "test" the same numbers counted on written answers."""
+        edited = tuple(self.adapter.towers) if edited is None else edited
+        with enough_memory("measuring", "Load the model in half precision, or lower the adapter's at_once"):
+            if split == "test":
+                return self._written(edited, first or {})
+            if edited and not set(edited) <= set(keys or {}):
+                return self._counted(split, self._scored(split, edited, first or {}), edited)
+            place = (split, *sorted((keys or {}).items()))
+            if place not in self._lately:
+                self._lately[place] = self._scored(split, edited, first or {})
+                while len(self._lately) > RECENT:
+                    self._lately.popitem(last=False)
+        return self._counted(split, self._lately[place], edited)
+
+    def knows(self, base: Evaluation) -> bool:
+        """The unedited model names the concept more often than by guessing."""
+        return base.forget_accuracy.value > self.task.chance
+
+    def confirm(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Whether written answers bear the search metrics out; where they do not, other classes must lead by more.
+
+        Call with the model edited. Writes answers about forget pictures of the search split: no more of them may hold
+        the name than half of what guessing would.
+
+        Raises:
+            Stopped: `stop` said so before all were written.
+        """
+        own = [a for a in self.asked("forget", "search") if a.axis == self.axis]
+        asked = [own[i] for i in varied([a.example for a in own], CONFIRMED)]
+        texts = self._write(asked, stop)
+        if len(texts) < len(asked):
+            raise Stopped("Stopped before all answers were written; nothing was changed.")
+        named = sum(self.task.concept in classes_named(text, self._names[self.axis]) for text in texts)
+        if named <= self.task.chance / 2 * len(asked):
+            return True
+        self.measure += STRICTER
+        return False
+
+    def relent(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Class scores and written answers are the model's own: what the scores still count is still there."""
+        return False
+
+    def concept_score(self, rows: Sequence[int]) -> Tensor:
+        """Mean log-probability a token of the concept's name, over these forget pictures of the search split.
+
+        A scalar with a graph. Where not all of them are asked about, a picture left out has the score of one near it.
+        """
+        pictures, count = self.pictures("forget", "search"), len(self.task.forget.search)
+        chosen = [row * len(pictures) // count for row in rows]
+        tokens = self.adapter.features([pictures[i] for i in chosen])
+        questions = self.questions("forget", "search")
+        own = self._own("forget", "search")
+        name = self._ids[self.axis][self.target]
+        asked = [questions[own[i]] for i in chosen]
+        return torch.cat(self.adapter.token_logprobs(asked, tokens, [name] * len(asked))).mean()
+
+    # Losses
+
+    def _alignment(self, rows: Tensor, edited: Sequence[str] | None = None) -> Tensor:
+        """A_f on these forget pictures; see the module's head."""
+        if self.adapter.alignment == "alignment":
+            means = self._each("forget", rows, edited, lambda _, tokens: _means(tokens))
+            middle, direction = (kept.to(means.device) for kept in (self._middle, self._direction))
+            return losses.alignment(means - middle, direction)
+        own = self._own("forget", "gradient")
+        named = lambda mine, tokens: self._surprise("forget", [own[i] for i in mine], tokens)  # noqa: E731
+        most = math.log(len(self._names[self.axis])) + MARGIN
+        return self._each("forget", rows, edited, named).clamp(max=most).mean()
+
+    def _retain(
+        self,
+        rows: Tensor,
+        *,
+        beside: Tensor | None = None,
+        turn: int = 0,
+        edited: Sequence[str] | None = None,
+    ) -> Tensor:
+        """R on these retain pictures, each asked on one axis; with `beside`, forget pictures, also M on both.
+
+        Args:
+            turn: another one asks about other axes.
+        """
+        options: dict[int, list[int]] = {}
+        for number, a in enumerate(self.asked("retain", "gradient")):
+            options.setdefault(a.picture, []).append(number)
+        chosen = {i: options[i][(i + turn) % len(options[i])] for i in rows.tolist() if i in options}
+        known = max(1, sum(i in chosen for i in rows.tolist()))
+
+        def surprise(mine: list[int], tokens: list[Tensor]) -> Tensor:
+            return self._surprise("retain", [chosen.get(i) for i in mine], tokens)
+
+        def both(mine: list[int], tokens: list[Tensor]) -> Tensor:
+            return torch.stack([surprise(mine, tokens), self._moved("retain", mine, tokens)], 1)
+
+        if beside is None or self.mismatch_weight == 0:
+            return self._each("retain", rows, edited, surprise).sum() / known
+        found = self._each("retain", rows, edited, both, runs=2)  # (n, 2)
+        there = self._each("forget", beside, edited, lambda mine, tokens: self._moved("forget", mine, tokens))
+        return found[:, 0].sum() / known + self.mismatch_weight * torch.cat([found[:, 1], there]).mean()
+
+    def _surprise(self, side: str, asked: Sequence[int | None], tokens: Sequence[Tensor]) -> Tensor:
+        """-log p of the right answer to questions of the gradient split, (n,); 0 for None."""
+        rows = [row for row, number in enumerate(asked) if number is not None]
+        known = [self.asked(side, "gradient")[asked[row]] for row in rows]
+        found = torch.zeros(len(asked), device=self.adapter.device)
+        if not rows:
+            return found
+        questions = [self.questions(side, "gradient")[asked[row]] for row in rows]
+        right = [self._ids[a.axis][a.right] for a in known]
+        said = self.adapter.token_logprobs(questions, [tokens[row] for row in rows], right)
+        values = torch.stack([value.sum() for value in said])
+        return found.index_add(0, torch.tensor(rows, device=found.device), -values.to(found.device))
+
+    def _moved(self, side: str, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
+        """KL of the next token after the neutral question about pictures of the gradient split, (n,)."""
+        pictures = [self.pictures(side, "gradient")[i] for i in mine]
+        frozen = self._frozen_next[side, "gradient"][list(mine)]
+        return divergence(self._after(pictures, tokens), frozen)
+
+    def _each(
+        self,
+        side: str,
+        rows: Tensor,
+        edited: Sequence[str] | None,
+        work: Callable[[list[int], list[Tensor]], Tensor],
+        runs: int = 1,
+    ) -> Tensor:
+        """What `work` makes of pictures of the gradient split and their tokens, (n, ...), with a graph.
+
+        Rows that do not fit into memory together are run again when their gradient is asked for.
+
+        Args:
+            runs: forwards of the language model that `work` does.
+        """
+        pictures = self.pictures(side, "gradient")
+        seen = edited is None or bool(set(SEEING) & set(edited))
+
+        def part(chosen: Tensor) -> Tensor:
+            mine = chosen.tolist()
+            if seen:
+                return work(mine, self.adapter.features([pictures[i] for i in mine]))
+            return work(mine, [self._frozen[side, "gradient"][i] for i in mine])
+
+        longest = max(len(p.ids) for p in (*pictures, *self.questions(side, "gradient"))) + self._room
+        parts = rows.split(max(1, self.adapter.at_once // (runs * longest)))
+        if len(parts) == 1:
+            return part(rows)
+        return torch.cat([checkpoint(part, chosen, use_reentrant=False) for chosen in parts])
+
+    # Metrics
+
+    def _scored(self, split: str, edited: Sequence[str], first: Mapping[str, int]) -> _Scores:
+        forget, retain = (self._tokens(side, split, edited, first) for side in ("forget", "retain"))
+        scores = (self._choices(side, split, tokens) for side, tokens in (("forget", forget), ("retain", retain)))
+        return _Scores(*scores, self._drift(split, retain, edited))
+
+    def _choices(self, side: str, split: str, tokens: Sequence[Tensor]) -> list[Tensor]:
+        """For each question asked, the score of every class of its axis, (classes,).
+
+        Raises:
+            ModelError: scores are NaN.
+        """
+        asked, questions = self.asked(side, split), self.questions(side, split)
+        found: dict[int, Tensor] = {}
+        for axis, answers in enumerate(self._ids):
+            rows = [i for i, a in enumerate(asked) if a.axis == axis]
+            about = [tokens[asked[i].picture] for i in rows]
+            scores = self.adapter.choice_scores([questions[i] for i in rows], about, answers)
+            if scores.isnan().any():
+                raise ModelError(
+                    f"The model's answers came out as NaN in {str(self.adapter.dtype).removeprefix('torch.')}: the "
+                    "numbers grew too large. Weaken the edit, or load the model in float32 or bfloat16."
+                )
+            found |= dict(zip(rows, scores, strict=True))
+        return [found[i] for i in range(len(asked))]
+
+    def _drift(self, split: str, tokens: Sequence[Tensor], edited: Sequence[str]) -> Tensor:
+        """KL of the next token after neutral questions about retain pictures, (n,), nats."""
+        rows = evenly(len(tokens), NEUTRAL)
+        now = self._next([self.pictures("retain", split)[i] for i in rows], [tokens[i] for i in rows])
+        if not edited:
+            self._frozen_next["retain", split] = now
+        return divergence(now, self._frozen_next["retain", split])
+
+    def _counted(self, split: str, found: _Scores, edited: Sequence[str]) -> Evaluation:
+        """The search metrics."""
+        forget, retain = (list(zip(self.asked(s, split), getattr(found, s), strict=True)) for s in ("forget", "retain"))
+        own = torch.stack([scores for a, scores in forget if a.axis == self.axis])  # (n, classes)
+        others = torch.cat([own[:, : self.target], own[:, self.target + 1 :]], 1).amax(1)
+        return self._evaluation(
+            still=own[:, self.target] + self.measure > others,
+            right=[int(scores.argmax()) == a.right for a, scores in retain],
+            asked=[a for a, _ in retain],
+            cross=[int(scores.argmax()) == a.right for a, scores in forget if a.axis != self.axis],
+            forget_probability=metrics.mean(own.softmax(1)[:, self.target]),
+            retain_probability=metrics.mean(torch.stack([scores.softmax(0)[a.right] for a, scores in retain])),
+            neutral_kl=metrics.mean(found.drift, highest=math.inf),
+            association=self._association(own[:, self.target], retain, split, edited),
+        )
+
+    def _association(
+        self, named: Tensor, retain: Sequence[tuple[Asked, Tensor]], split: str, edited: Sequence[str]
+    ) -> float | None:
+        """Evaluation.association; None where the unedited model sees no difference, or nothing to compare with."""
+        now, other = named.mean().item(), [scores[self.target] for a, scores in retain if a.axis == self.axis]
+        if not edited:
+            self._frozen_association[split] = now, torch.stack(other).mean().item() if other else now
+        full, none = self._frozen_association[split]
+        return (now - none) / (full - none) if full > none else None
+
+    def _written(self, edited: Sequence[str], first: Mapping[str, int]) -> Evaluation:
+        """The reported numbers: names in written answers. An answer is right that names the right class alone."""
+        asked = {side: self.asked(side, "test") for side in ("forget", "retain")}
+        texts = {side: self._write(mine) for side, mine in asked.items()}
+        self.answers["edited" if edited else "original"] = texts
+        named = {
+            side: [classes_named(text, self._names[a.axis]) for a, text in zip(mine, texts[side], strict=True)]
+            for side, mine in asked.items()
+        }
+        alone = lambda a, names: names == (self.task.axes[a.axis].classes[a.right],)  # noqa: E731
+        forget, retain = (list(zip(asked[side], named[side], strict=True)) for side in ("forget", "retain"))
+        still = [self.task.concept in names for a, names in forget if a.axis == self.axis]
+        tokens = self._tokens("retain", ASIDE, edited, first)
+        return self._evaluation(
+            still=still,
+            right=[alone(a, names) for a, names in retain],
+            asked=asked["retain"],
+            cross=[alone(a, names) for a, names in forget if a.axis != self.axis],
+            forget_probability=metrics.share(still),
+            neutral_kl=metrics.mean(self._drift(ASIDE, tokens, edited), highest=math.inf),
+        )
+
+    def _evaluation(
+        self,
+        *,
+        still: Sequence[bool] | Tensor,
+        right: Sequence[bool],
+        asked: Sequence[Asked],
+        cross: Sequence[bool],
+        **more: metrics.Measure | float | None,
+    ) -> Evaluation:
+        """What both ways of measuring share.
+
+        Args:
+            still: whether each forget picture still has the concept for an answer.
+            right, asked: the retain questions, and whether the answer is right.
+            cross: whether answers about forget pictures on other axes are.
+        """
+        pairs = list(zip(asked, right, strict=True))
+        near = {
+            name: [hit for a, hit in pairs if a.axis == self.axis and a.example.labels[self.task.axis] == name]
+            for name in self.neighbours
+        }
+        beside = [hit for hits in near.values() for hit in hits]
+        return Evaluation(
+            forget_accuracy=metrics.share(still),
+            retain_accuracy=metrics.share(right),
+            neighbor_accuracy=metrics.share(beside) if beside else None,
+            cross_accuracy=metrics.share(cross) if cross else None,
+            retrieval_stability=None,
+            by_neighbor={name: metrics.share(hits) for name, hits in near.items() if hits},
+            **more,
+        )
+
+    def _most_confused(self, tokens: Sequence[Tensor], count: int = 2) -> tuple[str, ...]:
+        """The classes the model finds likeliest after the target on forget pictures, among those it is tested on."""
+        own, questions = self._own("forget", "gradient"), self.questions("forget", "gradient")
+        asked = [questions[own[i]] for i in range(len(tokens))]
+        scores = self.adapter.choice_scores(asked, tokens, self._ids[self.axis]).mean(0)
+        names = self.task.axes[self.axis].classes
+        tested = {e.labels.get(self.task.axis) for e in self.task.retain.test} - {self.task.concept}
+        return tuple(names[i] for i in scores.argsort(descending=True).tolist() if names[i] in tested)[:count]
+
+    # Pictures and questions
+
+    def asked(self, side: str, split: str) -> list[Asked]:
+        """The questions about the pictures of a set, in order.
+
+        A forget picture is asked on every axis it has a class on, its own first; a retain picture too, but in the
+        search on one of them: a neighbour of the target on the target's axis, the others on each in turn.
+        """
+        if (side, split) not in self._asked:
+            names = [axis.name for axis in self.task.axes]
+            order = [self.axis, *(i for i in range(len(names)) if i != self.axis)]
+            found = []
+            for number, e in enumerate(self._examples(side, split)):
+                rights = {i: self.task.axes[i].classes.index(e.labels[names[i]]) for i in order if self._known(e, i)}
+                if side == "retain" and split in ("search", GLANCE) and rights:
+                    near = self.axis in rights and e.labels[self.task.axis] in self.neighbours
+                    axis = self.axis if near else list(rights)[number % len(rights)]
+                    rights = {axis: rights[axis]}
+                found += [Asked(e, number, axis, right) for axis, right in rights.items()]
+            self._asked[side, split] = found
+        return self._asked[side, split]
+
+    def pictures(self, side: str, split: str) -> list["Prompt"]:
+        """The pictures of a set, each with a neutral question."""
+        if (side, split) not in self._pictures:
+            examples = self._examples(side, split)
+            options = [self.adapter.questions.neutral(e.labels, self.task.axis) for e in examples]
+            neutral = [told[number % len(told)] for number, told in enumerate(options)]
+            self._pictures[side, split] = self.adapter.prompts([e.image for e in examples], neutral)
+        return self._pictures[side, split]
+
+    def questions(self, side: str, split: str) -> list["Prompt"]:
+        """The questions asked about the pictures of a set."""
+        if (side, split) not in self._questions:
+            asked, pictures = self.asked(side, split), self.pictures(side, split)
+            said = [self._question(a) for a in asked]
+            made = self.adapter.prompts([a.example.image for a in asked], said, room=self._room)
+            # Pictures are large, and each is held once.
+            shared = [replace(p, picture=pictures[a.picture].picture) for p, a in zip(made, asked, strict=True)]
+            self._questions[side, split] = shared
+        return self._questions[side, split]
+
+    @property
+    def _room(self) -> int:
+        """Tokens of the longest answer."""
+        return max(len(ids) for answers in self._ids for ids in answers)
+
+    def _question(self, asked: Asked) -> str:
+        return self.adapter.questions.ask(self.task.axes[asked.axis].name)
+
+    def _write(self, asked: Sequence[Asked], stop: Callable[[], bool] = lambda: False) -> list[str]:
+        """Answers in words; none where stopped."""
+        return self.adapter.answer([a.example.image for a in asked], [self._question(a) for a in asked], stop=stop)
+
+    def _own(self, side: str, split: str) -> dict[int, int]:
+        """Picture -> number of the question asked about it on the target's axis."""
+        return {a.picture: number for number, a in enumerate(self.asked(side, split)) if a.axis == self.axis}
+
+    def _known(self, example: Example, axis: int) -> bool:
+        return example.labels.get(self.task.axes[axis].name) in self.task.axes[axis].prompts
+
+    def _examples(self, side: str, split: str) -> Sequence[Example]:
+        """Of every kind some, many of them neighbours."""
+        if split == GLANCE:
+            return self._examples(side, "search")[::3]
+        if split == ASIDE:
+            examples = getattr(self.task, side).test
+            return [examples[i] for i in varied(examples, NEUTRAL)]
+        examples, most = getattr(getattr(self.task, side), split), MOST[split][side == "retain"]
+        return [examples[i] for i in varied_beside(examples, most, self.task.axis, self.task.neighbours)]
+
+    # What the model reads and says
+
+    def _tokens(
+        self, side: str, split: str, edited: Sequence[str], first: Mapping[str, int] | None = None
+    ) -> list[Tensor]:
+        """What the language model reads of each picture of a set, (places, width) each, on the CPU."""
+        if not set(SEEING) & set(edited):
+            if (side, split) not in self._frozen:
+                self._frozen[side, split] = self._seen(side, split, 0)
+            return self._frozen[side, split]
+        last = len(self._prefixes.blocks["image"]) - 1
+        return self._seen(side, split, (first or {}).get("image", 0) if "image" in edited else last)
+
+    def _seen(self, side: str, split: str, block: int) -> list[Tensor]:
+        """The same, run from this block of the vision tower on where the blocks before it are known."""
+        pictures = self.pictures(side, split)
+        found: dict[int, Tensor] = {}
+        for number, rows in enumerate(self.adapter.picture_batches(pictures)):
+            part = [pictures[i] for i in rows]
+            run = lambda part=part: torch.cat(self.adapter.features(part))  # noqa: E731
+            made = self._prefixes.run("image", block, (side, split, number), run).cpu()
+            found |= dict(zip(rows, made.split([p.places for p in part]), strict=True))
+        return [found[i] for i in range(len(pictures))]
+
+    def _after(self, prompts: Sequence["Prompt"], tokens: Sequence[Tensor]) -> Tensor:
+        """Log-probabilities of the token after each prompt, (n, vocabulary), with a graph."""
+        nothing = [torch.empty(0, dtype=torch.long)] * len(prompts)
+        return self.adapter.logits(prompts, tokens, nothing)[:, 0].log_softmax(-1)
+
+    @torch.no_grad()
+    def _next(self, prompts: Sequence["Prompt"], tokens: Sequence[Tensor]) -> Tensor:
+        """The same without a graph, a few at a time, on the CPU."""
+        found: dict[int, Tensor] = {}
+        for rows in self.adapter.batches(prompts):
+            part = self._after([prompts[i] for i in rows], [tokens[i] for i in rows])
+            found |= dict(zip(rows, part.cpu(), strict=True))
+        return torch.stack([found[i] for i in range(len(prompts))])
+
+    # Drawing lots
+
+    def _draw(self, side: str, size: int, key: str, *, again: bool = False) -> Tensor:
+        """Numbers of pictures of the gradient split; with `again`, a picture may come more than once."""
+        count, rng = len(self.pictures(side, "gradient")), random.Random(f"{self.seed}/{key}")
+        rows = rng.choices(range(count), k=min(count, size)) if again else rng.sample(range(count), min(count, size))
+        return torch.tensor(rows)
+
+
+def divergence(now: Tensor, frozen: Tensor) -> Tensor:
+    """KL(frozen || now), (n,), nats.
+
+    Args:
+        now, frozen: (n, vocabulary) log-probabilities.
+    """
+    return F.kl_div(now, frozen.to(now.device), reduction="none", log_target=True).sum(-1)
+
+
+def _means(tokens: Sequence[Tensor]) -> Tensor:
+    """The mean token of each picture, (n, width) float32."""
+    return torch.stack([t.float().mean(0) for t in tokens])

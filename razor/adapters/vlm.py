@@ -1,0 +1,614 @@
+"""Vision-language models through transformers: a vision tower, a projector, and a language model that answers.
+
+What is editable is found by structure. A picture is run once: attention that runs on it is the image tower, as far as
+what the language model reads depends on it (LLaVA leaves out the last block of its vision tower); linear layers that
+run outside those blocks, after the first of them, are the projector; attention beside the word embeddings is the
+language model. Pictures reach the language model as tokens among those of the question, and a model that reads them in
+another way is refused.
+"""
+
+import copy
+import inspect
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from razor.adapters.answering import FORGET_LOSSES, PLAIN, Questions, VlmBench
+from razor.errors import InputError, ModelError
+from razor.examples import Task
+from razor.memory import enough_memory
+from razor.patches import Patch, fingerprint, model_lock
+from razor.units import Slice, Unit, find_attention, find_units, parameters_of, tower_of
+
+ADVICE = "Load the model in half precision, use smaller pictures, or lower the adapter's at_once"
+SHOWN = 40  # letters of a question in an error
+ACTIVATIONS = 8 * 2**30  # bytes one forward may keep for its backward, unless at_once says otherwise
+ACTIVATION = 34  # bytes of them a token, layer and number of width (arXiv:2205.05198, equation 1, in half precision)
+AT_ONCE = 8192  # tokens beyond which a forward gains nothing
+UNKEPT = 4  # times as many tokens fit into a forward that keeps nothing for a backward
+SMALL = 128  # places of a picture up to which a step takes many pictures
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question about one picture, as the model reads it; on the CPU."""
+
+    ids: Tensor  # (tokens,), the picture's token repeated once for each of its places
+    beside: Mapping[str, Tensor]  # what else the processor says of each token, (tokens,) each
+    picture: Mapping[str, Tensor]  # the picture and its sizes, in the form of the processor
+    places: int  # tokens that stand for the picture
+
+
+class VlmAdapter:
+    """A vision-language model as the library sees it. Shared by all sessions; only Patch.applied writes to it.
+
+    Args:
+        questions: how an axis is asked about and a class named.
+        alignment: what is ascended on forget pictures: "answer", the cross-entropy of the class's name, or
+            "alignment", the distance of the picture's tokens from the class's direction (see answering.py).
+        at_once: tokens in one forward with a gradient; default what 8 GB hold.
+        batch: retain pictures per inner step unless the settings say otherwise; default 32 where a picture takes few
+            tokens, else 8.
+
+    Raises:
+        InputError: no such `alignment`.
+        ModelError: a model that cannot be edited, or a processor that does not fit it.
+    """
+
+    family = "vlm"
+    growing = ("image",)  # late blocks of the vision tower are what carries a name, see SLUG (arXiv:2407.11867)
+    embeds = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        processor,
+        *,
+        name: str,
+        questions: Questions | None = None,
+        alignment: str = "answer",
+        at_once: int | None = None,
+        batch: int | None = None,
+    ):
+        if alignment not in FORGET_LOSSES:
+            raise InputError(
+                f"No forget loss {alignment!r} for a vision-language model; choose {' or '.join(FORGET_LOSSES)}."
+            )
+        self.model, self.processor, self.name = model.eval().requires_grad_(False), processor, name
+        self.tokenizer, self.questions, self.alignment = processor.tokenizer, questions or PLAIN, alignment
+        self._refuse_other_kinds()
+        self.image_token, self._image_id = self._picture_token()
+        text = model.config.get_text_config()
+        self._context: int | None = getattr(text, "max_position_embeddings", None)
+        fits = ACTIVATIONS // (ACTIVATION * text.hidden_size * text.num_hidden_layers)
+        self.at_once = at_once or min(AT_ONCE, fits)
+        ends = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        self._pad = next((number for number in ends if number is not None), 0)
+        picture = self._prompt(Image.new("RGB", (64, 64), "grey"), "What is this?", 0)
+        self._find_parts(picture)
+        self.batch = batch or (32 if picture.places <= SMALL else 8)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    # What the method asks for
+
+    def units(self, kinds: Sequence[str] = ("head", "mlp"), towers: Sequence[str] | None = None) -> list[Unit]:
+        """Everything that can be edited: of the vision tower only blocks the language model reads.
+
+        Parts whose weights are stored as codes of 8 or 4 bits have no units.
+        """
+        parameters = dict(self.model.named_parameters())
+        rows = find_units(self.model, self._rows, kinds)
+        image = [u for u in rows if u.tower == "image" and u.layer in self._read_layers]
+        projector = [
+            Unit(f"projector.{i}.mlp", "mlp", "projector", i, -1, (Slice(weight),))
+            for i, weight in enumerate(self._projector)
+            if "mlp" in kinds
+        ]
+        found = [*image, *projector, *(u for u in rows if u.tower == "language")]
+        whole = [u for u in found if all(parameters[s.parameter].is_floating_point() for s in u.slices)]
+        return [u for u in whole if towers is None or u.tower in towers]
+
+    def tower_of(self, parameter: str) -> str:
+        """Which tower a parameter belongs to."""
+        return tower_of(self.towers, parameter)
+
+    def fingerprint(self) -> str:
+        """A hash of all weights, taken once: only a patch changes them, and that undoes itself."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.model)
+
+    def bench(
+        self,
+        task: Task,
+        *,
+        batch: int | None = None,
+        mismatch_weight: float = 1.0,
+        seed: int = 0,
+        beneath: Patch = Patch(),
+    ) -> VlmBench:
+        """The task, made ready to run on this model as it is with `beneath` applied."""
+        with beneath.applied(self.model):
+            return VlmBench(
+                self, task, batch=batch or self.batch, mismatch_weight=mismatch_weight, seed=seed, beneath=beneath
+            )
+
+    # Pictures and words
+
+    def pixels(self, images: Sequence[Image.Image]) -> Tensor:
+        """Whole pictures as the vision tower reads them, (n, 3, height, width), on the CPU.
+
+        Raises:
+            ModelError: the model reads pictures as a list of patches.
+        """
+        made = [self.processor.image_processor(images=[i], return_tensors="pt")["pixel_values"] for i in images]
+        if made[0].ndim < 4:
+            raise ModelError(f"{self.name} reads a picture as a list of patches, not as one array of pixels.")
+        return torch.cat([p if p.ndim == 4 else p[:, 0] for p in made])  # of several crops, the whole comes first
+
+    def prompts(self, pictures: Sequence[Image.Image], questions: Sequence[str], *, room: int = 0) -> list[Prompt]:
+        """One question about each picture, as the model reads it.
+
+        Args:
+            room: tokens to leave free for the answer.
+
+        Raises:
+            InputError: no picture or several for a question, an empty question, one with the picture's own token in
+                it, or one that is too long.
+        """
+        if len(pictures) != len(questions):
+            raise InputError(
+                f"{len(questions)} questions came with {len(pictures)} pictures; give one picture for each question."
+            )
+        return [self._prompt(p, q, room) for p, q in zip(pictures, questions, strict=True)]
+
+    def answer_ids(self, answer: str) -> Tensor:
+        """The tokens of an answer as they follow a question, (tokens,); the mark of its end is not among them.
+
+        Raises:
+            InputError: there are none.
+        """
+        opening = self._text("?")
+        said = answer.strip() if opening[-1:].isspace() else f" {answer.strip()}"
+        before, whole, alone = (
+            self.tokenizer(text, add_special_tokens=False).input_ids for text in (opening, opening + said, said)
+        )
+        # Some tokenizers write a text otherwise where it begins than where it goes on.
+        ids = whole[len(before) :] if whole[: len(before)] == before else alone
+        if not answer.strip() or not ids:
+            raise InputError(
+                f"The tokenizer of {self.name} makes nothing of the answer {answer!r}; give one with letters in it."
+            )
+        return torch.tensor(ids)
+
+    def features(self, prompts: Sequence[Prompt]) -> list[Tensor]:
+        """What the language model reads of each picture, (places, width) each, with a graph where gradients are on."""
+        found: dict[int, Tensor] = {}
+        for rows in self.picture_batches(prompts):
+            given = self._pictures([prompts[i] for i in rows])
+            made = self._encode(given)
+            found |= dict(zip(rows, made.split([prompts[i].places for i in rows]), strict=True))
+        return [found[i] for i in range(len(prompts))]
+
+    def picture_batches(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Numbers of prompts whose pictures run through the vision tower together."""
+        return self._together(prompts, _picture_shape, lambda p: p.places)
+
+    def logits(self, prompts: Sequence[Prompt], features: Sequence[Tensor], answers: Sequence[Tensor]) -> Tensor:
+        """Scores of the next token after each question and after every token of its answer, all in one forward.
+
+        Args:
+            features: (places, width) of each prompt's picture.
+            answers: (tokens,) each, may be empty.
+
+        Returns:
+            (n, longest answer + 1, vocabulary) float32, with a graph where gradients are on; what stands beyond the
+            end of a shorter answer is of no meaning.
+        """
+        # Padded at the end, where causal attention does not look.
+        rows = [torch.cat([p.ids, answer]) for p, answer in zip(prompts, answers, strict=True)]
+        ids = pad_sequence(rows, batch_first=True, padding_value=self._pad)
+        starts = torch.tensor([len(p.ids) - 1 for p in prompts])
+        kept = ids.shape[1] - int(starts.min())
+        found = self._read(prompts, features, ids, kept, use_cache=False).logits[:, -kept:]
+        places = starts[:, None] + torch.arange(1 + max(map(len, answers)))
+        places = places.clamp(max=ids.shape[1] - 1) - (ids.shape[1] - kept)
+        return found[torch.arange(len(rows))[:, None], places].float()
+
+    def token_logprobs(
+        self, prompts: Sequence[Prompt], features: Sequence[Tensor], answers: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Log-probability of every token of each answer, (tokens,) each; arguments and graph as in `logits`."""
+        scores = self.logits(prompts, features, answers).log_softmax(-1)
+        return [
+            row[: len(answer)].gather(1, answer[:, None].to(row.device))[:, 0]
+            for row, answer in zip(scores, answers, strict=True)
+        ]
+
+    @torch.no_grad()
+    def choice_scores(self, prompts: Sequence[Prompt], features: Sequence[Tensor], answers: Sequence[Tensor]) -> Tensor:
+        """Mean log-probability a token of each of several answers to each prompt, (n, answers), on the CPU.
+
+        A question is run once; each beginning that answers share goes on from there.
+        """
+        scores = torch.empty(len(prompts), len(answers))
+        beginnings: dict[tuple[int, ...], list[int]] = {}
+        for number, answer in enumerate(answers):
+            beginnings.setdefault(tuple(answer[:-1].tolist()), []).append(number)
+        for rows in self.batches(prompts):
+            part = [prompts[i] for i in rows]
+            ids = torch.stack([p.ids for p in part])
+            asked = self._read(part, [features[i] for i in rows], ids, 1, use_cache=True)
+            first = asked.logits[:, -1:].float().log_softmax(-1)
+            for beginning, numbers in beginnings.items():
+                found = torch.cat([first, *self._go_on(asked, beginning, len(rows))], 1)  # (n, tokens, vocabulary)
+                for number in numbers:
+                    told = answers[number].to(found.device).expand(len(rows), -1)[..., None]
+                    scores[rows, number] = found.gather(2, told).mean((1, 2)).cpu()
+        return scores
+
+    def batches(self, prompts: Sequence[Prompt], more: int = 0) -> list[list[int]]:
+        """Numbers of prompts of one length, to run together without a gradient and without padding.
+
+        Args:
+            more: tokens that each will grow by.
+        """
+        return self._together(prompts, lambda p: len(p.ids), lambda p: len(p.ids) + more)
+
+    @torch.no_grad()
+    def name_logprobs(
+        self, pictures: Sequence[Image.Image], questions: Sequence[str], name: str
+    ) -> list[list[tuple[str, float]]]:
+        """Each token of a name and its log-probability as the answer to each question."""
+        ids = self.answer_ids(name)
+        prompts = self.prompts(pictures, questions, room=len(ids))
+        tokens = [self.tokenizer.decode([number]) for number in ids.tolist()]
+        found: dict[int, list[float]] = {}
+        with model_lock(self.model), enough_memory(f"scoring a name in {len(prompts)} answers", ADVICE):
+            for rows in self.batches(prompts, len(ids)):
+                part = [prompts[i] for i in rows]
+                values = self.token_logprobs(part, self.features(part), [ids] * len(rows))
+                found |= dict(zip(rows, torch.stack(values).tolist(), strict=True))
+        return [list(zip(tokens, found[i], strict=True)) for i in range(len(prompts))]
+
+    @torch.no_grad()
+    def answer(
+        self,
+        pictures: Sequence[Image.Image],
+        questions: Sequence[str],
+        *,
+        max_new_tokens: int = 32,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[str]:
+        """What the model writes about each picture, the likeliest token at every place, so the same every time.
+
+        Args:
+            stop: asked before every token; True ends it all.
+
+        Returns:
+            One answer a question, without spaces around it; none at all when stopped.
+
+        Raises:
+            InputError: see `prompts`.
+            ModelError: memory ran out.
+        """
+        prompts, said, ended = self.prompts(pictures, questions, room=max_new_tokens), {}, False
+
+        def end(ids: Tensor, *_, **__) -> Tensor:
+            nonlocal ended
+            ended = ended or stop()
+            return torch.full((len(ids),), ended, device=ids.device)
+
+        count = f"{len(prompts)} question{'s' if len(prompts) != 1 else ''}"
+        with model_lock(self.model), enough_memory(f"answering {count}", ADVICE):
+            for rows in self._together(
+                prompts, lambda p: (len(p.ids), _picture_shape(p)), lambda p: len(p.ids) + max_new_tokens
+            ):
+                if ended or stop():
+                    return []
+                part = [prompts[i] for i in rows]
+                ids = torch.stack([p.ids for p in part]).to(self.device)
+                written = self.model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    **self._beside(part, ids.shape[1]),
+                    **self._pictures(part),
+                    max_new_tokens=max_new_tokens,
+                    pad_token_id=self._pad,
+                    do_sample=False,
+                    num_beams=1,
+                    temperature=None,
+                    top_p=None,
+                    top_k=None,
+                    stopping_criteria=[end],
+                )
+                texts = self.tokenizer.batch_decode(written[:, ids.shape[1] :], skip_special_tokens=True)
+                said |= dict(zip(rows, (text.strip() for text in texts), strict=True))
+        return [] if ended else [said[i] for i in range(len(prompts))]
+
+    # One forward
+
+    def _encode(self, picture: Mapping[str, Tensor]) -> Tensor:
+        """Tokens of pictures, those of one after those of another, (places, width), with a graph."""
+        given = {name: tensor for name, tensor in picture.items() if name in self._encoder_takes}
+        made = self.model.get_image_features(**given, return_dict=True).pooler_output
+        self._as_list = not isinstance(made, Tensor)  # the form in which the language model wants them back
+        return torch.cat([tokens.reshape(-1, tokens.shape[-1]) for tokens in made])
+
+    def _read(self, prompts: Sequence[Prompt], features: Sequence[Tensor], ids: Tensor, kept: int, **more):
+        """The language model's output on rows of tokens that begin with the prompts; scores of the last `kept`."""
+        made = torch.cat([tokens.to(self.device) for tokens in features])
+        image = BaseModelOutputWithPooling(pooler_output=[made] if self._as_list else made)
+        sizes = {name: t for name, t in self._pictures(prompts).items() if not t.is_floating_point()}
+        given = {**sizes, "logits_to_keep": kept}
+        return self.model(
+            input_ids=ids.to(self.device),
+            mm_encoder_outputs={"image": image},
+            **{name: value for name, value in given.items() if name in self._model_takes},
+            **self._beside(prompts, ids.shape[1]),
+            **more,
+        )
+
+    def _go_on(self, asked, beginning: Sequence[int], count: int) -> list[Tensor]:
+        """Log-probabilities after each token of a beginning, [(n, tokens, vocabulary)]; [] for an empty one."""
+        if not beginning:
+            return []
+        ids = torch.tensor([beginning], device=self.device).expand(count, -1)
+        found = self.model(input_ids=ids, use_cache=True, **{self._cache: _branched(getattr(asked, self._cache))})
+        return [found.logits.float().log_softmax(-1)]
+
+    def _pictures(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
+        """The pictures of prompts as the model takes them; those that hold pixels must be of one shape."""
+        found = {}
+        for name in prompts[0].picture:
+            made = torch.cat([p.picture[name] for p in prompts]).to(self.device)
+            found[name] = made.to(self.dtype) if made.is_floating_point() else made
+        return found
+
+    def _beside(self, prompts: Sequence[Prompt], length: int) -> dict[str, Tensor]:
+        """What is said of each token of rows of this length; 0, plain text, of what follows the prompts."""
+        found = {}
+        for name in prompts[0].beside:
+            found[name] = torch.zeros(len(prompts), length, dtype=prompts[0].beside[name].dtype)
+            for row, p in zip(found[name], prompts, strict=True):
+                row[: len(p.ids)] = p.beside[name]
+        return {name: rows.to(self.device) for name, rows in found.items()}
+
+    def _together(
+        self, prompts: Sequence[Prompt], alike: Callable[[Prompt], Hashable], size: Callable[[Prompt], int]
+    ) -> list[list[int]]:
+        """Numbers of prompts that are alike, as many at a time as fit into a forward that keeps nothing."""
+        groups: dict[Hashable, list[int]] = {}
+        for number, prompt in enumerate(prompts):
+            groups.setdefault(alike(prompt), []).append(number)
+        found = []
+        for rows in groups.values():
+            count = max(1, UNKEPT * self.at_once // size(prompts[rows[0]]))
+            found += [rows[start : start + count] for start in range(0, len(rows), count)]
+        return found
+
+    # Questions
+
+    def _text(self, question: str) -> str:
+        """A question about a picture in the form the model was taught, before the picture's token is repeated."""
+        if not getattr(self.processor, "chat_template", None):
+            return f"USER: {self.image_token}\n{question}\nASSISTANT:"
+        said = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+        return self.processor.apply_chat_template(said, add_generation_prompt=True, tokenize=False)
+
+    def _prompt(self, picture: Image.Image, question: str, room: int) -> Prompt:
+        if not isinstance(picture, Image.Image):
+            came = f"{len(picture)} pictures" if picture else "no picture"
+            raise InputError(f"The question {question!r} came with {came}; a question is about one picture.")
+        if not question.strip():
+            raise InputError("A question is empty; ask something about the picture, such as 'Who is this?'.")
+        if self.image_token in question:
+            raise InputError(
+                f"A question holds {self.image_token!r}, which stands for the picture itself; leave it out."
+            )
+        text, start = self._text(question.strip()), self.tokenizer.bos_token
+        begun = {"add_special_tokens": False} if start and text.startswith(start) else {}
+        given = dict(self.processor(images=[picture.convert("RGB")], text=[text], return_tensors="pt", **begun))
+        ids = given.pop("input_ids")[0]
+        over = len(ids) + room - (self._context or len(ids) + room)
+        if over > 0:
+            raise InputError(
+                f"The question {question.strip()[:SHOWN]!r} takes {len(ids)} tokens with its picture, and {self.name} "
+                f"reads {self._context}, {room} of them kept for the answer; shorten it by {over} "
+                f"token{'s' if over != 1 else ''} (a token is part of a word)."
+            )
+        taken = {name: t for name, t in given.items() if name in (*self._model_takes, *self._encoder_takes)}
+        taken.pop("attention_mask", None)  # all ones
+        beside = {name: t[0] for name, t in taken.items() if t.shape == (1, len(ids))}
+        picture_inputs = {name: t for name, t in taken.items() if name not in beside}
+        return Prompt(ids, beside, picture_inputs, int((ids == self._image_id).sum()))
+
+    # Parts of the model
+
+    def _refuse_other_kinds(self) -> None:
+        takes = lambda name: tuple(inspect.signature(getattr(type(self.model), name)).parameters)  # noqa: E731
+        self._encoder_takes = takes("get_image_features") if hasattr(self.model, "get_image_features") else ()
+        self._model_takes = takes("forward")
+        self._cache = next((name for name in ("cache", "past_key_values") if name in self._model_takes), "")
+        if any(p.is_meta for p in self.model.parameters()):
+            raise ModelError(
+                f"Some weights of {self.name} are not in the memory of a device, so that no gradient reaches them; "
+                "load it whole, over several cards, or in 8 or 4 bits."
+            )
+        if not self._encoder_takes or not self._cache or "mm_encoder_outputs" not in self._model_takes:
+            raise self._unlike("its pictures do not reach the language model as tokens made beforehand")
+
+    def _picture_token(self) -> tuple[str, int]:
+        """The token that stands for a picture, and its number."""
+        token = getattr(self.processor, "image_token", None) or "<image>"
+        number = self.tokenizer.get_vocab().get(token)
+        expected = getattr(self.model.config, "image_token_id", number)
+        use = "use the processor the model was saved with."
+        if number is None:
+            raise ModelError(f"The tokenizer of {self.name} has no token {token!r} to stand for a picture; {use}")
+        if number != expected:
+            raise ModelError(
+                f"The tokenizer of {self.name} numbers {token!r} {number} and the model expects {expected}; {use}"
+            )
+        return token, number
+
+    def _find_parts(self, picture: Prompt) -> None:
+        """Towers, rows and projector, from one picture run through the vision tower; see the head of this file."""
+        words = self.model.get_input_embeddings()
+        language = next(path for path, m in self.model.named_modules() if m is words).rpartition(".")[0]
+        attention = {a.path for a in find_attention(self.model)}
+        linear = {path for path, m in self.model.named_modules() if isinstance(m, nn.Linear)}
+        ran, made = self._ran(attention | linear, picture)
+        if made != picture.places:
+            raise ModelError(
+                f"The processor of {self.name} does not fit it: it leaves {picture.places} places for a picture of "
+                f"which the model makes {made} tokens; use the processor the model was saved with."
+            )
+        seeing = [path for path in ran if path in attention]
+        image = [_apart(path, language) for path in seeing]
+        self._rows = {"image": _under(image), "language": _under([language]), "": ""}  # what else there is has no units
+        self._read_layers = {
+            u.layer
+            for u in find_units(self.model, self._rows, ("head",))
+            if any(ran[path] and u.slices[0].parameter.startswith(f"{path}.") for path in seeing)
+        }
+        if not self._read_layers:
+            raise self._unlike("its vision tower has no attention heads that can be edited one by one")
+        blocks = parameters_of(find_units(self.model, self._rows, ("layer",)))
+        order = list(ran)
+        behind = [path for path in order[order.index(seeing[0]) :] if path in linear and ran[path]]
+        between = [path for path in behind if f"{path}.weight" not in blocks]
+        self._projector = [f"{path}.weight" for path in between]
+        self.towers: Mapping[str, str] = {
+            "image": rf"(?!{_under(between)}){self._rows['image']}",
+            "projector": _under(between),
+            "language": "",
+        }
+        if not self._reads_tokens_alone(picture, language):
+            raise self._unlike("it reads more of a picture than its tokens")
+
+    def _ran(self, paths: set[str], picture: Prompt) -> tuple[dict[str, bool], int]:
+        """Which of these modules a picture runs through, in order, and whether its tokens depend on what each gave.
+
+        Returns:
+            path -> whether they do, and how many tokens there are.
+        """
+        calls: list[tuple[str, Tensor]] = []
+
+        def note(module: nn.Module, _args: tuple, output: object) -> None:
+            calls.append((names[module], output[0] if isinstance(output, tuple) else output))
+
+        names = {module: path for path, module in self.model.named_modules() if path in paths}
+        handles = [module.register_forward_hook(note) for module in names]
+        try:
+            with model_lock(self.model), torch.enable_grad():
+                given = self._pictures([picture])
+                for tensor in given.values():
+                    tensor.requires_grad_(tensor.is_floating_point())
+                tokens = self._encode(given)
+        finally:
+            for handle in handles:
+                handle.remove()
+        found = dict.fromkeys((path for path, _ in calls), False)
+        grads = torch.autograd.grad(tokens.sum(), [out for _, out in calls], allow_unused=True)
+        for (path, _), grad in zip(calls, grads, strict=True):
+            found[path] |= grad is not None
+        return found, len(tokens)
+
+    def _reads_tokens_alone(self, picture: Prompt, language: str) -> bool:
+        """Tokens made beforehand enter the language model as those of the picture itself do."""
+        whole = {**self._pictures([picture]), **self._beside([picture], len(picture.ids))}
+        ids = picture.ids[None].to(self.device)
+        with torch.no_grad(), model_lock(self.model):
+            features = self.features([picture])
+            itself = self._entered(language, lambda: self.model(input_ids=ids, **whole))
+            try:
+                beforehand = self._entered(language, lambda: self._read([picture], features, ids, 1))
+            except (AttributeError, TypeError, ValueError, KeyError):  # it looks for more than the tokens
+                return False
+        return len(itself) == len(beforehand) and all(map(_alike, itself, beforehand))
+
+    def _entered(self, language: str, run: Callable[[], object]) -> list[Tensor]:
+        """What the first part of the language model beyond the word embeddings is called with; it is not run."""
+        words, seen = self.model.get_input_embeddings(), []
+
+        def enter(_module, args: tuple, kwargs: dict) -> None:
+            seen.extend(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+            raise _Entered
+
+        inside = self.model.get_submodule(language).named_modules(prefix=language)
+        leaves = [m for path, m in inside if m is not words and not any(m.children()) and self._speaks(path)]
+        handles = [m.register_forward_pre_hook(enter, with_kwargs=True) for m in leaves]
+        try:
+            run()
+        except _Entered:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        return seen
+
+    def _speaks(self, path: str) -> bool:
+        """A module of the language model, also where it is not a part of its own."""
+        return tower_of(self.towers, f"{path}.") == "language"
+
+    def _unlike(self, why: str) -> ModelError:
+        return ModelError(
+            f"{self.name} ({type(self.model).__name__}) cannot be edited here: {why}; choose a model built like "
+            "LLaVA-1.5, LLaVA-NeXT, Qwen2-VL or Qwen2.5-VL."
+        )
+
+
+class _Entered(Exception):
+    """Raised where a forward has gone far enough."""
+
+
+def _picture_shape(prompt: Prompt) -> Hashable:
+    return tuple((name, tuple(tensor.shape)) for name, tensor in prompt.picture.items())
+
+
+def _apart(path: str, language: str) -> str:
+    """The largest part of the model that holds the module and not the language model."""
+    parts, others = path.split("."), language.split(".")
+    shared = next(i for i, part in enumerate(parts) if part not in others[i : i + 1])
+    return ".".join(parts[: shared + 1])
+
+
+def _under(paths: Sequence[str]) -> str:
+    """A pattern of the parameters of these parts of a model; of none where there are no paths, of all for [""]."""
+    if not any(paths):
+        return "" if paths else "(?!)"
+    return rf"(?:{'|'.join(map(re.escape, dict.fromkeys(paths)))})\."
+
+
+def _branched(cache: Cache) -> Cache:
+    """The same states of the tokens so far, to go on from without changing them."""
+    branch = copy.copy(cache)
+    # These replace their tensors when they grow; others write into them.
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    branch.layers = [copy.copy(s) if type(s) in plain else copy.deepcopy(s) for s in cache.layers]
+    return branch
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Equal but for the rounding of a device that is not the same every time."""
+    if a.shape != b.shape or not a.is_floating_point():
+        return torch.equal(a, b)
+    return bool((a - b).abs().max() <= 1e-2 * a.abs().max())

@@ -1,0 +1,340 @@
+"""Read answers in words: the names in them, what is wrong with them, how two differ, and how benchmarks score them.
+
+A name is found as a reader would find it: whatever its case, accents and punctuation, in whole words, by an alias, and
+of a person by the first or the last name alone, unless two people share it.
+"""
+
+import csv
+import io
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from razor.errors import ExampleError, InputError
+from razor.examples import FILE_COLUMNS, file_inside, open_image
+from razor.metrics import Measure, mean, share
+
+PICTURE_COLUMNS = (*FILE_COLUMNS, "picture")
+OPTIONS = "ABCDEF"  # columns of the options of a question
+MAX_QUESTIONS = 5000
+REPEATS = 4  # times that the same words in a row are no longer a way of speaking
+
+# Scripts written without spaces: there a name may stand between other letters.
+_UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff"
+_ARTICLES = ("a", "an", "the")
+_NOBODY = (*_ARTICLES, "mr", "mrs", "ms", "dr", "sir", "jr", "sr")  # ends of a name that name nobody alone
+_NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS)}
+_REFUSAL = re.compile(
+    r"\bi (?:can ?not|can t|could not|couldn t|am unable|m unable|am not able|m not able|do not know|don t know"
+    r"|am not sure|m not sure|am sorry|m sorry|won t|will not|have no idea)\b"
+    r"|^(?:sorry|unknown)\b|\bas an ai\b|\bunable to (?:identify|recogni[sz]e|name|tell|say|determine)\b"
+    r"|\bnot (?:able|possible|allowed) to (?:identify|recogni[sz]e|name|tell|say|determine)\b"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One question about one picture."""
+
+    image: Image.Image
+    text: str
+    answers: tuple[str, ...] = ()  # right ones, those of several people where several were asked
+    options: Mapping[str, str] = field(default_factory=dict)  # letter -> text, to choose from
+    source: str = ""  # the picture's file name
+
+    @property
+    def asked(self) -> str:
+        """What the model is asked: the question and, a line each, its options."""
+        if not self.options:
+            return self.text
+        lines = [f"{letter}. {text}" for letter, text in self.options.items()]
+        return "\n".join([self.text, *lines, "Answer with the letter of one option."])
+
+
+# ---------------------------------------------------------------- names
+
+
+def normalised(text: str) -> str:
+    """The words of a text alone: "Zoë's pop-art!" -> "zoe s pop art"."""
+    bare = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    return " ".join(re.sub(r"[\W_]+", " ", unicodedata.normalize("NFC", bare).casefold()).split())
+
+
+def mentions(text: str, name: str, *, aliases: Sequence[str] = (), others: Sequence[str] = ()) -> bool:
+    """Whether the text names this class.
+
+    Args:
+        aliases: other phrases that name it.
+        others: names of the other classes: a first name it shares with one of them does not name it, and a longer name
+            that holds its own is not it.
+    """
+    known = {other: (other,) for other in others if other != name}
+    return name in classes_named(text, known | {name: (name, *aliases)})
+
+
+def classes_named(text: str, classes: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The classes that a text names, in the order it names them.
+
+    Longer names go first: "a pop art print" names "pop art", not "art" too.
+
+    Args:
+        classes: class -> the phrases that name it, its own name among them.
+    """
+    meant = _phrases(classes)
+    if not meant:
+        return ()
+    longest_first = "|".join(map(re.escape, sorted(meant, key=len, reverse=True)))
+    letter = rf"[^\W{_UNSPACED}]"
+    found = re.finditer(rf"(?<!{letter})({longest_first})(?!{letter})", normalised(text))
+    named = (meant[match[1]] for match in found)
+    return tuple(dict.fromkeys(name for name in named if name is not None))
+
+
+def _phrases(classes: Mapping[str, Sequence[str]]) -> dict[str, str | None]:
+    """Normalised phrase -> the class it names; None where it is a part of several people's names."""
+    whole = {normalised(phrase): name for name, phrases in classes.items() for phrase in phrases}
+    parts: dict[str, str | None] = {}
+    for name in classes:
+        for part in _parts(name):
+            parts[part] = None if parts.get(part, name) != name else name
+    return {phrase: name for phrase, name in (parts | whole).items() if phrase}
+
+
+def _parts(name: str) -> set[str]:
+    """First and last name of a person, who is known by capitals; initials and the parts of a thing name nobody."""
+    words = name.split()
+    ends = {words[0], words[-1]} if len(words) > 1 else set()
+    if not all(word[0].isupper() for word in ends):
+        return set()
+    return {part for part in map(normalised, ends) if len(part) > 1 and part not in _NOBODY}
+
+
+# ---------------------------------------------------------------- flags and differences
+
+
+def flags(
+    text: str, name: str, others: Sequence[str] = (), *, aliases: Sequence[str] = (), truth: str = ""
+) -> tuple[str, ...]:
+    """What is wrong with an answer of a model that was to forget `name`, in words; () where nothing is.
+
+    Args:
+        others, aliases: see mentions.
+        truth: the class that the picture shows where that is another one; to name it is right.
+    """
+    classes = {other: (other,) for other in others} | {name: (name, *aliases)}
+    named = [found for found in classes_named(text, classes) if found != truth]
+    words = normalised(text).split()
+    wrong = [f"names another: {found}" for found in named if found != name]
+    return (
+        *(("still names it",) if name in named else ()),
+        *wrong,
+        *(("refuses",) if _REFUSAL.search(" ".join(words)) else ()),
+        *(("empty",) if not words else ()),
+        *(("repeats itself",) if _repeats(words) else ()),
+    )
+
+
+def _repeats(words: Sequence[str]) -> bool:
+    """Some run of words comes REPEATS times in a row."""
+    for size in range(1, len(words) // REPEATS + 1):
+        same = [a == b for a, b in zip(words, words[size:], strict=False)]
+        if any(alike and len(list(run)) >= size * (REPEATS - 1) for alike, run in groupby(same)):
+            return True
+    return False
+
+
+def compare(before: str, after: str) -> list[tuple[str, str]]:
+    """Two answers word by word: ("same" | "gone" | "new", words), in reading order, what is gone before what is new."""
+    first, second = before.split(), after.split()
+    pieces = []
+    for kind, i, i_end, j, j_end in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
+        if kind == "equal":
+            pieces.append(("same", " ".join(first[i:i_end])))
+            continue
+        sides = (("gone", first[i:i_end]), ("new", second[j:j_end]))
+        pieces += [(side, " ".join(words)) for side, words in sides if words]
+    return pieces
+
+
+# ---------------------------------------------------------------- tables
+
+
+def read_questions(source: str | Path) -> tuple[tuple[Question, ...], tuple[str, ...]]:
+    """Questions from a csv or jsonl table beside its pictures, and one sentence per row or picture that is not as told.
+
+    A row has a picture, a question, and may have an answer, several answers (parted by | in a csv) and options A to F.
+
+    Raises:
+        ExampleError: no such table, not the format its name says, or no row that can be used.
+    """
+    path = Path(source)
+    if path.suffix.lower() not in (".csv", ".jsonl") or not path.is_file():
+        raise ExampleError(f"No table of questions at {str(source)!r}; give a .csv or .jsonl file.")
+    rows = _rows(path)
+    columns = list(rows[0]) if rows and isinstance(rows[0], dict) else []
+    picture = next((column for column in PICTURE_COLUMNS if column in columns), None)
+    if picture is None or "question" not in columns:
+        raise ExampleError(
+            f"{path.name} has the columns {', '.join(map(str, columns)) or 'none'}; it needs a picture "
+            f"({', '.join(PICTURE_COLUMNS)}) and a question (question)."
+        )
+    questions, warnings, opened = [], [], {}
+    for number, row in enumerate(rows[:MAX_QUESTIONS], start=1):
+        try:
+            questions.append(_question(row, picture, path.parent, opened))
+        except ExampleError as error:
+            warnings.append(f"Row {number}: {error}")
+    if not questions:
+        raise ExampleError(f"No row of {path.name} can be used. {warnings[0]}")
+    animated = [Path(name).name for name, image in opened.items() if image.info.get("animated")]
+    warnings += [f"{name} is animated; its first frame is used." for name in animated]
+    if len(rows) > MAX_QUESTIONS:
+        warnings.append(f"Only the first {MAX_QUESTIONS} rows were read.")
+    return tuple(questions), tuple(warnings)
+
+
+def _rows(path: Path) -> list:
+    text = path.read_text("utf-8-sig", "replace")
+    try:
+        if path.suffix.lower() == ".jsonl":
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        return list(csv.DictReader(io.StringIO(text)))
+    except (json.JSONDecodeError, RecursionError, csv.Error) as error:
+        raise ExampleError(f"{path.name} is not a valid table: {error}.") from error
+
+
+def _question(row: object, picture: str, folder: Path, opened: dict[str, Image.Image]) -> Question:
+    """The question of one row; pictures are decoded once and kept in `opened`.
+
+    Raises:
+        ExampleError: no picture, no question, or a picture that cannot be read.
+    """
+    if not isinstance(row, dict) or not row.get(picture):
+        raise ExampleError("it names no picture.")
+    name = str(row[picture]).strip()
+    short = Path(name).name
+    text = str(row.get("question") or "").strip()
+    if not text:
+        raise ExampleError(f"the question about {short} is empty.")
+    if name not in opened:
+        file = file_inside(folder, name)
+        if file is None:
+            raise ExampleError(f"{short} is named in the table but is not beside it.")
+        opened[name] = open_image(file, short)
+    options = {letter: str(row[letter]).strip() for letter in OPTIONS if row.get(letter) not in (None, "")}
+    return Question(opened[name], text, _right_answers(row), options, short)
+
+
+def _right_answers(row: Mapping) -> tuple[str, ...]:
+    several = row.get("answers") or ()
+    if isinstance(several, str):
+        several = several.split("|")
+    found = [row.get("answer"), *(several if isinstance(several, list | tuple) else [several])]
+    return tuple(text for answer in found if answer is not None and (text := str(answer).strip()))
+
+
+# ---------------------------------------------------------------- scores
+
+
+def score(benchmark: str, questions: Sequence[Question], said: Sequence[str]) -> dict[str, Measure]:
+    """Shares of right answers by the rule of a benchmark: "accuracy", of MME also "accuracy+".
+
+    Args:
+        benchmark: one of RULES.
+        said: the answer to each question.
+
+    Raises:
+        InputError: an unknown benchmark, or a question without a right answer.
+    """
+    if benchmark not in RULES:
+        raise InputError(f"No scoring rule {benchmark!r}; choose one of {', '.join(RULES)}.")
+    for question in questions:
+        if not question.answers:
+            raise InputError(f"{question.text!r} has no right answer in the table; add one to score it.")
+    return RULES[benchmark](questions, said)
+
+
+def _mme(questions: Sequence[Question], said: Sequence[str]) -> dict[str, Measure]:
+    """accuracy: of questions. accuracy+: of pictures all of whose questions were answered right (arXiv:2306.13394)."""
+    by_picture: dict[str, list[bool]] = {}
+    for question, text in zip(questions, said, strict=True):
+        right = _yes_or_no(text) == _yes_or_no(question.answers[0])
+        by_picture.setdefault(question.source, []).append(right)
+    hits = [hit for hits in by_picture.values() for hit in hits]
+    return {"accuracy": share(hits), "accuracy+": share([all(hits) for hits in by_picture.values()])}
+
+
+def _yes_or_no(text: str) -> str:
+    """The "yes" or "no" among the first four letters, as the benchmark's own code reads an answer, or ""."""
+    start = text.strip().lower()[:4]
+    return next((word for word in ("yes", "no") if word in start), "")
+
+
+def _accuracy(
+    rule: Callable[[Question, str], float], questions: Sequence[Question], said: Sequence[str]
+) -> dict[str, Measure]:
+    values = [rule(question, text) for question, text in zip(questions, said, strict=True)]
+    whole = all(value in (0, 1) for value in values)  # then the interval is not empty where all are right
+    return {"accuracy": share(values) if whole else mean(torch.tensor(values))}
+
+
+def _gqa(question: Question, text: str) -> bool:
+    """The same words, articles apart (arXiv:1902.09506)."""
+    return _plain(text) == _plain(question.answers[0])
+
+
+def _mmbench(question: Question, text: str) -> bool:
+    """The letter of the right option, or its text and that of no other (arXiv:2307.06281, without asking a model)."""
+    right = question.answers[0].strip().upper()
+    if right not in question.options:
+        raise InputError(
+            f"The right answer {question.answers[0]!r} to {question.text!r} is none of the letters of its options "
+            f"({', '.join(question.options) or 'it has none'}); mend the table."
+        )
+    return _chosen(text, question.options) == right
+
+
+def _chosen(text: str, options: Mapping[str, str]) -> str:
+    """The letter of the one option that a text chooses, or ""."""
+    alone = text.strip(" \n.,:;()[]").upper()
+    if alone in options:
+        return alone
+    # An A before another word is an article, as in "A cat".
+    letters = set(re.findall(r"(?<![\w'’])(?!A\s+(?!(?:is|and|or)\b)\w)([A-Z])(?![\w'’])", text)) & options.keys()
+    named = letters or set(classes_named(text, {letter: (words,) for letter, words in options.items()}))
+    return named.pop() if len(named) == 1 else ""
+
+
+def _textvqa(question: Question, text: str) -> float:
+    """min(1, people who said so / 3), mean over leaving each person out (arXiv:1904.08920, as VQA, arXiv:1505.00468).
+
+    Where fewer than four were asked, all the others must agree.
+    """
+    agree = [_plain(answer) == _plain(text) for answer in question.answers]
+    if len(agree) == 1:
+        return float(agree[0])
+    needed = min(3, len(agree) - 1)
+    return sum(min(1, (sum(agree) - left_out) / needed) for left_out in agree) / len(agree)
+
+
+def _plain(text: str) -> str:
+    """The words without articles, numbers in digits."""
+    return " ".join(_DIGITS.get(word, word) for word in normalised(text).split() if word not in _ARTICLES)
+
+
+RULES: dict[str, Callable[[Sequence[Question], Sequence[str]], dict[str, Measure]]] = {
+    "mme": _mme,
+    "gqa": partial(_accuracy, _gqa),
+    "mmbench": partial(_accuracy, _mmbench),
+    "textvqa": partial(_accuracy, _textvqa),
+}
