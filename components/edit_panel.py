@@ -25,7 +25,7 @@ TOWER_TITLES = {
     "text": "Text encoder",
     "text2": "Second text encoder",
     "text3": "Third text encoder",
-    "cross": "Cross-attention: where the denoiser reads the words",
+    "cross": "Cross-attention to the words",
     "context": "Text stream of the denoiser",
     "self": "The denoiser's own attention",
 }

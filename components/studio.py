@@ -325,6 +325,8 @@ class Studio(Naming, Editing, Measuring, Drawing, Insight, Stacking, Desk):
             page.tabs: gr.Tabs(selected="compare"),
         }
         yield from self.draw_suggested(session)
+        if session.growth is growth:
+            yield self.drawn(session, growth)  # again: a screen not looked at yet starts from the last update alone
 
     # Screen 3
 

@@ -111,4 +111,7 @@ def test_the_story_ends_on_pictures_without_the_concept(page):
     shoot(page, "pictures")
     page.get_by_role("tab", name="2 Map & edit").click()
     page.wait_for_function("+document.querySelector('#head-map .head-map').dataset.towers > 0", timeout=LONG)
+    page.wait_for_function("+document.querySelector('.timeline').dataset.rounds > 1", timeout=LONG)
+    card, cell = (page.locator(f"#head-map {part}").last.bounding_box() for part in (".head-map", "canvas"))
+    assert cell["x"] + cell["width"] <= card["x"] + card["width"]  # three towers fit beside one another
     shoot(page, "pictures-map")
