@@ -16,7 +16,8 @@ A step search that drew pictures would take minutes, so inside it the same predi
 of a concept at a point is rho = <v(p) - v_0(a), v_0(p) - v_0(a)> / |v_0(p) - v_0(a)|^2, 1 in the frozen model and 0
 where it predicts as for the anchor; a retained prompt is kept where v(p) lies nearer to v_0(p) than to what v_0 says
 to any similar prompt. Pictures are drawn to confirm a round and to report, the reported ones of prompts in sentences
-that no gradient was taken on, where there are such.
+that no gradient was taken on, where there are such. In a round, pictures overrule predictions both ways: where they
+still show the concept less of it may remain, and where they show none as much may remain as does.
 """
 
 import math
@@ -168,7 +169,8 @@ class DiffusionBench:
         with enough_memory("measuring", "Load the model in half precision"):
             v_forget, v_retain = (self._now(side, split, edited, keys) for side in ("forget", "retain"))
             concept, anchor = self._rivals_of("forget", split)[:, 0], self._rivals_of("forget", split)[:, 1]
-        left, most = remaining(v_forget, concept, anchor), self._most_left(v_forget, split)
+        left = remaining(v_forget, concept, anchor)
+        most = _by_picture(left)
         right, gap = self._right("retain", split, v_retain), self._gap(v_retain, self._rivals_of("retain", split)[:, 0])
         near = {name: self._with_class(retain, name) for name in self.neighbours}
         beside = torch.stack(list(near.values())).any(0) if near else torch.zeros(len(retain), dtype=torch.bool)
@@ -217,7 +219,9 @@ class DiffusionBench:
         """
         if self.judge is None:
             return False
-        most = self._most_left(self._now("forget", "search", tuple(self.adapter.towers), None), "search").max().item()
+        concept, anchor = self._rivals_of("forget", "search")[:, :2].unbind(1)
+        now = self._now("forget", "search", tuple(self.adapter.towers), None)
+        most = _by_picture(remaining(now, concept, anchor)).max().item()
         if most > HALF or not self._gone(stop):
             return False
         self.measure = most / SETTLED
@@ -227,11 +231,6 @@ class DiffusionBench:
         """No picture drawn now of a few forget prompts shows the concept, but for what a guessing judge may see."""
         seen = self._still_drawn(stop)
         return sum(seen) <= (tolerated(len(seen), self.task.chance) if self.judge.guesses else 0)
-
-    def _most_left(self, v: Tensor, split: str) -> Tensor:
-        """What remains of the concept in each forget picture, (n,): a picture's points are no independent evidence."""
-        concept, anchor = self._rivals_of("forget", split)[:, 0], self._rivals_of("forget", split)[:, 1]
-        return remaining(v, concept, anchor).reshape(-1, POINTS["search"][2]).amax(1)
 
     def concept_score(self, rows: Sequence[int]) -> Tensor:
         """Mean share of the concept that remains at a point for each of these forget pictures of the search split.
@@ -559,6 +558,11 @@ def remaining(v: Tensor, concept: Tensor, anchor: Tensor) -> Tensor:
     """
     lean = (concept - anchor).flatten(1)
     return ((v - anchor).flatten(1) * lean).sum(1) / lean.square().sum(1).clamp(min=1e-12)
+
+
+def _by_picture(left: Tensor) -> Tensor:
+    """The most that remains at any point of each picture, (n,): a picture's points are no independent evidence."""
+    return left.reshape(-1, POINTS["search"][2]).amax(1)
 
 
 def still_there(left: Tensor, bar: float) -> Tensor:
