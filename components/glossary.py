@@ -91,8 +91,8 @@ TERMS: dict[str, tuple[str, str]] = {
     ),
     "concept still predicted": (
         "Concept still predicted",
-        "Share of the points at which the denoiser still leans towards the concept, by more than a few drawn pictures "
-        "showed to be harmless. In the unedited model that is 100 % by definition; no picture is counted in it.",
+        "Share of the points at which the denoiser still leans towards the concept; how far it may is checked on a few "
+        "drawn pictures. The unedited model is at 100 % by definition.",
     ),
     "retained prompts kept": (
         "Retained prompts kept",
