@@ -3,6 +3,7 @@
 python -m razor score    --model mini-clip --forget style:neon
 python -m razor unlearn  --model mini-clip --forget style:neon --out runs/neon
 python -m razor evaluate --model mini-clip --forget style:neon --patch runs/neon/patch.safetensors
+python -m razor carry    --from mini-clip --to mini-vlm --patch runs/neon/patch.safetensors --out runs/vlm.safetensors
 python -m razor bench clip
 python -m razor app
 """
@@ -83,6 +84,25 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.json:
         found = {"model": adapter.name, "concept": task.concept, "read_by": bench.read_by}
         jsonio.write(args.json, {**found, "before": before, "after": after})
+
+
+def _carry(args: argparse.Namespace) -> None:
+    from razor import models
+    from razor.carry import carried
+    from razor.patches import Patch
+
+    patch = Patch.load(args.patch)
+    if args.out.is_dir():
+        raise InputError(f"--out needs the file to write, and {args.out} is a folder; add /patch.safetensors.")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    source, target = (models.load(name, device=args.device) for name in (args.source, args.target))
+    found = carried(patch, source, target)
+    for note in found.notes:
+        _note(note)
+    size = found.patch.save(args.out)
+    edited = f"{found.patch.parameters_edited:,} parameters of {target.name} edited"
+    print(f"{edited}; {size / 1000:.0f} kB patch in {args.out}")
+    print(f"What {target.name} forgets by it was not measured; evaluate measures it.")
 
 
 def _bench(args: argparse.Namespace) -> None:
@@ -179,6 +199,14 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--patch", type=Path, metavar="P", help="patch.safetensors of a run")
     evaluate.add_argument("--json", type=Path, metavar="OUT")
     evaluate.set_defaults(run=_evaluate)
+
+    carry = commands.add_parser("carry", help="take a CLIP's patch into a model that sees through the same tower")
+    carry.add_argument("--patch", type=Path, required=True, metavar="P", help="patch.safetensors of a run")
+    carry.add_argument("--from", dest="source", required=True, metavar="M", help="the CLIP it was made for")
+    carry.add_argument("--to", dest="target", required=True, metavar="M", help="the vision-language model")
+    carry.add_argument("--out", type=Path, required=True, metavar="P2", help="the patch to write")
+    carry.add_argument("--device", help="cpu, cuda, ... (default: CUDA where there is one)")
+    carry.set_defaults(run=_carry)
 
     bench = commands.add_parser("bench", help="clip, diffusion: every bundled target; editing: what a click costs")
     bench.add_argument("family", choices=["clip", "diffusion", "editing"])

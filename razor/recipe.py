@@ -22,7 +22,7 @@ def unedited(adapter: Adapter, task: Task) -> dict:
     """The recipe of a model as it was loaded, for a task."""
     return {
         "format": FORMAT,
-        "model": {"family": adapter.family, "name": adapter.name, "fingerprint": adapter.fingerprint()},
+        "model": model_entry(adapter),
         "task": task_entry(task),
         "versions": versions(),
     }
@@ -46,6 +46,11 @@ def edit_entry(growth: Growth, state: State | None = None) -> dict:
             if r is not None
         ],
     }
+
+
+def model_entry(adapter: Adapter) -> dict:
+    """Which model, by name and by a hash of its weights."""
+    return {"family": adapter.family, "name": adapter.name, "fingerprint": adapter.fingerprint()}
 
 
 def task_entry(task: Task) -> dict:
