@@ -1,9 +1,12 @@
-"""Why this head? What the concept's similarity owes to every head, to every pixel, and what one head alone does.
+"""Why this head? What the concept's score owes to every head, to every pixel, and what one head alone does.
+
+The score is the concept's similarity with pictures, or, of a model that answers, the log-probability of its name.
 
 A head's gate g multiplies what the head adds, which is the same as scaling its columns of the output projection:
 exact in every family, and it reaches nn.MultiheadAttention, which never calls its output projection as a module.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +35,7 @@ COVER = 0.85  # opacity of the strongest pixels of an overlay
 EDGES = (0.0, 0.001, 0.01, 0.1, 1.0)  # gates between the first stretches of the integral
 POINTS = 4  # Gauss-Legendre points of a stretch
 TOLERANCE = 0.02  # share of the score's whole change that the stretches may leave unexplained
+VALUES = r"\.(add_v_proj|v_proj|value|to_v|v)\."  # in the names of the parameters that make values
 
 
 # ---------------------------------------------------------------- every head
@@ -39,7 +43,7 @@ TOLERANCE = 0.02  # share of the score's whole change that the stretches may lea
 
 @dataclass(frozen=True)
 class GateAttribution:
-    """How much of the concept's similarity each head is answerable for."""
+    """How much of the concept's score each head is answerable for."""
 
     method: str  # integrated_gradients | ablation
     values: Mapping[str, float]  # unit name -> its share; under ablation, what closing its gate alone takes away
@@ -104,10 +108,10 @@ def head_gates(
     progress: Progress = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> GateAttribution | None:
-    """Share of the concept's mean similarity on the search split's forget pictures by head. Leaves the model as found.
+    """Share of the concept's mean score on the search split's forget pictures by head. Leaves the model as found.
 
     Args:
-        units: those that are no head are passed over.
+        units: those that are no head, or a key-value head that others share, are passed over.
         method: "integrated_gradients" along all gates from shut to open, or "ablation", shutting one at a time.
         pictures: forget pictures to average over, spread evenly over the split.
         steps: points on the way of the integral at most; fewer are used where they explain the score.
@@ -145,7 +149,7 @@ def head_gates(
             if method == "ablation":
                 found = _ablation(score, opened, gated.features())
             else:
-                found = _integral(score, opened, steps)
+                found = _integral(score, opened, EDGES, steps, TOLERANCE * abs(full - closed))
     except _Stopped:
         return None
     progress(most, most)
@@ -163,36 +167,51 @@ def _ablation(score: Callable[[Tensor], Tensor], opened: Tensor, features: Tenso
 
 @dataclass(frozen=True)
 class _Stretch:
-    """A part of the straight line of gates from low to high, the same for every gate, and its integral."""
+    """A part of the straight line from zero to a point, the same share of every number, and its integral."""
 
     low: float
     high: float
-    found: Tensor  # (1, L, H)
+    found: Tensor  # (1, ...)
     error: float  # sum of `found` - the score's change along the stretch
 
 
-def _integral(score: Callable[[Tensor], Tensor], opened: Tensor, steps: int) -> Tensor:
-    """Integrated gradients from all gates shut to all open, (1, L, H).
+def _integral(
+    score: Callable[[Tensor], Tensor],
+    end: Tensor,
+    edges: Sequence[float],
+    steps: int,
+    enough: float,
+    at_once: int = 1,
+) -> Tensor:
+    """Integrated gradients of a score on the way from zero to `end`, (1, ...).
 
-    The score can leap while the gates are all but shut, where evenly spread points miss it. So the line is walked in
-    stretches, and the one that explains its own change of score worst is halved, until the errors are small together.
+    The score can leap on a short part of the way (where gates are all but shut), which evenly spread points miss. So
+    the line is walked in stretches, and the one that explains its own change of score worst is halved, until the
+    errors are small together.
+
+    Args:
+        edges: ends of the first stretches.
+        steps: points at most.
+        enough: error that may be left.
+        at_once: points that `score` takes together.
     """
     from captum.attr import IntegratedGradients
 
     method = IntegratedGradients(score)
-    at = {edge: _value(score, edge * opened) for edge in EDGES}
+    at = {edge: _value(score, edge * end) for edge in edges}
 
     def walk(low: float, high: float) -> _Stretch:
         with torch.enable_grad():
-            found = method.attribute(high * opened, baselines=low * opened, n_steps=POINTS, internal_batch_size=1)
+            found = method.attribute(
+                high * end, baselines=low * end, n_steps=POINTS, internal_batch_size=min(at_once, POINTS)
+            )
         return _Stretch(low, high, found.detach(), found.sum().item() - (at[high] - at[low]))
 
-    stretches = [walk(low, high) for low, high in pairwise(EDGES)]
-    enough = TOLERANCE * abs(at[1.0] - at[0.0])
+    stretches = [walk(low, high) for low, high in pairwise(edges)]
     while sum(abs(s.error) for s in stretches) > enough and (len(stretches) + 1) * POINTS <= steps:
         worst = max(stretches, key=lambda s: abs(s.error))
         middle = (worst.low + worst.high) / 2
-        at[middle] = _value(score, middle * opened)
+        at[middle] = _value(score, middle * end)
         stretches.remove(worst)
         stretches += [walk(worst.low, middle), walk(middle, worst.high)]
     return torch.stack([s.found for s in stretches]).sum(0)
@@ -230,8 +249,7 @@ def pixel_attribution(
     Raises:
         InputError: no such method.
     """
-    if method not in ("integrated_gradients", "occlusion"):
-        raise InputError(f"No attribution method {method!r}; choose integrated_gradients or occlusion.")
+    _check_pixel_method(method)
     pixels = adapter.pixels([picture]).to(next(adapter.model.parameters()).device)
     maps, similarities = [], []
     for now in (Patch(), patch):
@@ -239,8 +257,7 @@ def pixel_attribution(
             maps.append(_pixel_map(bench.similarity, pixels, method))
             with torch.no_grad():
                 similarities.append(bench.similarity(pixels).item())
-    scale = torch.cat([m.abs().flatten() for m in maps]).quantile(0.995).item()
-    return PixelAttribution(method, *maps, scale or 1.0, *similarities)
+    return PixelAttribution(method, *maps, _full_colour(maps), *similarities)
 
 
 def overlay(image: Image.Image, map: Tensor, scale: float) -> Image.Image:
@@ -257,6 +274,16 @@ def overlay(image: Image.Image, map: Tensor, scale: float) -> Image.Image:
     colours = torch.where((strength > 0)[..., None], torch.tensor(FOR), torch.tensor(AGAINST)).to(torch.uint8)
     cover = Image.fromarray((strength.abs() * COVER * 255).to(torch.uint8).numpy()).resize(base.size, Image.BILINEAR)
     return Image.composite(Image.fromarray(colours.numpy()).resize(base.size, Image.NEAREST), base, cover)
+
+
+def _check_pixel_method(method: str) -> None:
+    if method not in ("integrated_gradients", "occlusion"):
+        raise InputError(f"No attribution method {method!r}; choose integrated_gradients or occlusion.")
+
+
+def _full_colour(maps: Sequence[Tensor]) -> float:
+    """Value that gets the full colour: so high that few pixels go beyond it."""
+    return torch.cat([m.abs().flatten() for m in maps]).quantile(0.995).item() or 1.0
 
 
 def _pixel_map(similarity: Callable[[Tensor], Tensor], pixels: Tensor, method: str) -> Tensor:
@@ -383,12 +410,14 @@ def _switched_off(adapter: Adapter, unit: Unit) -> Iterator[Patch]:
 def _outputs(adapter: Adapter, unit: Unit) -> list[Slice]:
     """The last matrix of a head or an MLP is what it writes with; a layer writes with those of its parts.
 
-    A text head of a joint attention writes to the picture through its values, whatever becomes of its own output.
+    A text head of a joint attention writes to the picture through its values, whatever becomes of its own output; so
+    does a key-value head that others share, which has none.
     """
     if unit.kind == "layer":
         parts = adapter.units(("head", "mlp"), (unit.tower,))
         return [where for part in parts if part.layer == unit.layer for where in _outputs(adapter, part)]
-    values = [where for where in unit.slices if ".add_v_proj." in where.parameter]
+    shared = unit.kind == "head" and unit.slices[-1].dim == 0
+    values = [s for s in unit.slices if re.search(VALUES if shared else r"\.add_v_proj\.", s.parameter)]
     return values or [unit.slices[-1]]
 
 

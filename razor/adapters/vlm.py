@@ -163,6 +163,19 @@ class VlmAdapter:
             raise ModelError(f"{self.name} reads a picture as a list of patches, not as one array of pixels.")
         return torch.cat([p if p.ndim == 4 else p[:, 0] for p in made])  # of several crops, the whole comes first
 
+    def as_read(self, picture: Image.Image) -> Image.Image:
+        """The whole picture in the shape in which the vision tower reads it; where that is its own, just as it is."""
+        reader, picture = self.processor.image_processor, picture.convert("RGB")
+        try:
+            (pixels,) = self.pixels([picture])
+        except ModelError:  # a list of patches
+            return picture
+        mean, spread = (
+            torch.tensor(getattr(reader, key, None) or (0.5,) * 3)[:, None, None] for key in ("image_mean", "image_std")
+        )
+        shown = (pixels.float() * spread + mean).clamp(0, 1) * 255
+        return Image.fromarray(shown.round().to(torch.uint8).permute(1, 2, 0).numpy())
+
     def prompts(self, pictures: Sequence[Image.Image], questions: Sequence[str], *, room: int = 0) -> list[Prompt]:
         """One question about each picture, as the model reads it.
 
