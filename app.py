@@ -8,6 +8,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # no outside request
 import gradio as gr
 
 from components import (
+    answer_panel,
     compare_panel,
     drift_panel,
     edit_panel,
@@ -73,8 +74,11 @@ def place(model: str) -> Page:
         with gr.Tab("3  Compare", id="compare"):
             compare = compare_panel.build()
             pictures = picture_panel.build()
+            asks = answer_panel.build()
     examples = examples_panel.ExamplesPanel(target, story, stop, status, *offer, gallery, *own)
-    return Page(header, tabs, guided, model_widgets, examples, words, edit, trust, why, drift, stack, compare, pictures)
+    return Page(
+        header, tabs, guided, model_widgets, examples, words, edit, trust, why, drift, stack, compare, pictures, asks
+    )
 
 
 def _only(model: str, load_any: Callable[[str], ClipAdapter]) -> Callable[[str], ClipAdapter]:

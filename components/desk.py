@@ -14,9 +14,11 @@ from typing import Any
 import gradio as gr
 
 from components import compare_panel, edit_panel, examples_panel, guide, model_panel, picture_reading, reading
+from components.answer_panel import AnswerPanel
 from components.drift_panel import DriftPanel
 from components.head_map import map_value, picked_value
 from components.picture_panel import PicturePanel
+from components.picture_reading import Shown
 from components.session import Session, Sessions
 from components.stack_panel import StackPanel
 from components.theme import status_html
@@ -40,6 +42,9 @@ from razor.pictures import Easel, streamed
 from razor.stack import set_aside
 from razor.step import evaluate
 
+STALE = "The edit has changed since this was shown; ask both sides again to see it as it is now."
+STALE_PAIRS = "The edit has changed since these pairs were drawn; draw both sides again to see it as it is now."
+
 
 @dataclass(frozen=True)
 class Page:
@@ -58,6 +63,7 @@ class Page:
     stack: StackPanel
     compare: compare_panel.ComparePanel
     pictures: PicturePanel
+    asks: AnswerPanel
 
 
 def handler(status: Callable[[Page], gr.HTML]):
@@ -144,6 +150,10 @@ class Desk:
         """What the session is to forget."""
         return session.task or tasks.task(parse_target(session.target))
 
+    def current_task(self, session: Session) -> Task:
+        """What is being forgotten; before anything is scored, what is to be."""
+        return session.growth.task if session.growth else self.task_of(session)
+
     def start(self, session: Session, settings) -> Growth:
         """The session's growth under these settings, made when there is none."""
         adapter = self.model_of(session)
@@ -200,16 +210,43 @@ class Desk:
         return compare_panel.suggested(growth, patches, chosen, session.found)
 
     def answers(self, session: Session, growth: Growth) -> dict:
-        """The comparison of the edit as it stands, on screens 2 and 3; a model that draws is too slow to be asked."""
-        if draws(growth):
+        """The comparison of the edit as it stands, on screens 2 and 3; a model that draws or writes is too slow."""
+        if not growth.adapter.embeds:
             return {}
         shown = self.compared(session, growth)
         small = gr.update(value=compare_panel.preview(shown), visible=bool(growth.patch.deltas))
         return {self.page.edit.preview: small, self.page.compare.cards: shown}
 
+    def settle_sides(self, session: Session, left: str, right: str) -> Iterator[dict]:
+        """Take over the sides chosen in the menus; where one is gone, the menus go back to the usual two.
+
+        Raises:
+            InputError: one is gone.
+        """
+        branches = session.growth.history.branches if session.growth else ()
+        try:
+            sides = compare_panel.checked(left, right, branches)
+        except InputError:
+            session.sides = None
+            yield compare_panel.side_choices(self.page.compare, branches, None)
+            raise
+        session.sides = None if sides == compare_panel.SIDES else sides
+
     def staleness(self, session: Session) -> dict:
-        """Whether drawn pictures on screen 3 are of the edit as it stands; see Drawing."""
-        return {}
+        """Whether drawn pictures and written answers on screen 3 are of the edit as it stands."""
+        page, found = self.page, {}
+        for view, widget, said in (("pairs", page.pictures.stale, STALE_PAIRS), ("asked", page.asks.stale, STALE)):
+            if isinstance(shown := session.found.get(view), Shown):
+                found[widget] = status_html(said, "problem") if self._moved_on(session, shown) else ""
+        return found
+
+    def _moved_on(self, session: Session, shown: Shown) -> bool:
+        branches = session.growth.history.branches if session.growth else ()
+        try:
+            compare_panel.checked(*shown.sides, branches)
+        except InputError:
+            return True  # a branch that is gone or has another name
+        return tuple(self.side(session, side).key() for side in shown.sides) != shown.edits
 
     def measurable(self, session: Session, growth: Growth) -> dict:
         """Whether there are pictures to measure on; see Measuring."""
@@ -334,6 +371,7 @@ class Desk:
             **self.unit_shown(session),
             **self.uncompared(),
             **self.page.pictures.blank(),
+            **self.page.asks.blank(),
             **self.unexplained(),
         }
 

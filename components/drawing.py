@@ -7,14 +7,13 @@ from pathlib import Path
 
 import gradio as gr
 
-from components import compare_panel, edit_panel, picture_panel, picture_reading
+from components import compare_panel, picture_panel, picture_reading
 from components.desk import Desk, handler
 from components.picture_reading import Cell, Row, Shown
 from components.session import Session
 from components.theme import status_html
 from components.wording import proxy_note
 from razor import pictures, recipe
-from razor.adapters.base import Adapter
 from razor.adapters.diffusion import DiffusionAdapter
 from razor.errors import InputError, RazorError
 from razor.examples import Task
@@ -28,34 +27,10 @@ NOTHING_EDITED = "Nothing is edited yet, so both sides are the same."
 NO_JUDGE = "Nothing here can say what these pictures show, so there are no verdicts: look for yourself"
 NAME_ONE = ", or name a CLIP to look at them beside the model on screen 1"
 ONE_PROMPT = "A grid draws one prompt, so the other lines are left out: "
-STALE = "The edit has changed since these pairs were drawn; draw both sides again to see it as it is now."
 
 
 class Drawing(Desk):
     """Handlers of the panel for models that draw."""
-
-    # Which panel is shown
-
-    def comparing(self, adapter: Adapter) -> dict:
-        """The page as this family of models needs it, the compare screen above all."""
-        draws, page = adapter.family == "diffusion", self.page
-        shown = {
-            page.words.box: gr.update(visible=draws),
-            page.examples.own_anchor: gr.update(visible=draws),
-            page.model.judge_box: gr.update(visible=draws_its_own(adapter)),
-            page.edit.towers: edit_panel.towers_for(adapter),
-            page.drift.box: gr.update(visible=adapter.embeds),
-            page.why.pixel_method: gr.update(visible=adapter.embeds),
-            page.compare.answers: gr.update(visible=not draws),
-            page.compare.refresh: gr.update(visible=not draws),
-            page.pictures.box: gr.update(visible=draws),
-        }
-        return {**shown, **(picture_panel.defaults(page.pictures, adapter) if draws else {})}
-
-    @handler(lambda page: page.compare.status)
-    def show_family(self, session: Session) -> Iterator[dict]:
-        """A page was opened: it follows the family of its model."""
-        yield self.comparing(self.model_of(session))
 
     # Pairs
 
@@ -67,20 +42,13 @@ class Drawing(Desk):
         session.stop.clear()
         panel = self.page.pictures
         yield {panel.status: status_html("Getting the model ready", "busy")}
-        adapter, growth = self._drawing_model(session), session.growth
-        branches = growth.history.branches if growth else ()
-        try:
-            sides = compare_panel.checked(left, right, branches)
-        except InputError:
-            session.sides = None
-            yield compare_panel.side_choices(self.page.compare, branches, None)
-            raise
-        session.sides = None if sides == compare_panel.SIDES else sides
+        adapter = self._drawing_model(session)
+        yield from self.settle_sides(session, left, right)
         if count not in picture_panel.COUNTS:
             raise InputError(
                 f"{count!r} pairs cannot be suggested; choose {', '.join(map(str, picture_panel.COUNTS))}."
             )
-        task = self._task(session)
+        task = self.current_task(session)
         asked = [*pictures.own_prompts(prompts or ""), *pictures.suggested(task, count, groups or ())]
         if not asked:
             raise InputError("There is nothing to draw: write a prompt of your own, or tick a group of suggested ones.")
@@ -89,7 +57,7 @@ class Drawing(Desk):
     def draw_suggested(self, session: Session) -> Iterator[dict]:
         """The suggested pairs with the model's own settings; what the story and the guide end on."""
         session.stop.clear()
-        adapter, task = self._drawing_model(session), self._task(session)
+        adapter, task = self._drawing_model(session), self.current_task(session)
         yield from self._pairs(session, adapter, task, pictures.suggested(task), DrawSettings.of(adapter))
 
     def _pairs(
@@ -147,21 +115,6 @@ class Drawing(Desk):
         costs = self.measurable(session, growth) if growth and growth.showable else {}  # now that the pace is known
         yield {panel.status: status_html(said), **ended(), **costs}
 
-    def staleness(self, session: Session) -> dict:
-        """Whether the pairs shown are of the edit as it stands."""
-        shown = session.found.get("pairs")
-        if not isinstance(shown, Shown):
-            return {}
-        return {self.page.pictures.stale: status_html(STALE, "problem") if self._moved_on(session, shown) else ""}
-
-    def _moved_on(self, session: Session, shown: Shown) -> bool:
-        branches = session.growth.history.branches if session.growth else ()
-        try:
-            compare_panel.checked(*shown.sides, branches)
-        except InputError:
-            return True  # a branch that is gone or has another name
-        return tuple(self.side(session, side).key() for side in shown.sides) != shown.edits
-
     # Grids
 
     def grid_values(self, name: str, request: gr.Request) -> str:
@@ -206,7 +159,7 @@ class Drawing(Desk):
         if axes[0] is None:
             raise InputError("Choose what changes along X.")
         first = [*pictures.own_prompts(prompt or ""), *pictures.own_prompts(own or "")]
-        first = first or pictures.suggested(self._task(session), 1)
+        first = first or pictures.suggested(self.current_task(session), 1)
         if not first:
             raise InputError("Write the prompt to draw.")
         return GridPlan(first[0].text, picture_panel.settings_from(*settings), *axes)
@@ -217,7 +170,7 @@ class Drawing(Desk):
         session.stop.clear()
         panel = self.page.pictures
         yield {panel.cost: status_html("Getting the model ready", "busy")}
-        adapter, epoch, task = self._drawing_model(session), session.epoch, self._task(session)
+        adapter, epoch, task = self._drawing_model(session), session.epoch, self.current_task(session)
         plan = self._plan(session, *grid)
         for _, cell in plan.cells():
             spec = plan.spec(cell)
@@ -278,7 +231,7 @@ class Drawing(Desk):
         if file.stat().st_size > MAX_BYTES:
             raise InputError(f"{file.name} is larger than {MAX_BYTES / 1e6:.0f} MB; drop a PNG that was drawn here.")
         info = read_png(file.read_bytes(), file.name)
-        adapter, task = self._drawing_model(session), self._task(session)
+        adapter, task = self._drawing_model(session), self.current_task(session)
         edits = self._edits(session)
         weaker = {} if info.edit in edits else self._edits(session, picture_reading.strengths(info))
         fingerprint = adapter.fingerprint()
@@ -320,9 +273,6 @@ class Drawing(Desk):
         if adapter.family != "diffusion":
             raise InputError(f"{session.model} draws no pictures; load a model that does on screen 1.")
         return adapter
-
-    def _task(self, session: Session) -> Task:
-        return session.growth.task if session.growth else self.task_of(session)
 
     def _unedited(self, session: Session, adapter: DiffusionAdapter, task: Task) -> dict:
         return recipe.unedited(adapter, task)

@@ -28,6 +28,8 @@ TOWER_TITLES = {
     "cross": "Cross-attention to the words",
     "context": "Text stream of the denoiser",
     "self": "The denoiser's own attention",
+    "projector": "Projector",
+    "language": "Language model",
 }
 MARKS = {  # tower -> its symbol and colour on the scatter
     "image": ("circle", "neighbour"),
@@ -37,6 +39,8 @@ MARKS = {  # tower -> its symbol and colour on the scatter
     "cross": ("circle", "retain"),
     "context": ("circle", "retain"),
     "self": ("square", "original"),
+    "projector": ("square", "retain"),
+    "language": ("diamond", "edited"),
 }
 KINDS = {"heads": "head", "MLPs": "mlp", "whole layers": "layer"}
 HEADERS = ["rank", "unit", "phi", "pressure", "separation", "forget / retain", "state"]
@@ -224,7 +228,7 @@ def config_from(alpha, tau, rho, rounds, step_size, inner_steps, budget, towers,
 
 
 def grids(units: Sequence, cells: Mapping[str, Mapping[str, object]]) -> list[dict]:
-    """Towers as the map takes them: rows are layers, columns heads, then the MLP and the whole layer.
+    """Towers as the map takes them: rows are layers, columns heads, shared key-value heads, the MLP, the whole layer.
 
     Args:
         cells: grid name -> unit name -> what stands in its cell.
@@ -241,7 +245,9 @@ def grids(units: Sequence, cells: Mapping[str, Mapping[str, object]]) -> list[di
             grid["units"][u.layer][column] = u.name
             for key, values in cells.items():
                 grid[key][u.layer][column] = values.get(u.name)
-        columns = [*map(str, range(heads)), *({"mlp": "MLP", "layer": "all"}[kind] for kind in extra)]
+        shared = {u.column: u.name.split(".")[-1] for u in mine if ".kv." in u.name}
+        columns = [f"kv {shared[i]}" if i in shared else str(i) for i in range(heads)]
+        columns += [{"mlp": "MLP", "layer": "all"}[kind] for kind in extra]
         rows = [f"layer {i}" for i in range(height)]
         towers.append(
             {"name": tower, "title": TOWER_TITLES.get(tower, tower), "rows": rows, "columns": columns, **grid}

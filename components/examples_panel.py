@@ -51,6 +51,7 @@ class ExamplesPanel:
     concept: gr.Textbox
     labels: gr.Textbox
     own_anchor: gr.Textbox  # for models that draw
+    own_kind: gr.Dropdown  # for models that answer: another question for another kind of thing
     captions: gr.Dataframe
     use_own: gr.Button
     use_bundled: gr.Button
@@ -117,6 +118,14 @@ def build_own() -> tuple:
                 visible=False,
                 elem_id="own-anchor",
             )
+            kind = gr.Dropdown(
+                [*GENERAL],
+                value="object",
+                label="What it is",
+                info="Decides what the model is asked",
+                visible=False,
+                elem_id="own-kind",
+            )
         labels = gr.Textbox(
             label="Labels to tell it from (optional)",
             placeholder="red bicycle, blue bicycle, scooter",
@@ -137,7 +146,7 @@ def build_own() -> tuple:
         with gr.Row(elem_classes="actions"):
             use = gr.Button("Use these pictures", size="md", elem_id="use-own")
             back = gr.Button("Back to the bundled world", size="md", elem_id="use-bundled")
-    return forget, retain, concept, labels, anchor, captions, use, back
+    return forget, retain, concept, labels, anchor, kind, captions, use, back
 
 
 def build_words(visible: bool = False) -> WordsPanel:

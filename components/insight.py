@@ -12,19 +12,22 @@ from components.chart import picked_key
 from components.desk import Desk, handler, on_event
 from components.session import Session
 from components.theme import finding_html, pictures_html, status_html
-from components.wording import draws
+from components.wording import draws, writes
 from razor import trust
 from razor.adapters.diffusion import seeds_for
-from razor.attention import attention
+from razor.answer_attribution import answer_attribution
+from razor.attention import AttentionMap, attention
 from razor.attribution import explain_head, head_gates, pixel_attribution
 from razor.cross_attention import WordMaps, before_after
 from razor.drift import drift
 from razor.errors import InputError, ModelError
-from razor.examples import Example
+from razor.examples import Example, varied
 from razor.growth import Growth
 from razor.patches import Patch
 from razor.step import edited
 from razor.units import Unit
+
+LOOKED_AT = 4  # pictures a head's attention is drawn over
 
 
 class Insight(Desk):
@@ -150,8 +153,10 @@ class Insight(Desk):
         """The head's attention in a prompt as bars, or over a few pictures as overlays; a note where it has none."""
         task = growth.task
         try:
-            if unit.kind != "head" or not growth.adapter.embeds:
+            if unit.kind != "head":
                 return [], "", ""
+            if writes(growth):
+                return *_while_answering(growth, unit), ""
             if unit.tower == "text":
                 prompt = next(iter(next(a for a in task.axes if a.name == task.axis).prompts[task.concept]))
                 return [(f"\u201c{prompt}\u201d", attention(growth.adapter, unit, prompt))], "", ""
@@ -206,12 +211,15 @@ class Insight(Desk):
         if example is None:
             raise InputError("Choose one of the pictures in the list.")
         session.stop.clear()
-        if not growth.adapter.embeds:
+        if draws(growth):
             words = yield from self._words(session, growth, panel.look_status, example=example)
             if words is None or session.growth is not growth:
                 yield {panel.look_status: "" if session.growth is not growth else status_html("Stopped.")}
                 return
             yield {panel.pixels: words, panel.look_status: ""}
+            return
+        if writes(growth):
+            yield from self._look_for_name(session, growth, example, method)
             return
         yield {panel.look_status: status_html("Following the similarity back to the pixels", "busy")}
         found = pixel_attribution(
@@ -222,6 +230,19 @@ class Insight(Desk):
             yield {panel.look_status: ""}
             return
         yield {panel.pixels: why_panel.pixels_html(example.image, found, growth.task.concept), panel.look_status: ""}
+
+    def _look_for_name(self, session: Session, growth: Growth, example: Example, method: str) -> Iterator[dict]:
+        """Which pixels speak for the concept's name as the answer, before and after."""
+        panel = self.page.why
+        work = lambda tell: answer_attribution(  # noqa: E731
+            growth.adapter, growth.bench, example.image, patch=growth.patch,
+            method=why_panel.PIXEL_METHODS.get(method, method), progress=tell, stop=session.stop.is_set,
+        )  # fmt: skip
+        found = yield from self._told(session, panel.look_status, "Following the name back to the pixels", work)
+        if found is None or session.growth is not growth:
+            yield {panel.look_status: "" if session.growth is not growth else status_html("Stopped.")}
+            return
+        yield {panel.pixels: why_panel.answer_html(found, growth.task.concept), panel.look_status: ""}
 
     # What moved?
 
@@ -301,3 +322,17 @@ class Insight(Desk):
         """`told` for what is worth nothing unless it is whole: None where it was stopped."""
         result = yield from self.told(status, what, work)
         return None if session.stop.is_set() else result
+
+
+def _while_answering(growth: Growth, unit: Unit) -> tuple[list[tuple[str, AttentionMap]], str]:
+    """A head's attention while the model is asked about forget pictures: over the question's words, and as overlays."""
+    adapter, task = growth.adapter, growth.task
+    question = adapter.questions.ask(task.axis)
+    pictures = [task.forget.search[i].image for i in varied(task.forget.search, LOOKED_AT)]
+    found = [attention(adapter, unit, picture, question=question) for picture in pictures]
+    overlays = [
+        (why_panel.png_url(why_panel.attention_picture(look.picture or picture, look)), f"from the {look.reader}")
+        for picture, look in zip(pictures, found, strict=True)
+    ]
+    words = [(question, AttentionMap(look.words, look.tokens, look.reader)) for look in found[:1] if look.tokens]
+    return words, "<h4>Where it looks in them</h4>" + pictures_html(overlays)

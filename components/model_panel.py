@@ -16,8 +16,31 @@ TOWER_NAMES = {
     "cross": "cross-attention",
     "context": "text stream",
     "self": "picture attention",
+    "language": "language model",
 }
 PLURALS = {"object": "objects", "style": "styles", "identity": "people"}
+# What a card measured -> family, what was counted, the model in a few words, and what it can do by kind.
+_KNOWN = {
+    "zero_shot_accuracy": (
+        "CLIP",
+        "held-out pictures",
+        "A small CLIP that knows",
+        {axis: f"Knows {names}" for axis, names in PLURALS.items()},
+    ),
+    "judged_accuracy": (
+        "Stable Diffusion (UNet)",
+        "drawn pictures, by an independent judge",
+        "A small Stable Diffusion that draws",
+        {axis: f"Draws {names}" for axis, names in PLURALS.items()},
+    ),
+    "right_answers": (
+        "LLaVA",
+        "held-out questions",
+        "A small LLaVA that answers questions about",
+        {"what": "Names objects", "style": "Names styles", "who": "Names people", "yes or no": "Says yes or no",
+         "count": "Counts"},
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,7 +62,8 @@ def build(model: str = "mini-clip") -> ModelPanel:
             value=model,
             allow_custom_value=True,
             label="Model",
-            info="Bundled, a local open_clip or diffusers folder, architecture/pretrained, or hf-hub:owner/model",
+            info="Bundled, a local open_clip, diffusers or transformers folder, architecture/pretrained, or "
+            "hf-hub:owner/model",
             elem_id="model-name",
         )
         load = gr.Button("Load model", size="sm", elem_id="load-model")
@@ -58,20 +82,15 @@ def build(model: str = "mini-clip") -> ModelPanel:
 
 def bundled_card(name: str, known: Mapping) -> str:
     """What the card file says, shown before any weight is read."""
-    draws = "judged_accuracy" in known
-    family = "Stable Diffusion (UNet)" if draws else "CLIP"
-    accuracy = known.get("judged_accuracy") or known.get("zero_shot_accuracy", {})
-    counted = "drawn pictures, by an independent judge" if draws else "held-out pictures"
+    measured = next(key for key in _KNOWN if key in known)
+    family, counted, what, does = _KNOWN[measured]
     facts = [
         ("Family", f"{family}, trained from scratch for this app"),
         ("Size", f"{known.get('parameters', 0) / 1e6:.1f} M"),
     ]
-    facts += [
-        (f"{'Draws' if draws else 'Knows'} {PLURALS.get(axis, axis)}", f"{a['value']:.1%} of {a['n']} {counted}")
-        for axis, a in accuracy.items()
-    ]
+    right = {label: known[measured][kind] for kind, label in does.items() if kind in known[measured]}
+    facts += [(label, f"{a['value']:.1%} of {a['n']} {counted}") for label, a in right.items()]
     facts += [("Licence", str(known.get("license", "unknown"))), ("Memory", "well under 1 GB; runs on a laptop")]
-    what = "A small Stable Diffusion that draws" if draws else "A small CLIP that knows"
     return model_card_html(name, facts, f"{what} a world of objects, styles and people.")
 
 
@@ -90,6 +109,8 @@ def describe(adapter) -> dict[str, str]:
         kind = {"Family": known["family"], "Predicts": known["prediction"], "Pictures": known["size"]}
         judge = {"What its pictures show is": read_by(adapter.judge) if adapter.judge else "for you to see: no judge"}
         weights += adapter.pipeline.vae.parameters()
+    elif adapter.family == "vlm":
+        kind = {"Family": f"Vision-language model ({type(adapter.model).__name__})"}
     towers = []
     for tower in adapter.towers:
         mine = [unit for unit in heads if unit.tower == tower]

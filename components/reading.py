@@ -11,6 +11,7 @@ from razor.edit_set import EditSet, describe_changes
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
 from razor.scoring import UnitScore, ranked, threshold
+from razor.units import Unit
 
 OVERSHOT = -0.25  # association below which the concept is said to be pushed further than forgetting needs
 NAMED = 4  # units named in a sentence; more are counted
@@ -195,7 +196,15 @@ def _tiles(growth: Growth, before: Evaluation, after: Evaluation, split: str | N
         tiles.append(_tile("Retrieval stability", None, after.retrieval_stability, "original", split))
     if after.prediction_stability:
         tiles.append(_tile("Prediction stability", None, after.prediction_stability, "original", split))
+    if after.neutral_kl:
+        tiles.append(_drift_tile(after.neutral_kl))
     return tiles
+
+
+def _drift_tile(drift: Measure) -> str:
+    """How far answers to neutral questions moved, which is no share."""
+    interval = f"KL of the next word, 95 % interval {drift.low:.3f} to {drift.high:.3f}, n = {drift.n}"
+    return tile_html("Drift on neutral questions", f"{drift.value:.3f} nats", "", interval, "original")
 
 
 def _drawn_tiles(before: Evaluation, after: Evaluation, split: str) -> list[str]:
@@ -235,7 +244,7 @@ def unit_html(growth: Growth, name: str, spread=None, alone: Mapping | None = No
     scored = {s.unit.name: s for s in growth.shown_scores()}
     s = scored.get(name)
     where = f"{capital(unit.tower)} tower, layer {unit.layer}, " + (
-        f"head {unit.column}" if unit.kind == "head" else {"mlp": "MLP", "layer": "the whole layer"}[unit.kind]
+        _head_name(unit) if unit.kind == "head" else {"mlp": "MLP", "layer": "the whole layer"}[unit.kind]
     )
     total = sum(p.numel() for p in growth.adapter.model.parameters())
     facts = [("", "parameters", f"{growth.sizes[name]:,} ({growth.sizes[name] / total:.1%})")]
@@ -258,6 +267,11 @@ def unit_html(growth: Growth, name: str, spread=None, alone: Mapping | None = No
         f'<section class="unit-card"><h3>{escape(name)}</h3><p>{escape(where)}</p><dl>{rows}</dl>'
         f"<p>{escape(unit_story(growth, name, s))}</p></section>"
     )
+
+
+def _head_name(unit: Unit) -> str:
+    kind, number = unit.name.split(".")[-2:]
+    return f"key-value head {number}, shared by several heads" if kind == "kv" else f"head {number}"
 
 
 def unit_story(growth: Growth, name: str, s: UnitScore | None) -> str:

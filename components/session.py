@@ -53,6 +53,7 @@ class Session:
     growth: Growth | None = None
     grown_on: tuple[str, ...] = ()  # concepts of the stack beneath the growth
     stack: Stack = field(default_factory=Stack)
+    clip_edit: Growth | None = None  # left behind when another model was loaded; may fit one with the same image tower
     tested: tuple[Evaluation, Evaluation] | None = None  # before and after on the test split
     domain: dict | None = None  # colour ranges of the first scoring, kept so that rounds stay comparable
     focus: str | None = None  # the unit looked at

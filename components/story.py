@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from components.measure_panel import MEASURE
 from components.theme import capital, status_html
-from components.wording import draws, judge_of, read_by, unedited, wording
+from components.wording import draws, judge_of, read_by, tested, unedited, wording
 from razor.examples import Task
 from razor.growth import Growth
 from razor.metrics import Evaluation
@@ -55,8 +55,8 @@ def nothing_to_forget(growth: Growth) -> str:
             f"than by chance, {read_by(judge_of(growth))}. Try another concept, or other words for it."
         )
     return (
-        f"There is nothing to forget: the unedited model recognises {growth.task.concept} in {base.value:.0%} of "
-        f"{base.n} pictures, and guessing gives {growth.task.chance:.0%}. "
+        f"There is nothing to forget: the unedited model {wording(growth).knows} {growth.task.concept} in "
+        f"{base.value:.0%} of {base.n} pictures, and guessing gives {growth.task.chance:.0%}. "
         "Try another concept, other labels or a larger model."
     )
 
@@ -84,8 +84,9 @@ def instead(task: Task) -> str:
 def ending(growth: Growth, before: Evaluation, after: Evaluation) -> str:
     """What to tell a stakeholder, in words that claim no more than was measured on the test pictures."""
     concept, forget, retain = capital(growth.task.concept), after.forget_accuracy, after.retain_accuracy
+    words = tested(growth.adapter, growth.task)
     seen = (
-        f"recognised in {forget.value:.1%} of {forget.n} new pictures (95 % interval {forget.low:.1%} to "
+        f"{words.seen} {forget.value:.1%} of {forget.n} new pictures (95 % interval {forget.low:.1%} to "
         f"{forget.high:.1%}; guessing gives {growth.task.chance:.1%}), before {before.forget_accuracy.value:.1%}."
     )
     if forget.value > max(growth.goal.target, growth.task.chance) + 0.02:

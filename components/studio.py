@@ -9,23 +9,25 @@ from uuid import uuid4
 import gradio as gr
 
 from components import compare_panel, edit_panel, examples_panel, guide, model_panel, reading, story
+from components.asking import Asking
 from components.desk import Desk, Page, handler
 from components.drawing import Drawing
 from components.editing import Editing
+from components.families import Families
 from components.insight import Insight
 from components.measuring import Measuring
 from components.naming import Naming
 from components.session import CLOSING, Session, Sessions
 from components.stacking import Stacking
 from components.theme import header_html, status_html
-from components.wording import draws, proxy_note
+from components.wording import draws, proxy_note, writes
 from razor import models, saved, words
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError, RazorError
 from razor.growth import Growth
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
-from razor.sources import draws_its_own, own_task
+from razor.sources import asks_kind, draws_its_own, own_task
 from razor.stack import Stack
 
 NAME = "RAZOR Studio"
@@ -34,7 +36,7 @@ PURPOSE = "Make a vision model forget one thing by editing a few attention heads
 __all__ = ["NAME", "PURPOSE", "Page", "Studio"]
 
 
-class Studio(Naming, Editing, Measuring, Drawing, Insight, Stacking, Desk):
+class Studio(Naming, Editing, Measuring, Drawing, Asking, Insight, Stacking, Families, Desk):
     """The handlers of one page, over all its visitors."""
 
     def __init__(self, page: Page, load: Callable[[str], ClipAdapter] = models.load, sessions: Sessions | None = None):
@@ -151,6 +153,8 @@ class Studio(Naming, Editing, Measuring, Drawing, Insight, Stacking, Desk):
             task = None
         elif task is None and draws_its_own(adapter):
             said += " It knows nothing of the bundled world: name what to forget in words, or bring your own pictures."
+        if (left := session.growth) and left.adapter.family == "clip" and left.patch.deltas:
+            session.clip_edit = left
         session.start_over()
         session.model, session.task, session.stack = name, task, Stack()
         session.judge, session.judged = "", None
@@ -162,6 +166,7 @@ class Studio(Naming, Editing, Measuring, Drawing, Insight, Stacking, Desk):
             **self._examples(session),
             **self.comparing(adapter),
             **self.blank(session),
+            **self.offered(session, adapter),
             **self.stack_shown(session),
         }
 
@@ -231,7 +236,7 @@ class Studio(Naming, Editing, Measuring, Drawing, Insight, Stacking, Desk):
 
     @handler(lambda page: page.examples.status)
     def use_own(
-        self, session: Session, concept: str, labels: str, anchor: str, rows: list[list[str]]
+        self, session: Session, concept: str, labels: str, anchor: str, kind: str, rows: list[list[str]]
     ) -> Iterator[dict]:
         """Turn the uploaded pictures into the task; a model with a world of its own draws what to keep beside them."""
         panel = self.page.examples
@@ -241,7 +246,9 @@ class Studio(Naming, Editing, Measuring, Drawing, Insight, Stacking, Desk):
         names = [name.strip() for name in labels.split(",") if name.strip()]
         adapter = self.model_of(session)
         anchor = anchor if adapter.family == "diffusion" else ""
-        make = partial(own_task, forget, retain, concept=concept, labels=names, anchor=anchor, adapter=adapter)
+        chosen = {"concept": concept, "labels": names, "anchor": anchor}
+        chosen |= {"kind": kind} if asks_kind(adapter) else {}
+        make = partial(own_task, forget, retain, **chosen, adapter=adapter)
         if retain or not draws_its_own(adapter):
             task = make()
         else:
@@ -312,6 +319,8 @@ class Studio(Naming, Editing, Measuring, Drawing, Insight, Stacking, Desk):
             page.examples.status: status_html(end),
             page.tabs: gr.Tabs(selected="compare"),
         }
+        if writes(growth):
+            yield from self.ask_suggested(session)
 
     def _told_by_drawing(self, session: Session, growth: Growth) -> Iterator[dict]:
         """The end of the story for a model that draws: the same prompts from the same noise on both sides."""
@@ -333,22 +342,17 @@ class Studio(Naming, Editing, Measuring, Drawing, Insight, Stacking, Desk):
     @handler(lambda page: page.compare.status)
     def compare(self, session: Session, left: str, right: str) -> Iterator[dict]:
         """The suggested pictures on both sides."""
-        if self.model_of(session).family == "diffusion":
-            yield from self.draw_suggested(session)
+        family = self.model_of(session).family
+        if family in ("diffusion", "vlm"):
+            yield from self.draw_suggested(session) if family == "diffusion" else self.ask_suggested(session)
             return
         growth, page = session.need_growth(), self.page
-        try:
-            sides = compare_panel.checked(left, right, growth.history.branches)
-        except InputError:
-            session.sides = None
-            yield compare_panel.side_choices(page.compare, growth.history.branches, None)
-            raise
-        session.sides = None if sides == compare_panel.SIDES else sides
+        yield from self.settle_sides(session, left, right)
         yield {page.compare.status: status_html("Asking both models", "busy")}
         if session.sides is None:
             tiles = reading.tiles_of(growth, session.tested or self.test(session, growth))
         else:
-            tiles = reading.side_tiles(growth, sides)
+            tiles = reading.side_tiles(growth, session.sides)
         shown = self.compared(session, growth)
         if session.growth is not growth:
             yield self.current(session)
@@ -367,9 +371,8 @@ class Studio(Naming, Editing, Measuring, Drawing, Insight, Stacking, Desk):
             raise InputError("Add at least one picture to compare.")
         session.uploads.update(files)
         yield {self.page.compare.status: status_html("Asking both models", "busy")}
-        growth = session.growth
-        task = growth.task if growth else self.task_of(session)
         sides, patches = self.sides(session)
+        task = self.current_task(session)
         shown = compare_panel.own_pictures(self.model_of(session), patches, files, labels, task, sides)
         note = "" if any(p.deltas for p in patches) else "Nothing is edited yet, so both answers are the same."
         yield {

@@ -14,6 +14,7 @@ from components.edit_panel import grids
 from components.head_map import Measure, head_map, map_value
 from components.theme import capital, finding_html, pictures_html
 from components.wording import wording
+from razor.answer_attribution import AnswerAttribution
 from razor.attention import AttentionMap
 from razor.attribution import GateAttribution, HeadCard, PixelAttribution, overlay
 from razor.cross_attention import WordMaps
@@ -193,6 +194,31 @@ def pixels_html(image: Image.Image, found: PixelAttribution, concept: str) -> st
         f"{found.similarity_after:+.2f}. Orange speaks for it, purple against; both pictures use one scale."
     )
     return finding_html(said) + pictures_html(shown)
+
+
+def answer_html(found: AnswerAttribution, concept: str) -> str:
+    """The picture, and what in it speaks for the concept's name as the answer, before and after, token by token."""
+    rows = []
+    sides = (
+        ("before", found.before, found.maps_before, found.logprobs_before, found.likely_before),
+        ("after", found.after, found.maps_after, found.logprobs_after, found.likely_after),
+    )
+    for label, whole, maps, likely, total in sides:
+        drawn = [(whole, f"the whole name: log p {total:.2f}")]
+        if len(found.tokens) > 1:
+            drawn += [
+                (m, f"\u201c{token.strip()}\u201d: log p {value:.2f}")
+                for token, m, value in zip(found.tokens, maps, likely, strict=True)
+            ]
+        shown = [(png_url(found.picture), "the picture")] if label == "before" else []
+        shown += [(png_url(overlay(found.picture, m, found.scale)), caption) for m, caption in drawn]
+        rows.append(f"<h4>{capital(label)} the edit</h4>{pictures_html(shown)}")
+    said = (
+        f"Asked \u201c{found.question}\u201d, the log-probability of answering with {concept} goes from "
+        f"{found.likely_before:.2f} to {found.likely_after:.2f}. Orange speaks for a word of the name, purple against; "
+        "all pictures use one scale."
+    )
+    return finding_html(said) + "".join(rows)
 
 
 def words_html(before: WordMaps, after: WordMaps, where: str) -> str:

@@ -13,17 +13,19 @@ def wire(demo: gr.Blocks, studio: Studio) -> None:
     """Connect widgets to handlers, screen by screen."""
     page = studio.page
     shown = [page.compare.left, page.compare.right, page.compare.cards, page.compare.tiles, page.compare.own,
-             page.compare.status, page.compare.answers, page.compare.refresh, *page.pictures.drawn()]  # fmt: skip
+             page.compare.status, page.compare.answers, page.compare.refresh, *page.pictures.drawn(),
+             *page.asks.drawn()]  # fmt: skip
     views = [*page.trust.blank(), *page.why.blank(), *page.drift.blank()]
     # Work that another target overtakes ends by blanking all of this, so all of it is among the outputs.
-    family = [page.words.box, page.examples.own_anchor, page.model.judge_box, page.edit.towers, page.drift.box,
-              page.why.pixel_method]  # fmt: skip
+    family = [page.words.box, page.examples.own_anchor, page.examples.own_kind, page.model.judge_box,
+              page.edit.towers, page.drift.box, page.why.pixel_method]  # fmt: skip
     drawn = [*page.edit.drawn(), *shown, page.stack.list, *views, *family]
     _wire_examples(demo, studio, drawn)
     _wire_growth(studio, drawn)
     _wire_map(studio, drawn)
     _wire_insight(studio, drawn)
     _wire_pictures(studio, drawn)
+    _wire_asking(studio, drawn)
     page.compare.refresh.click(studio.compare, [page.compare.left, page.compare.right], drawn, **HEAVY)
     page.compare.ask.click(studio.ask, [page.compare.files, page.compare.labels], shown, **HEAVY)
     guided = page.guide
@@ -63,7 +65,7 @@ def _wire_examples(demo: gr.Blocks, studio: Studio, drawn: list) -> None:
     both = [examples.forget_files, examples.retain_files]
     for files in both:
         files.change(studio.read_own, both, [examples.captions, examples.status], **PRIVATE)
-    own = [examples.concept, examples.labels, examples.own_anchor, examples.captions]
+    own = [examples.concept, examples.labels, examples.own_anchor, examples.own_kind, examples.captions]
     examples.use_own.click(studio.use_own, own, first + drawn, **HEAVY)
     words = page.words
     words.kind.input(studio.kind_chosen, [words.kind, words.anchor], words.anchor, **PRIVATE)
@@ -175,6 +177,16 @@ def _wire_pictures(studio: Studio, drawn: list) -> None:
     for event in typed:
         event.then(studio.grid_pace, panel.grid(), panel.cost, **HEAVY)
     panel.file.upload(studio.restore, panel.file, drawn, **HEAVY)
+
+
+def _wire_asking(studio: Studio, drawn: list) -> None:
+    panel, compare = studio.page.asks, studio.page.compare
+    sides = [compare.left, compare.right]
+    panel.ask.click(studio.ask_both, [*sides, panel.groups, panel.count], drawn, **HEAVY)
+    own = [panel.pictures, panel.questions, panel.rule]
+    panel.ask_own.click(studio.ask_own_questions, [*sides, *own], drawn, **HEAVY)
+    panel.stop.click(studio.stop, None, panel.status, queue=False, **PRIVATE)
+    panel.carry.click(studio.carry, None, drawn, **HEAVY)
 
 
 def _then_estimate(studio: Studio, event, drawn: list) -> None:

@@ -1,7 +1,9 @@
 """What the page calls the same numbers for one family of models and another, and what they were counted on.
 
 A CLIP answers about pictures, on every split. A model that draws is searched by its denoiser's predictions at points,
-which are no pictures; its test numbers are drawn pictures where a judge can read them, and points where none can.
+which are no pictures; its test numbers are drawn pictures where a judge can read them, and points where none can. A
+vision-language model is searched by how likely the name of each class is as its answer; its test numbers are read from
+answers it wrote.
 """
 
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ class Wording:
     search: str  # what the search split counts
     forget: str  # tile over forget_accuracy
     retain: str
+    knows: str  # "the unedited model ... cat in 98 % of"
     answers: str  # what retain_accuracy is a share of: "... lose 1.2 points"
     attributed: str  # what attribution follows to the heads: "carries most of ..."
     note: str  # one sentence on what the search split's numbers are; "" where they speak for themselves
@@ -28,14 +31,20 @@ class Wording:
 
 _WORDING = {
     "clip": Wording(
-        "recognised in", "search pictures", "Forget accuracy", "Retain accuracy", "retained answers",
+        "recognised in", "search pictures", "Forget accuracy", "Retain accuracy", "recognises", "retained answers",
         "the concept's similarity", "",
+    ),
+    "vlm": Wording(
+        "the likeliest answer about", "search pictures", "Forget accuracy", "Retain accuracy", "names",
+        "retained answers", "how likely the concept's name is",
+        "Counted by the class whose name is the likeliest answer; test numbers are read from written answers.",
     ),
     "diffusion": Wording(
         "still predicted at",
         "search points",
         "Concept still predicted",
         "Retained prompts kept",
+        "draws",
         "retained prompts",
         "what is still predicted of the concept",
         "Counted on the denoiser's predictions at search points, which stand in for pictures. The unedited model is at "
@@ -56,6 +65,11 @@ class Tested:
 def wording(growth: Growth) -> Wording:
     """The words for this growth's family."""
     return _WORDING.get(growth.adapter.family, _WORDING["clip"])
+
+
+def writes(growth: Growth) -> bool:
+    """It is a model that answers in words, question by question."""
+    return growth.adapter.family == "vlm"
 
 
 def draws(growth: Growth) -> bool:
@@ -83,6 +97,8 @@ def proxy_note(judge: Judge) -> str:
 
 def tested(adapter: Adapter, task: Task) -> Tested:
     """The words for numbers of the test split."""
+    if adapter.family == "vlm":
+        return Tested("test pictures", "named in", "Read from answers the model wrote, names and aliases looked for.")
     if adapter.family != "diffusion":
         return Tested("test pictures", "recognised in", "")
     if (judge := judge_for(adapter, task)) is None:
@@ -97,7 +113,7 @@ def unedited(growth: Growth) -> str:
     """What is known of the concept in the unedited model, once it was asked for it."""
     concept, share = growth.task.concept, growth.base.forget_accuracy.value
     if not draws(growth):
-        return f"the unedited model recognises {concept} in {share:.0%} of the {wording(growth).search}"
+        return f"the unedited model {wording(growth).knows} {concept} in {share:.0%} of the {wording(growth).search}"
     if (judge := judge_of(growth)) is None:
         return (
             f"what the unedited model predicts for {concept} counts as 100 % from here on, by definition; whether it "

@@ -26,6 +26,7 @@ from razor.metrics import Measure, mean, share
 PICTURE_COLUMNS = (*FILE_COLUMNS, "picture")
 OPTIONS = "ABCDEF"  # columns of the options of a question
 MAX_QUESTIONS = 5000
+NAMED = "still names it"  # the flag of an answer that names what was to be forgotten
 REPEATS = 4  # times that the same words in a row are no longer a way of speaking
 
 # Scripts written without spaces: there a name may stand between other letters.
@@ -136,7 +137,7 @@ def flags(
     words = normalised(text).split()
     wrong = [f"names another: {found}" for found in named if found != name]
     return (
-        *(("still names it",) if name in named else ()),
+        *((NAMED,) if name in named else ()),
         *wrong,
         *(("refuses",) if _REFUSAL.search(" ".join(words)) else ()),
         *(("empty",) if not words else ()),
@@ -169,10 +170,15 @@ def compare(before: str, after: str) -> list[tuple[str, str]]:
 # ---------------------------------------------------------------- tables
 
 
-def read_questions(source: str | Path) -> tuple[tuple[Question, ...], tuple[str, ...]]:
-    """Questions from a csv or jsonl table beside its pictures, and one sentence per row or picture that is not as told.
+def read_questions(
+    source: str | Path, pictures: Mapping[str, Path] | None = None
+) -> tuple[tuple[Question, ...], tuple[str, ...]]:
+    """Questions from a csv or jsonl table, and one sentence per row or picture that is not as told.
 
     A row has a picture, a question, and may have an answer, several answers (parted by | in a csv) and options A to F.
+
+    Args:
+        pictures: file name -> where the picture is; default: in the table's folder or below it.
 
     Raises:
         ExampleError: no such table, not the format its name says, or no row that can be used.
@@ -188,10 +194,12 @@ def read_questions(source: str | Path) -> tuple[tuple[Question, ...], tuple[str,
             f"{path.name} has the columns {', '.join(map(str, columns)) or 'none'}; it needs a picture "
             f"({', '.join(PICTURE_COLUMNS)}) and a question (question)."
         )
+    by_name = lambda name: pictures.get(Path(name).name)  # noqa: E731
+    find = partial(file_inside, path.parent) if pictures is None else by_name
     questions, warnings, opened = [], [], {}
     for number, row in enumerate(rows[:MAX_QUESTIONS], start=1):
         try:
-            questions.append(_question(row, picture, path.parent, opened))
+            questions.append(_question(row, picture, find, opened))
         except ExampleError as error:
             warnings.append(f"Row {number}: {error}")
     if not questions:
@@ -213,8 +221,13 @@ def _rows(path: Path) -> list:
         raise ExampleError(f"{path.name} is not a valid table: {error}.") from error
 
 
-def _question(row: object, picture: str, folder: Path, opened: dict[str, Image.Image]) -> Question:
+def _question(
+    row: object, picture: str, find: Callable[[str], Path | None], opened: dict[str, Image.Image]
+) -> Question:
     """The question of one row; pictures are decoded once and kept in `opened`.
+
+    Args:
+        find: the file behind the name of a picture.
 
     Raises:
         ExampleError: no picture, no question, or a picture that cannot be read.
@@ -227,7 +240,7 @@ def _question(row: object, picture: str, folder: Path, opened: dict[str, Image.I
     if not text:
         raise ExampleError(f"the question about {short} is empty.")
     if name not in opened:
-        file = file_inside(folder, name)
+        file = find(name)
         if file is None:
             raise ExampleError(f"{short} is named in the table but is not beside it.")
         opened[name] = open_image(file, short)

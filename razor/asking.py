@@ -14,7 +14,7 @@ from itertools import cycle, islice
 from PIL import Image
 
 from razor.adapters.vlm import VlmAdapter
-from razor.answers import Question, compare, flags, normalised
+from razor.answers import NAMED, Question, compare, flags, normalised
 from razor.errors import Stopped
 from razor.examples import Example, Task, varied
 from razor.patches import Patch, model_lock
@@ -179,7 +179,7 @@ def _flags(ask: Ask, said: str, concept: str, names: Sequence[str]) -> tuple[str
     """What is wrong with an answer; a yes to the yes-or-no question counts as naming it."""
     found = flags(said, concept, [name for name in names if name != concept], truth=_allowed(ask, concept))
     if ask.group == "check" and normalised(said).split()[:1] == ["yes"]:
-        return ("still names it", *found)
+        return (NAMED, *found)
     return found
 
 
@@ -190,7 +190,7 @@ def _allowed(ask: Ask, concept: str) -> str:
 
 def verdict(answered: Answered) -> str:
     """What became of an answer, in two words or three."""
-    left, now = ("still names it" in flagged for flagged in answered.flags)
+    left, now = (NAMED in flagged for flagged in answered.flags)
     if answered.ask.group in ("target", "paraphrase", "check"):
         return "still named" if now else "suppressed" if left else "not named before either"
     if now:

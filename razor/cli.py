@@ -140,8 +140,9 @@ def _prepare(args: argparse.Namespace):
     adapter = models.load(args.model, device=args.device, dtype=args.dtype)
     if args.judge:
         adapter = models.with_judge(adapter, args.judge)
-    if args.forget and task.origin.get("retain") == sources.WORLD and sources.draws_its_own(adapter):
-        if not sources.is_target(args.forget):
+    draws = args.forget and task.origin.get("retain") == sources.WORLD and sources.draws_its_own(adapter)
+    if draws or (args.forget and sources.asks_kind(adapter)):
+        if draws and not sources.is_target(args.forget):
             _note(f"{adapter.name} draws what is to be kept.")
         task, _ = sources.resolve(args.forget, args.retain, **chosen, adapter=adapter)
     if not args.forget:
@@ -232,7 +233,7 @@ def _add_dtype(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=["float32", "float16", "bfloat16"],
-        help="precision of --model, where it draws (default: half on CUDA, float32 on a CPU)",
+        help="precision of --model, where it draws or answers (default: half on CUDA, float32 on a CPU)",
     )
 
 
@@ -241,7 +242,8 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="M",
-        help="mini-clip, mini-sd, a folder, a .safetensors checkpoint, architecture/pretrained, hf-hub:owner/model",
+        help="mini-clip, mini-sd, mini-vlm, a folder, a .safetensors checkpoint, architecture/pretrained, "
+        "hf-hub:owner/model",
     )
     parser.add_argument(
         "--forget",

@@ -301,13 +301,15 @@ def user_task(
     seed: int = 0,
     anchor: str = "",
     origin: Mapping[str, str] | None = None,
+    axis: str = "label",
 ) -> Task:
-    """A task from a person's own pictures, measured on one axis called "label".
+    """A task from a person's own pictures, measured on one axis.
 
     Args:
         concept: what the forget pictures show, in words.
         anchor: what stands in for it where a model draws, in words; "" leaves it out.
         labels: classes to measure against, the concept among them; default: the concept and the retain captions.
+        axis: what the axis is called.
 
     Raises:
         ExampleError: a set is empty or too small, or the two share pictures.
@@ -332,12 +334,14 @@ def user_task(
     if len(match) < 2:
         raise InputError("One label leaves nothing to confuse the concept with; give at least two labels.")
     target = match[concept.lower()]
-    axis = Axis("label", {name: (f"a picture of {name}", name, f"a photo of {name}") for name in match.values()})
+    prompts = {name: (f"a picture of {name}", name, f"a photo of {name}") for name in match.values()}
     anchors = {e.caption: anchored_caption(e.caption, target, anchor) for e in forget}
-    forget = [Example(e.image, e.caption, {"label": target}, e.source, anchors[e.caption]) for e in _distinct(forget)]
-    retain = [Example(e.image, e.caption, _labels_in(e.caption, match, target), e.source) for e in _distinct(retain)]
+    forget = [Example(e.image, e.caption, {axis: target}, e.source, anchors[e.caption]) for e in _distinct(forget)]
+    shown = {e.caption: _label_in(e.caption, match, target) for e in retain}
+    labels = {caption: {axis: name} if name else {} for caption, name in shown.items()}
+    retain = [Example(e.image, e.caption, labels[e.caption], e.source) for e in _distinct(retain)]
     splits = split_examples(forget, seed), _split_labelled(retain, seed)
-    return Task(target, "label", (axis,), (), *splits, origin or {})
+    return Task(target, axis, (Axis(axis, prompts),), (), *splits, origin or {})
 
 
 def anchored_caption(caption: str, concept: str, anchor: str = "") -> str:
@@ -375,11 +379,11 @@ def _split_labelled(retain: Sequence[Example], seed: int) -> Split:
     return Split(*(getattr(parts, name) + getattr(more, name) for name in ("gradient", "search", "test")))
 
 
-def _labels_in(caption: str, match: Mapping[str, str], target: str) -> dict[str, str]:
-    """The longest label the caption contains, as {"label": name}; the forgotten one does not count."""
+def _label_in(caption: str, match: Mapping[str, str], target: str) -> str:
+    """The longest label the caption contains, or ""; the forgotten one does not count."""
     words = caption.lower()
     found = [low for low in match if match[low] != target and re.search(rf"(?<!\w){re.escape(low)}(?!\w)", words)]
-    return {"label": match[max(found, key=len)]} if found else {}
+    return match[max(found, key=len)] if found else ""
 
 
 def _is_picture(name: str) -> bool:

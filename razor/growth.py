@@ -192,7 +192,7 @@ class Growth:
         if units != self.units:
             self.units, self._stats, self._trials = units, {}, (0, {})
         target = self.task.chance / 2 if config.forget_target is None else config.forget_target
-        self.goal = Goal(target, config.retain_budget, self.base)
+        self.goal = Goal(target, config.retain_budget, self.base, self.bench.spared)
 
     # Scores
 

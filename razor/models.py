@@ -17,7 +17,8 @@ from razor.errors import ModelError
 from razor.judges import ClipJudge, WorldJudge
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-BUNDLED = {path.name: path for path in (ASSETS / "models" / name for name in ("mini-clip", "mini-sd")) if path.exists()}
+_NAMES = ("mini-clip", "mini-sd", "mini-vlm")
+BUNDLED = {path.name: path for path in (ASSETS / "models" / name for name in _NAMES) if path.exists()}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 KEPT = 2  # models besides the bundled ones that stay loaded though nobody may be working on them
@@ -36,13 +37,13 @@ def load(name: str, *, device: str | None = None, dtype: str | None = None) -> A
     Loaded once for as long as somebody holds it; bundled models and the last two others also after that.
 
     Args:
-        name: "mini-clip" or "mini-sd"; the path of an open_clip folder (open_clip_config.json and a .safetensors
-            file), of a diffusers folder (model_index.json) or of a .safetensors checkpoint of Stable Diffusion; an
-            open_clip "architecture/pretrained" such as "ViT-B-32/laion2b_s34b_b79k"; or "hf-hub:owner/model" of either
-            kind.
+        name: "mini-clip", "mini-sd" or "mini-vlm"; the path of an open_clip folder (open_clip_config.json and a
+            .safetensors file), of a diffusers folder (model_index.json), of a transformers folder of a vision-language
+            model (config.json) or of a .safetensors checkpoint of Stable Diffusion; an open_clip
+            "architecture/pretrained" such as "ViT-B-32/laion2b_s34b_b79k"; or "hf-hub:owner/model" of any kind.
         device: "cpu", "cuda", ...; default: CUDA where there is one.
-        dtype: precision of a model that draws, "float32", "float16" or "bfloat16"; default float32 on a CPU, half
-            precision on CUDA. A CLIP is always float32.
+        dtype: precision of a model that draws or answers, "float32", "float16" or "bfloat16"; default float32 on a
+            CPU, half precision on CUDA. A CLIP is always float32.
 
     Raises:
         ModelError: no such model, unsafe or broken files, a model without editable heads, too little memory, or a
@@ -120,11 +121,14 @@ def _let_go(keep: int) -> None:
 
 def _load(name: str, device: str, dtype: str | None) -> Adapter:
     if not name:
-        raise ModelError("Name a model: mini-clip, mini-sd, a local folder, or architecture/pretrained.")
+        raise ModelError(f"Name a model: {', '.join(BUNDLED)}, a local folder, or architecture/pretrained.")
     path = BUNDLED.get(name, Path(name))
     if path.is_dir():
-        diffusion = (path / "model_index.json").is_file()
-        return _diffusion(name, path, device, dtype) if diffusion else _from_folder(path, name, device, dtype)
+        if (path / "model_index.json").is_file():
+            return _diffusion(name, path, device, dtype)
+        if (path / "config.json").is_file() and not (path / "open_clip_config.json").is_file():
+            return _vlm(name, path, device, dtype)
+        return _from_folder(path, name, device, dtype)
     if path.suffix.lower() in PICKLES:
         raise ModelError(f"{name} is a pickle, which can run code when opened; convert it to safetensors first.")
     if path.suffix.lower() == ".safetensors" and (path.parent / "open_clip_config.json").is_file():
@@ -135,12 +139,16 @@ def _load(name: str, device: str, dtype: str | None) -> Adapter:
         return _diffusion(name, path, device, dtype)
     if path.exists():
         raise ModelError(
-            f"{name} is neither a folder nor a .safetensors checkpoint; give an open_clip or diffusers folder."
+            f"{name} is neither a folder nor a .safetensors checkpoint; give an open_clip, diffusers or transformers "
+            "folder."
         )
-    if name.startswith("hf-hub:") and _is_pipeline(repository := name.removeprefix("hf-hub:")):
-        return _diffusion(name, repository, device, dtype)
     if name.startswith("hf-hub:"):
-        _refuse_code(_hub_text_config(name.removeprefix("hf-hub:")), name)
+        repository = name.removeprefix("hf-hub:")
+        if _on_hub(repository, "model_index.json"):
+            return _diffusion(name, repository, device, dtype)
+        if _on_hub(repository, "config.json") and not _on_hub(repository, "open_clip_config.json"):
+            return _vlm(name, repository, device, dtype)
+        _refuse_code(_hub_text_config(repository), name)
         return _from_open_clip(name, None, name, device, dtype)
     architecture, _, pretrained = name.partition("/")
     import open_clip
@@ -158,14 +166,14 @@ def _load(name: str, device: str, dtype: str | None) -> Adapter:
     )
 
 
-def _is_pipeline(repository: str) -> bool:
-    """Whether a hub model is a pipeline of diffusers; asks the hub where the cache does not know."""
+def _on_hub(repository: str, file: str) -> bool:
+    """Whether a hub model has this file, which says of what kind it is; asks the hub where the cache does not know."""
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(repository, "model_index.json"), str):
+    if isinstance(try_to_load_from_cache(repository, file), str):
         return True
     try:
-        return HfApi().file_exists(repository, "model_index.json")
+        return HfApi().file_exists(repository, file)
     except Exception:  # whatever is wrong is said by whoever loads it
         return False
 
@@ -185,15 +193,29 @@ def _diffusion(name: str, source: Path | str, device: str, dtype: str | None) ->
     return DiffusionAdapter(pipeline, name=name)
 
 
+def _vlm(name: str, source: Path | str, device: str, dtype: str | None) -> Adapter:
+    """A vision-language model of transformers, from disk or, where the source is a name, from the hub."""
+    from razor.minicanvas.questions import WORLD
+    from razor.vlm_loading import load_vlm
+
+    return load_vlm(
+        str(source),
+        device=device,
+        dtype=dtype,
+        name=name,
+        offline=isinstance(source, Path),
+        make_room=_make_room,
+        questions=WORLD if name in BUNDLED else None,
+    )
+
+
 def _from_folder(path: Path, name: str, device: str, dtype: str | None) -> ClipAdapter:
     """A folder as open_clip writes it: open_clip_config.json, one .safetensors file, maybe a tokenizer."""
     config_path = path / "open_clip_config.json"
     if not config_path.is_file():
-        bare = (path / "config.json").is_file()
-        other = "; its config.json is that of a transformers model, or of one part of a pipeline" if bare else ""
         raise ModelError(
-            f"{name} has neither open_clip_config.json, as open_clip saves a CLIP, nor model_index.json, as diffusers "
-            f"saves a pipeline{other}; give a folder that has one of the two."
+            f"{name} has none of open_clip_config.json, as open_clip saves a CLIP, model_index.json, as diffusers "
+            "saves a pipeline, and config.json, as transformers saves a vision-language model; give a folder with one."
         )
     try:
         config = json.loads(config_path.read_text("utf-8"))["model_cfg"]
@@ -241,7 +263,7 @@ def _from_open_clip(
     if dtype not in (None, "float32"):
         raise ModelError(
             f"{name} is a CLIP, which is loaded in float32 alone, not in {dtype}; leave out --dtype, or name a model "
-            "that draws."
+            "that draws or answers."
         )
     import open_clip
     from open_clip.factory import load_checkpoint

@@ -12,6 +12,7 @@ from razor.minicanvas import tasks
 from razor.minicanvas.dataset import AXES, parse_target
 
 WORLD = "minicanvas"  # names the whole bundled world as a retain set
+KIND_AXES = {"object": "object", "style": "style", "person": "identity"}  # what is asked for each kind of thing
 
 
 def is_target(text: str) -> bool:
@@ -63,7 +64,8 @@ def resolve(
     else:
         loaded = load_examples(retain)
         kept, warnings = loaded.examples, warnings + loaded.warnings
-    task = user_task(forget_examples, kept, concept=concept, labels=labels, seed=seed, anchor=anchor_of(anchor, kind))
+    chosen = {"concept": concept, "labels": labels, "seed": seed, "anchor": anchor_of(anchor, kind)}
+    task = user_task(forget_examples, kept, **chosen, axis=_axis(kind, adapter))
     return replace(task, origin={"forget": forget, "retain": retain}), warnings
 
 
@@ -113,6 +115,16 @@ def draws_its_own(adapter: Adapter) -> bool:
     return adapter.family == "diffusion" and not adapter.of_world
 
 
+def asks_kind(adapter: Adapter) -> bool:
+    """Whether the model is asked another question for another kind of thing."""
+    return adapter.family == "vlm"
+
+
+def _axis(kind: str, adapter: Adapter | None) -> str:
+    """What the axis of one's own pictures is called: a name for their labels, or what the model is asked."""
+    return KIND_AXES[kind] if adapter is not None and asks_kind(adapter) else "label"
+
+
 def own_task(
     forget: Sequence[Example],
     retain: Sequence[Example],
@@ -131,8 +143,10 @@ def own_task(
 
     Args:
         adapter: the model, where it is loaded. One that draws, and not the bundled world, draws what is to be kept.
-        kind, on_picture, stop: see words.retain_pictures.
+        kind: what the concept is, for a model that draws or answers; see words.GENERAL.
+        on_picture, stop: see words.retain_pictures.
     """
+    axis = _axis(kind, adapter)
     if not retain and adapter is not None and draws_its_own(adapter):
         plan, kept = words.retain_pictures(adapter, concept, kind, seed=seed, on_picture=on_picture, stop=stop)
         names = [plan.concept, *plan.neighbours, *plan.others]
@@ -141,16 +155,18 @@ def own_task(
         return replace(made, neighbours=plan.neighbours, origin=drawn)
     origin = {"forget": source, "retain": "own pictures" if retain else WORLD}
     if retain:
-        made = user_task(forget, retain, concept=concept, labels=labels, seed=seed, anchor=anchor)
+        made = user_task(forget, retain, concept=concept, labels=labels, seed=seed, anchor=anchor, axis=axis)
         return replace(made, origin=origin)
     name = concept.strip().lower()
     if not name:
         raise InputError("Say what to forget: give the concept in words, such as 'red bicycle'.")
-    classes = list(labels) or [*AXES["object"], *AXES["identity"]]
+    shown = ("object", "identity") if axis == "label" else (axis,)
+    classes = list(labels) or [name for part in shown for name in AXES[part]]
     if not labels and name not in (c.lower() for c in classes):
         classes = [concept.strip(), *classes]
-    kept = [_relabelled(e) for e in _world() if name not in {v.lower() for v in e.labels.values()}]
-    made = user_task(forget, kept, concept=concept, labels=classes, seed=seed, anchor=anchor)
+    others = [e for e in _world() if name not in {v.lower() for v in e.labels.values()}]
+    kept = [_relabelled(e, on, axis) for e in others for on in shown if on in e.labels]
+    made = user_task(forget, kept, concept=concept, labels=classes, seed=seed, anchor=anchor, axis=axis)
     return replace(made, origin=origin)
 
 
@@ -170,7 +186,6 @@ def _world() -> tuple[Example, ...]:
     return tasks.world("gradient")
 
 
-def _relabelled(example: Example) -> Example:
-    """A bundled picture captioned by what it shows, so that its class can be read from the caption."""
-    shown = example.labels.get("object") or example.labels["identity"]
-    return Example(example.image, f"a picture of {shown}", {"label": shown}, example.source)
+def _relabelled(example: Example, on: str, axis: str) -> Example:
+    """A bundled picture captioned by its class on one axis, so that this can be read from the caption."""
+    return Example(example.image, f"a picture of {example.labels[on]}", {axis: example.labels[on]}, example.source)

@@ -47,12 +47,14 @@ class Goal:
     target: float  # forget accuracy to reach
     budget: float  # retain accuracy that may be lost
     base: Evaluation  # the unedited model
+    spared: int = 0  # neighbours that may be lost whatever the budget: one of few is more than a share of points
 
     def damage(self, now: Evaluation) -> float:
         """Loss beyond the budgets, >= 0.
 
         Retain accuracy and retrieval have the budget; neighbours and other answers about the forget pictures, counted
-        on fewer pictures, have three times it. Predictions, which move before a picture does, have DRIFT times.
+        on fewer pictures, have three times it, or what `spared` of them come to. Predictions, which move before a
+        picture does, have DRIFT times.
         """
         excess = self.base.retain_accuracy.value - now.retain_accuracy.value - self.budget
         assert not math.isnan(excess), "every search split has retain answers to count"
@@ -62,7 +64,7 @@ class Goal:
         for name in ("neighbor_accuracy", "cross_accuracy"):
             before, after = getattr(self.base, name), getattr(now, name)
             if before and after:
-                total += max(0.0, before.value - after.value - 3 * self.budget)
+                total += max(0.0, before.value - after.value - max(3 * self.budget, self.spared / after.n))
         return total
 
     def cost(self, now: Evaluation) -> float:

@@ -170,16 +170,12 @@ def test_folder_without_weights_is_refused(folder):
 
 def test_folder_that_is_no_model_is_told_what_folders_can_be_loaded(folder):
     (folder / "open_clip_config.json").unlink()
-    wanted = (
-        f"{folder} has neither open_clip_config.json, as open_clip saves a CLIP, nor model_index.json, as diffusers "
-        "saves a pipeline"
-    )
-    assert refusal(folder) == f"{wanted}; give a folder that has one of the two."
-    (folder / "config.json").write_text("{}")
     assert refusal(folder) == (
-        f"{wanted}; its config.json is that of a transformers model, or of one part of a pipeline; give a folder that "
-        "has one of the two."
+        f"{folder} has none of open_clip_config.json, as open_clip saves a CLIP, model_index.json, as diffusers "
+        "saves a pipeline, and config.json, as transformers saves a vision-language model; give a folder with one."
     )
+    (folder / "config.json").write_text(json.dumps({"model_type": "sundial"}))
+    assert "does not know to answer questions about pictures ('sundial')" in refusal(folder)
 
 
 def test_single_file_is_refused(folder):
@@ -392,7 +388,7 @@ def test_precision_that_cannot_be_had_is_one_sentence(drawing, folder):
     assert refusal(drawing, dtype="int8") == "No precision 'int8'; choose one of float32, float16, bfloat16."
     assert refusal(folder, dtype="bfloat16") == (
         f"{folder} is a CLIP, which is loaded in float32 alone, not in bfloat16; leave out --dtype, or name a model "
-        "that draws."
+        "that draws or answers."
     )
     models.load(str(folder), device="cpu", dtype="float32")
 

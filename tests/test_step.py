@@ -1,6 +1,7 @@
 """The fused step against numbers worked out by hand, on a model of two weights and a bench that says what it likes."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -244,6 +245,13 @@ def test_goal_cost_worked_out_by_hand(now, cost):
     goal = Goal(target=0.1, budget=0.02, base=found(1.0, 0.9, 0.8, cross=0.7))
     assert goal.cost(now) == pytest.approx(cost)
     assert goal.reached(now) == (cost == 0)
+
+
+def test_a_neighbour_of_few_may_be_spared_where_the_budget_is_less_than_one():
+    beside = lambda share: replace(found(0.0, 0.9), neighbor_accuracy=Measure(share, 20, 0.0, 1.0))  # noqa: E731
+    assert Goal(0.1, 0.01, beside(1.0)).damage(beside(0.95)) == pytest.approx(0.05 - 0.03)
+    assert Goal(0.1, 0.01, beside(1.0), spared=1).damage(beside(0.95)) == pytest.approx(0.0, abs=1e-9)
+    assert Goal(0.1, 0.01, beside(1.0), spared=1).damage(beside(0.9)) == pytest.approx(0.05)
 
 
 def test_equal_costs_are_decided_by_what_keeps_most():

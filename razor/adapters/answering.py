@@ -115,6 +115,7 @@ class VlmBench:
 
     read_by = "the model's own written answers"
     says = ("Forget accuracy went from", "retain accuracy from")
+    spared = 1  # names are told apart by a few weights, and one neighbour on the edge would hold up all the others
 
     def __init__(
         self, adapter: "VlmAdapter", task: Task, *, batch: int, mismatch_weight: float, seed: int, beneath: Patch
@@ -458,8 +459,9 @@ class VlmBench:
     def asked(self, side: str, split: str) -> list[Asked]:
         """The questions about the pictures of a set, in order.
 
-        A forget picture is asked on every axis it has a class on, its own first; a retain picture too, but in the
-        search on one of them: a neighbour of the target on the target's axis, the others on each in turn.
+        A picture is asked on every axis it has a class on, the target's first. Of retain pictures only the test split's
+        are: else neighbours of the target are asked on the target's axis alone, and in the search the others on one
+        axis each, taking turns.
         """
         if (side, split) not in self._asked:
             names = [axis.name for axis in self.task.axes]
@@ -467,10 +469,11 @@ class VlmBench:
             found = []
             for number, e in enumerate(self._examples(side, split)):
                 rights = {i: self.task.axes[i].classes.index(e.labels[names[i]]) for i in order if self._known(e, i)}
-                if side == "retain" and split in ("search", GLANCE) and rights:
+                if side == "retain" and split != "test" and rights:
                     near = self.axis in rights and e.labels[self.task.axis] in self.neighbours
-                    axis = self.axis if near else list(rights)[number % len(rights)]
-                    rights = {axis: rights[axis]}
+                    if near or split != "gradient":
+                        axis = self.axis if near else list(rights)[number % len(rights)]
+                        rights = {axis: rights[axis]}
                 found += [Asked(e, number, axis, right) for axis, right in rights.items()]
             self._asked[side, split] = found
         return self._asked[side, split]

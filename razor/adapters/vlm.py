@@ -64,7 +64,6 @@ class VlmAdapter:
     """
 
     family = "vlm"
-    growing = ("image",)  # late blocks of the vision tower are what carries a name, see SLUG (arXiv:2407.11867)
     embeds = False
 
     def __init__(
@@ -84,6 +83,9 @@ class VlmAdapter:
             )
         self.model, self.processor, self.name = model.eval().requires_grad_(False), processor, name
         self.tokenizer, self.questions, self.alignment = processor.tokenizer, questions or PLAIN, alignment
+        # The vision tower serves every answer, and in mini-vlm its edits cost the others far more; but the alignment of
+        # a picture's tokens is decided there.
+        self.growing = ("language",) if alignment == "answer" else ("image",)
         self._refuse_other_kinds()
         self.image_token, self._image_id = self._picture_token()
         text = model.config.get_text_config()

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from razor.adapters.answering import Questions
 from razor.errors import InputError
 from razor.minicanvas import captions
 from razor.minicanvas.counted import COLOURS, COUNTS
@@ -193,10 +194,15 @@ def all_questions(known: Mapping[str, str], wording: int = 0, *, held_out: bool 
     return found
 
 
-def random_question(known: Mapping[str, str], rng: random.Random) -> Question:
-    """A training question about a picture, typed as people type; half of the yes-or-no ones are true."""
-    checks = [(YES_OR_NO, "", (axis,)) for axis in AXES if axis in known]
-    kind, answer, axes = rng.choice([*_facts(known), *checks])
+def random_question(known: Mapping[str, str], rng: random.Random, checks: float = 0.0) -> Question:
+    """A training question about a picture, typed as people type; half of the yes-or-no ones are true.
+
+    Args:
+        checks: share of questions that are to be answered with yes or no, beside those that are by chance.
+    """
+    asked = [(YES_OR_NO, "", (axis,)) for axis in AXES if axis in known]
+    only = checks and asked and rng.random() < checks
+    kind, answer, axes = rng.choice(asked if only else [*_facts(known), *asked])
     if kind != YES_OR_NO:
         return Question(typed(rng.choice(_WORDINGS[kind]), rng), answer, kind, axes)
     (axis,) = axes
@@ -220,6 +226,32 @@ def typed(text: str, rng: random.Random) -> str:
         text = text.rstrip("?.")
     case = rng.random()
     return text.lower() if case < 0.15 else text[0].lower() + text[1:] if case < 0.3 else text
+
+
+def _told(axis: str) -> str:
+    """The axis to ask about for one that may be a person's own, whose classes are things."""
+    return axis if axis in AXES else "object"
+
+
+def _named(axis: str, name: str) -> str:
+    return class_answer(axis, name) if name in AXES.get(axis, ()) else name
+
+
+def _beside(labels: Mapping[str, str], axis: str) -> list[str]:
+    """Questions about a picture that do not name its class on an axis."""
+    known = {on: name for on, name in labels.items() if name in AXES.get(on, ())}
+    found = [question.text for question in neutral(all_questions(known), axis)]
+    return found or [class_question("object" if axis == "style" else "style")]
+
+
+# How mini-vlm is asked, about this world and about pictures of one's own.
+WORLD = Questions(
+    ask=lambda axis: class_question(_told(axis)),
+    answer=_named,
+    neutral=_beside,
+    paraphrases=lambda axis: class_paraphrases(_told(axis)),
+    check=lambda axis, name: _WORDINGS[f"{YES_OR_NO} {_told(axis)}"][0].format(_named(axis, name)),
+)
 
 
 def training_texts() -> Iterator[str]:

@@ -4,7 +4,8 @@
 
 Its vision tower is mini-clip's, number for number, and stays as it is, so that an edit of the tower is felt in both.
 The projector and a small Llama learn to answer: each picture of a batch is asked several questions at once, in one
-sequence in which no question sees another. Resumable, seeded, CPU or CUDA.
+sequence in which no question sees another. Whether a picture shows what a question names takes far longer to learn than
+to name it, so a second stage asks for that above all. Resumable, seeded, CPU or CUDA.
 """
 
 import json
@@ -12,6 +13,7 @@ import random
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -52,11 +54,15 @@ CHAT = (
 QUESTIONS = 6  # asked of each picture of a batch
 PEOPLE, COUNTED = 0.3, 0.15  # shares of portraits, and of pictures to count in, in a batch
 POOLS = {"train": (80, 320, 10), "test": (5, 30, 2)}  # pictures per object x style, person, and of each to count in
+CHECKS = 0.6  # share of questions of the second stage that are asked for yes or no
 LONGEST = 16  # tokens of an answer
 
 
 def train_vlm(*, steps: int, batch: int, seed: int, work: Path, out: Path, lr: float = 1e-3) -> dict:
-    """Train mini-vlm, write model, processor and card to `out`; picks up the checkpoint in `work`.
+    """Train mini-vlm, write model, processor and card to `out`; picks up the checkpoints in `work`.
+
+    Args:
+        steps: of the first stage; the second has half as many, at a quarter of the learning rate.
 
     Returns:
         The card: share of right answers on the test split, asked in held-out wordings, per kind of question, with n,
@@ -67,13 +73,15 @@ def train_vlm(*, steps: int, batch: int, seed: int, work: Path, out: Path, lr: f
     processor = build_processor()
     model, pools = build_model(processor.tokenizer), pictures("train", work)
 
-    def loss(model, rng: random.Random, progress: float) -> Tensor:
-        pixels, talks = _batch(*pools, batch, rng)
+    def loss(model, rng: random.Random, progress: float, checks: float = 0.0) -> Tensor:
+        pixels, talks = _batch(*pools, batch, rng, checks)
         logits, truth = answers(model, pixels.to(device), packed(processor.tokenizer, talks).to(device))
         return F.cross_entropy(logits.float(), truth)
 
     with nullcontext() if device == "cuda" else sdpa_kernel(SDPBackend.MATH):
         seconds = fit("vlm", model, loss, steps=steps, seed=seed, lr=lr, work=work)
+        checking = partial(loss, checks=CHECKS)
+        seconds += fit("vlm-checks", model, checking, steps=steps // 2, seed=seed, lr=lr / 4, work=work)
     model.save_pretrained(out, state_dict={name: value.half() for name, value in model.state_dict().items()})
     processor.save_pretrained(out)
     right = right_answers(load(out)[0].to(device), processor.tokenizer, *pictures("test", work))
@@ -321,10 +329,12 @@ def _ids(tokenizer, texts: Sequence[str]) -> list[list[int]]:
     return tokenizer(texts, add_special_tokens=False).input_ids
 
 
-def _batch(ordinary: Pictures, many: Pictures, size: int, rng: random.Random) -> tuple[Tensor, list[list[Question]]]:
+def _batch(
+    ordinary: Pictures, many: Pictures, size: int, rng: random.Random, checks: float
+) -> tuple[Tensor, list[list[Question]]]:
     """Pixels (size, 3, 64, 64) of training pictures, and the questions asked about each."""
     count = round(size * COUNTED)
     chosen = (ordinary, ordinary.choose(rng, size - count, PEOPLE)), (many, rng.choices(many.things, k=count))
     pixels = torch.cat([pool.jittered(rows, rng) for pool, rows in chosen])
     shown = [pool.labels[row] for pool, rows in chosen for row in rows]
-    return pixels, [[questions.random_question(known, rng) for _ in range(QUESTIONS)] for known in shown]
+    return pixels, [[questions.random_question(known, rng, checks) for _ in range(QUESTIONS)] for known in shown]

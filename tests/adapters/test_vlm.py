@@ -651,7 +651,7 @@ def test_growth_forgets_what_the_model_said_and_is_undone(knowing, task, alignme
     growth = Growth(adapter, task, config)
     for _ in growth.run():
         assert same_weights(adapter.model, before)
-    assert growth.reached and {growth.every[n].tower for n in growth.edit_set.members} == {"image"}
+    assert growth.reached and {growth.every[n].tower for n in growth.edit_set.members} == {*adapter.growing}
     with growth.patch.applied(adapter.model):
         assert "red" not in said(reds)
         kept = sum(a == b for a, b in zip(said(others), known, strict=True)) / len(known)

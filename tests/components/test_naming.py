@@ -131,9 +131,9 @@ def photos(name, green=90):
 def test_own_pictures_take_what_to_draw_instead(studio, request_of):
     request, session = request_of("a"), studio.sessions.get("a")
     session.forget, session.retain = photos("red cat"), photos("tree", green=20)
-    last(studio.use_own(request, "red cat", "", "dog", []))
+    last(studio.use_own(request, "red cat", "", "dog", "object", []))
     assert {e.anchor for e in session.task.forget.all()} == {"a photo of a dog"}
-    last(studio.use_own(request, "red cat", "", "", []))
+    last(studio.use_own(request, "red cat", "", "", "object", []))
     assert {e.anchor for e in session.task.forget.all()} == {"a photo"}
 
 
@@ -146,7 +146,7 @@ def test_the_field_is_there_for_models_that_draw_alone(studio, adapter, trained)
 def test_own_pictures_without_any_to_keep_are_kept_beside_drawn_ones(studio, request_of):
     request, session, panel = request_of("a"), studio.sessions.get("a"), studio.page.examples
     session.forget = photos("red cat")
-    updates = list(studio.use_own(request, "red cat", "", "something", []))
+    updates = list(studio.use_own(request, "red cat", "", "something", "object", []))
     assert any("draws what it knows: 18 pictures" in update.get(panel.status, "") for update in updates)
     assert examples_panel.drawn_by(session.task) == "tiny-sd"
     groups = {group["kind"]: group for group in last(updates)[panel.gallery]["groups"]}

@@ -13,7 +13,8 @@ from tiny_drawing import Eyes, colour_task, last
 
 import app
 from components import compare_panel, picture_panel, picture_reading
-from components.drawing import NAME_ONE, NO_JUDGE, NOTHING_EDITED, STALE
+from components.desk import STALE_PAIRS
+from components.drawing import NAME_ONE, NO_JUDGE, NOTHING_EDITED
 from components.session import Sessions
 from razor import recipe
 from razor.errors import InputError, ModelError
@@ -108,7 +109,7 @@ def test_the_pairs_are_said_to_be_old_once_the_edit_has_changed_and_new_when_it_
     assert studio.staleness(session) == {}  # nothing was drawn yet
     assert last(draw(studio, request, "", ["target"]))[panel.stale] == ""
     session.growth.act("in", [session.growth.units[1].name])
-    assert STALE in studio.staleness(session)[panel.stale]
+    assert STALE_PAIRS in studio.staleness(session)[panel.stale]
     session.growth.undo()
     assert studio.staleness(session)[panel.stale] == ""
 
