@@ -4,15 +4,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
-DEV := "pytest>=8,<10" "playwright>=1.50,<2" "ruff>=0.15,<0.18" "axe-playwright-python>=0.1.8,<0.2"
+WORKERS ?= 2
+DEV := "pytest>=8,<10" "pytest-xdist>=3.6,<4" "playwright>=1.50,<2" "ruff>=0.15,<0.18" "axe-playwright-python>=0.1.8,<0.2"
 
 .PHONY: app test lint clean
 
 app: .venv/app
 	$(BIN)/python -m razor app $(ARGS)
 
+# Two workers of one thread each end sooner than one of two; a file's tests share what they set up.
 test: .venv/dev lint
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Questions about Minicanvas pictures and their answers: every answer is true of what is known of the picture.
 
 Known of a picture are its labels, and where counted.py tells them a count and a colour. Each kind of question is asked
-in several wordings; two more of each kind, made of the same words, are held out of training.
+in several wordings, more of them in the last stage of training; two of each kind, made of the same words, are held out.
 """
 
 import random
@@ -102,6 +102,20 @@ _WORDINGS: dict[str, tuple[str, ...]] = {
         "Does this picture show {}?",
     ),
 }
+# Asked as well in the last stage of training; made of words that are in the others, so that the tokenizer stays.
+_LATER: dict[str, tuple[str, ...]] = {
+    "who": ("Who is here?", "Who is shown here?", "Tell me who you can see.", "Whose face can you see here?"),
+    "what": ("What is here?", "What thing can you see?"),
+    "yes or no object": ("Is {} here?", "Can you see {} here?", "Is {} shown?", "Is this picture of {}?"),
+    "yes or no style": ("Is the picture {}?", "Can you see {}?"),
+    "yes or no identity": (
+        "Is {} here?",
+        "Can you see {} here?",
+        "Can you see {}?",
+        "Is {} shown?",
+        "Is this picture of {}?",
+    ),
+}
 _HELD_OUT: dict[str, tuple[str, str]] = {
     "who": ("Tell me the name of this person.", "Who can you see here?"),
     "what": ("Which thing is this?", "Tell me what is shown here."),
@@ -198,18 +212,20 @@ def random_question(known: Mapping[str, str], rng: random.Random, checks: float 
     """A training question about a picture, typed as people type; half of the yes-or-no ones are true.
 
     Args:
-        checks: share of questions that are to be answered with yes or no, beside those that are by chance.
+        checks: share of questions that are to be answered with yes or no, beside those that are by chance; above 0 the
+            questions come in more wordings.
     """
+    wordings = {kind: (*texts, *_LATER.get(kind, ())) for kind, texts in _WORDINGS.items()} if checks else _WORDINGS
     asked = [(YES_OR_NO, "", (axis,)) for axis in AXES if axis in known]
     only = checks and asked and rng.random() < checks
     kind, answer, axes = rng.choice(asked if only else [*_facts(known), *asked])
     if kind != YES_OR_NO:
-        return Question(typed(rng.choice(_WORDINGS[kind]), rng), answer, kind, axes)
+        return Question(typed(rng.choice(wordings[kind]), rng), answer, kind, axes)
     (axis,) = axes
     answer, others = rng.choice(("yes", "no")), _others(axis, known[axis])
     close = neighbours(Target(axis, known[axis]))
     name = known[axis] if answer == "yes" else rng.choice(rng.choice((close, others)))
-    text = rng.choice(_WORDINGS[f"{YES_OR_NO} {axis}"]).format(class_answer(axis, name))
+    text = rng.choice(wordings[f"{YES_OR_NO} {axis}"]).format(class_answer(axis, name))
     return Question(typed(text, rng), answer, YES_OR_NO, axes)
 
 

@@ -5,7 +5,7 @@
 Its vision tower is mini-clip's, number for number, and stays as it is, so that an edit of the tower is felt in both.
 The projector and a small Llama learn to answer: each picture of a batch is asked several questions at once, in one
 sequence in which no question sees another. Whether a picture shows what a question names takes far longer to learn than
-to name it, so a second stage asks for that above all. Resumable, seeded, CPU or CUDA.
+to name it, so a second stage asks for that above all, in more wordings. Resumable, seeded, CPU or CUDA.
 """
 
 import json
@@ -54,7 +54,7 @@ CHAT = (
 QUESTIONS = 6  # asked of each picture of a batch
 PEOPLE, COUNTED = 0.3, 0.15  # shares of portraits, and of pictures to count in, in a batch
 POOLS = {"train": (80, 320, 10), "test": (5, 30, 2)}  # pictures per object x style, person, and of each to count in
-CHECKS = 0.6  # share of questions of the second stage that are asked for yes or no
+CHECKS = 0.5  # share of questions of the second stage that are asked for yes or no
 LONGEST = 16  # tokens of an answer
 
 

@@ -12,6 +12,7 @@ import app
 from components import answer_panel
 from components.desk import STALE
 from components.session import Sessions
+from razor import models
 from razor.adapters.vlm import VlmAdapter
 from razor.config import RazorConfig
 from razor.growth import Growth
@@ -218,3 +219,20 @@ def test_where_a_name_is_seen_is_shown_before_and_after(studio, edited):
     shown = final[studio.page.why.pixels]
     assert "Before the edit" in shown and "After the edit" in shown and shown.count("log p") >= 2
     assert not final[studio.page.why.look_status]
+
+
+def test_an_edit_of_the_clip_it_sees_through_is_offered_and_carried(tmp_path, weights_of, same_weights):
+    studio = app.build_demo(models.load, sessions=Sessions(tmp_path))[1]
+    request, session, panel = SimpleNamespace(session_hash="a"), studio.sessions.get("a"), studio.page.asks
+    session.growth = Growth(models.load("mini-clip"), studio.task_of(session), RazorConfig(batch=16))
+    session.growth.scores()
+    session.growth.act("in", ["image.4.head.0"])
+    final = last(studio.choose_model(request, "mini-vlm"))
+    assert final[panel.offer]["visible"] and "1 unit to forget cat" in final[panel.offer_text]
+    before = weights_of(models.load("mini-vlm").model)
+    final = last(studio.carry(request))
+    assert session.stack.names == ("cat",) and session.stack.concepts[0].units == ("image.4.head.0",)
+    cards = [card for group in final[panel.cards]["groups"] for card in group["answers"]]
+    assert any(token["before"] != token["after"] for card in cards for token in card["tokens"])
+    assert "were carried over" in final[panel.status] and not final[panel.offer]["visible"]
+    assert same_weights(models.load("mini-vlm").model, before)
