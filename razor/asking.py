@@ -32,6 +32,7 @@ GROUPS = {
 SUGGESTED = tuple(group for group in GROUPS if group != "own")
 PER_GROUP = 4
 LONGEST = 24  # tokens written of an answer, unless asked for more
+TOGETHER = 256  # questions of a table whose pictures are held as the model reads them at the same time
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +161,48 @@ def answer_both(
     ]
 
 
+def answer_table(
+    adapter: VlmAdapter,
+    questions: Sequence[Question],
+    edits: tuple[Patch, Patch],
+    *,
+    concept: tuple[str, str] | None = None,
+    on_part: Callable[[int, int], None] = lambda side, done: None,
+) -> list[Answered]:
+    """A table's questions on both sides; where both are the same edit they are asked once.
+
+    Args:
+        edits: see answer_both.
+        concept: axis and class whose name is looked for in the answers, and how likely it is; None for no name.
+        on_part: called with 0 or 1 and how many questions that side has answered.
+
+    Raises:
+        InputError: a question that cannot be asked, see VlmAdapter.prompts, or a class the model has no name for.
+    """
+    asked, looked_for = of_table(questions), concept[1] if concept else ""
+    name = adapter.questions.answer(*concept) if concept else ""
+    parts = [asked[start : start + TOGETHER] for start in range(0, len(asked), TOGETHER)]
+    told = [([ask.image for ask in part], [ask.text for ask in part]) for part in parts]
+    for part in told:  # before the first answer, which may be hours before the last
+        adapter.prompts(*part, room=LONGEST)
+    sides: list[list[tuple]] = []
+    for edit in edits[: len({edit.key() for edit in edits})]:
+        with model_lock(adapter.model), edit.applied(adapter.model):
+            found = []
+            for part in told:
+                said = adapter.answer(*part, max_new_tokens=LONGEST)
+                likely = adapter.name_logprobs(*part, name) if name else [[] for _ in said]
+                found += zip(said, likely, strict=True)
+                on_part(len(sides), len(found))
+            sides.append(found)
+    return [
+        Answered(
+            ask, (left[0], right[0]), tuple(flags(said, looked_for) for said, _ in (left, right)), (left[1], right[1])
+        )
+        for ask, left, right in zip(asked, sides[0], sides[-1], strict=True)
+    ]
+
+
 def _answers(adapter, asked: Sequence[Ask], edit: Patch, name: str, longest: int, known: dict, stop) -> list[tuple]:
     """(what is said, log-probability of each token of the name) for each question under one edit."""
     places = [(edit.key(), longest, name, ask.text, ask.image.tobytes()) for ask in asked]
@@ -199,13 +242,14 @@ def verdict(answered: Answered) -> str:
 
 
 def table(answered: Sequence[Answered], sides: tuple[str, str]) -> str:
-    """The answers as csv: one row a question, both sides, their flags and how likely the name was."""
+    """The answers as csv: one row a question, both sides, their flags and, of a name, how likely it was."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    head = ("group", "picture", "question", "right answer")
-    writer.writerow([*head, *(f"{what} {side}" for what in ("answer", "flags", "log p of the name") for side in sides)])
+    head, named = ("group", "picture", "question", "right answer"), any(a.name[0] for a in answered)
+    told = ("answer", "flags", *(("log p of the name",) if named else ()))
+    writer.writerow([*head, *(f"{what} {side}" for what in told for side in sides)])
     for a in answered:
-        flagged, likely = ("; ".join(found) for found in a.flags), (f"{value:.4f}" for value in a.likely)
+        flagged, likely = ("; ".join(found) for found in a.flags), (f"{value:.4f}" for value in a.likely if named)
         row = [a.ask.group, a.ask.source, a.ask.text, "|".join(a.ask.right), *a.said, *flagged, *likely]
         writer.writerow([_inert(str(cell)) for cell in row])
     return out.getvalue()

@@ -4,6 +4,7 @@ python -m razor score    --model mini-clip --forget style:neon
 python -m razor unlearn  --model mini-clip --forget style:neon --out runs/neon
 python -m razor evaluate --model mini-clip --forget style:neon --patch runs/neon/patch.safetensors
 python -m razor carry    --from mini-clip --to mini-vlm --patch runs/neon/patch.safetensors --out runs/vlm.safetensors
+python -m razor ask      --model ~/models/llava --questions mme.csv --rule mme --patch runs/ada/patch.safetensors
 python -m razor bench clip
 python -m razor app
 """
@@ -105,13 +106,83 @@ def _carry(args: argparse.Namespace) -> None:
     print(f"What {target.name} forgets by it was not measured; evaluate measures it.")
 
 
+def _ask(args: argparse.Namespace) -> None:
+    from razor import jsonio, models
+    from razor.answers import normalised, read_questions, score
+    from razor.asking import answer_table, table
+    from razor.patches import Patch
+
+    questions, warnings = read_questions(args.questions)
+    for warning in warnings:
+        _note(warning)
+    if args.rule:  # what will not do is told before the model is loaded
+        score(args.rule, questions, [""] * len(questions))
+    concept, patch = _concept(args.forget), Patch.load(args.patch) if args.patch else Patch()
+    adapter = models.load(args.model, device=args.device, dtype=args.dtype)
+    if adapter.family != "vlm":
+        raise InputError(f"{adapter.name} answers no questions; name a vision-language model, such as LLaVA-1.5.")
+    patch.check(adapter.model)
+    for out in filter(None, (args.csv, args.json)):
+        out.parent.mkdir(parents=True, exist_ok=True)
+
+    def on_part(side: int, done: int) -> None:
+        _note(f"{done} of {len(questions)} questions answered {'with the patch' if side else 'by the unedited model'}.")
+
+    answered = answer_table(adapter, questions, (Patch(), patch), concept=concept, on_part=on_part)
+    before, after = (_scored(args.rule, concept, questions, answered, side) for side in (0, 1))
+    if before:
+        _print_table(before, after)
+    changed = sum(normalised(a.said[0]) != normalised(a.said[1]) for a in answered)
+    if args.patch:
+        print(f"{changed} of {len(answered)} answers changed.")
+    if args.csv:
+        args.csv.write_text(table(answered, ("before", "after")), "utf-8")
+    if args.json:
+        found = {"model": adapter.name, "rule": args.rule, "before": before, "after": after, "changed": changed}
+        jsonio.write(args.json, {**found, "answers": [_answer_json(a) for a in answered]})
+    if not (args.csv or args.json):
+        for a in answered:
+            now = f" -> {a.said[1]!r}" if args.patch else ""
+            print(f"{a.ask.source}  {a.ask.text.splitlines()[0]}  {a.said[0]!r}{now}")
+
+
+def _scored(rule: str | None, concept: tuple[str, str] | None, questions, answered, side: int) -> dict[str, dict]:
+    """Right answers of one side by the rule, and how many of them name the concept."""
+    from razor.answers import NAMED, score
+    from razor.metrics import share
+
+    found = score(rule, questions, [a.said[side] for a in answered]) if rule else {}
+    if concept:
+        found[f"names {concept[1]}"] = share([NAMED in a.flags[side] for a in answered])
+    return {name: measure.to_json() for name, measure in found.items()}
+
+
+def _answer_json(answered) -> dict:
+    said = {"before": answered.said[0], "after": answered.said[1]}
+    likely = {"log_p_of_the_name": list(answered.likely)} if answered.name[0] else {}
+    ask = answered.ask
+    return {"picture": ask.source, "question": ask.text, "right": list(ask.right), **said, **likely}
+
+
+def _concept(text: str | None) -> tuple[str, str] | None:
+    """axis:name as a person types it; a name of the bundled world in its own letters."""
+    from razor.minicanvas.dataset import AXES, slug
+
+    if not text:
+        return None
+    axis, _, name = (part.strip() for part in text.partition(":"))
+    if not axis or not name:
+        raise InputError(f"--forget is {text!r}; write axis:name, such as identity:mara-voss.")
+    return axis, next((known for known in AXES.get(axis, ()) if slug(known) == slug(name)), name)
+
+
 def _bench(args: argparse.Namespace) -> None:
-    from razor.bench import clip, diffusion, editing
+    from razor.bench import clip, diffusion, editing, vlm
 
     if args.family == "editing":
         editing.main(args.json)
     else:
-        family = {"clip": clip, "diffusion": diffusion}[args.family]
+        family = {"clip": clip, "diffusion": diffusion, "vlm": vlm}[args.family]
         family.main(args.targets, args.json, args.parts or ",".join(family.PARTS))
 
 
@@ -164,6 +235,10 @@ def _config(args: argparse.Namespace):
 
 def _print_metrics(before: dict, after: dict, read_by: str) -> None:
     print(f"Read by {read_by}.")
+    _print_table(before, after)
+
+
+def _print_table(before: dict, after: dict) -> None:
     print(f"{'':22}{'before':>8}{'after':>8}   95 % interval     n")
     for name, now in after.items():
         if isinstance(now, dict) and now.get("n") and before[name]:
@@ -211,9 +286,33 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="clip, diffusion: every bundled target; editing: what a click costs")
     bench.add_argument("family", choices=["clip", "diffusion", "editing"])
+
+    ask = commands.add_parser("ask", help="ask a model a table of questions with or without a patch, and score it")
+    ask.add_argument("--model", required=True, metavar="M", help="a model that answers questions about pictures")
+    ask.add_argument(
+        "--questions",
+        required=True,
+        metavar="FILE",
+        help="csv or jsonl beside its pictures: a picture, a question, maybe answer, answers and options A to F",
+    )
+    ask.add_argument("--patch", type=Path, metavar="P", help="patch.safetensors of a run")
+    ask.add_argument("--rule", metavar="R", help="count right answers as mme, gqa, mmbench or textvqa does")
+    ask.add_argument(
+        "--forget", metavar="F", help="axis:name, such as identity:mara-voss: look for the name, and how likely it is"
+    )
+    ask.add_argument("--csv", type=Path, metavar="OUT", help="write every answer as a table")
+    ask.add_argument("--json", type=Path, metavar="OUT", help="write every answer and the scores")
+    ask.add_argument("--device", help="cpu, cuda, ... (default: CUDA where there is one)")
+    _add_dtype(ask)
+    ask.set_defaults(run=_ask)
+
+    bench = commands.add_parser("bench", help="clip, diffusion, vlm: every bundled target; editing: what a click costs")
+    bench.add_argument("family", choices=["clip", "diffusion", "vlm", "editing"])
     bench.add_argument("--targets", default="", help="only these, comma-separated (default: all)")
     bench.add_argument(
-        "--parts", default="", help="clip: targets, scoring, size; diffusion: targets, words, pairs, size"
+        "--parts",
+        default="",
+        help="clip: targets, scoring, size; diffusion: targets, words, pairs, size; vlm: targets, size",
     )
     bench.add_argument("--json", type=Path, metavar="OUT", help="results file; finished targets in it are kept")
     bench.set_defaults(run=_bench)

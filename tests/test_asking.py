@@ -10,7 +10,7 @@ from PIL import Image
 from razor import asking
 from razor.adapters.answering import PLAIN
 from razor.answers import Question
-from razor.asking import Answered, Ask, answer_both, of_table, suggested, table, verdict
+from razor.asking import Answered, Ask, answer_both, answer_table, of_table, suggested, table, verdict
 from razor.errors import Stopped
 from razor.examples import Axis, Example, Split, Task
 from razor.patches import Patch
@@ -95,6 +95,23 @@ def test_stopping_leaves_nothing_half_said(task):
     with pytest.raises(Stopped, match="Stopped before all questions were answered; nothing was changed"):
         answer_both(model, task, asked, (EDIT, EDIT), stop=lambda: True)
     assert not model.model.weight.any()
+
+
+def test_a_table_is_asked_in_parts_and_once_where_both_sides_are_the_same(monkeypatch):
+    monkeypatch.setattr(asking, "TOGETHER", 2)
+    model, parts, checked = Model(), [], []
+    model.prompts = lambda pictures, texts, room: checked.append((texts, room, list(model.asked)))
+    questions = [Question(picture(i), f"Who is {i}?", ("Mara Voss",), {}, f"{i}.png") for i in range(3)]
+    options = {"concept": ("identity", "Mara Voss"), "on_part": lambda *told: parts.append(told)}
+    found = answer_table(model, questions, (Patch(), EDIT), **options)
+    assert parts == [(0, 2), (0, 3), (1, 2), (1, 3)] and not model.model.weight.any()
+    assert [a.said for a in found] == [("Mara Voss", "Ivo Lind")] * 3 and found[0].likely == (-0.75, -4.5)
+    assert [a.ask.source for a in found] == ["0.png", "1.png", "2.png"] and found[2].flags == (("still names it",), ())
+    # every question is looked at before the first is answered
+    assert checked == [(["Who is 0?", "Who is 1?"], asking.LONGEST, []), (["Who is 2?"], asking.LONGEST, [])]
+    model.asked.clear()
+    (alone,) = answer_table(model, questions[:1], (EDIT, EDIT))
+    assert model.asked == ["Who is 0?"] and alone.said == ("Ivo Lind",) * 2 and alone.name == ([], [])
 
 
 def answered(group, before, after, flagged=((), ())):
