@@ -284,9 +284,6 @@ def _parser() -> argparse.ArgumentParser:
     carry.add_argument("--device", help="cpu, cuda, ... (default: CUDA where there is one)")
     carry.set_defaults(run=_carry)
 
-    bench = commands.add_parser("bench", help="clip, diffusion: every bundled target; editing: what a click costs")
-    bench.add_argument("family", choices=["clip", "diffusion", "editing"])
-
     ask = commands.add_parser("ask", help="ask a model a table of questions with or without a patch, and score it")
     ask.add_argument("--model", required=True, metavar="M", help="a model that answers questions about pictures")
     ask.add_argument(

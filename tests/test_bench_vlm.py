@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from razor.adapters.answering import Questions
 from razor.adapters.vlm import VlmAdapter
 from razor.bench import vlm
 from razor.errors import InputError
@@ -16,14 +15,6 @@ from razor.minicanvas import questions, tasks, train_vlm
 from razor.minicanvas.dataset import parse_target
 from razor.patches import Patch
 from razor.units import Slice
-
-WORLD = Questions(
-    questions.class_question,
-    questions.class_answer,
-    lambda labels, axis: [q.text for q in questions.neutral(questions.all_questions(labels), axis)],
-    questions.class_paraphrases,
-    questions.class_check,
-)
 
 
 def share_of(hits, n):
@@ -155,7 +146,7 @@ def untrained():
     """mini-vlm as it is before training: it sees, and what it says means nothing."""
     torch.manual_seed(0)
     processor = train_vlm.build_processor()
-    return VlmAdapter(train_vlm.build_model(processor.tokenizer), processor, name="mini-vlm", questions=WORLD)
+    return VlmAdapter(train_vlm.build_model(processor.tokenizer), processor, name="mini-vlm", questions=questions.WORLD)
 
 
 @pytest.fixture(autouse=True, scope="module")
