@@ -153,13 +153,22 @@ def test_held_out_wordings_never_occur_in_training():
     assert drawn <= trained
 
 
+def test_the_last_stage_asks_in_more_wordings_of_the_same_words_and_half_of_it_for_yes_or_no():
+    rng = random.Random(3)
+    drawn = [random_question(known, rng, checks=0.5) for known in EVERYTHING for _ in range(40)]
+    texts, known = {plain(q.text) for q in drawn}, {plain(text) for text in questions.training_texts()}
+    assert texts - known and not texts & {plain(text) for text in held_out()}
+    assert {word for text in texts for word in text} <= {word for text in known for word in text}
+    assert sum(q.kind == "yes or no" for q in drawn) > len(drawn) / 2
+
+
 def test_held_out_wordings_are_made_of_trained_words():
     trained = {word for text in questions.training_texts() for word in plain(text)}
     assert {word for text in held_out() for word in plain(text)} <= trained
 
 
 def test_no_wording_asks_for_two_things():
-    for wordings in (questions._WORDINGS, questions._HELD_OUT):
+    for wordings in (questions._WORDINGS, questions._LATER, questions._HELD_OUT):
         apart = {kind: words for kind, words in wordings.items() if kind != "person" and not kind.startswith("yes")}
         kinds = Counter(word for words in apart.values() for word in words)
         assert max(kinds.values()) == 1
