@@ -22,6 +22,7 @@ from components import (
     trust_panel,
     why_panel,
 )
+from components.blocks import Blocks
 from components.desk import Page
 from components.session import Sessions
 from components.studio import NAME, PURPOSE, Studio
@@ -40,7 +41,7 @@ def build_demo(
     sessions: Sessions | None = None,
 ) -> tuple[gr.Blocks, Studio]:
     """The page and its handlers; tests pass a `load` and sessions of their own."""
-    with gr.Blocks(title=NAME, fill_width=True, delete_cache=(3600, 86400)) as demo:
+    with Blocks(title=NAME, fill_width=True, delete_cache=(3600, 86400)) as demo:
         page = place(model)
         studio = Studio(page, load, sessions)
         wire(demo, studio)

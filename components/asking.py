@@ -41,11 +41,15 @@ class Asking(Desk):
         yield from self._suggested(session, adapter, task, suggested(adapter, task, groups, count))
 
     def ask_suggested(self, session: Session, note: str = "") -> Iterator[dict]:
-        """A few questions of every group, ending on a note; what the story and the guide end on."""
+        """A few questions of every group, ending on a note; what the story and the guide end on.
+
+        Returns:
+            The last update, {} where another target or model was chosen meanwhile.
+        """
         session.stop.clear()
         adapter, task = self._answering_model(session), self.current_task(session)
         asked = suggested(adapter, task, SUGGESTED, answer_panel.COUNTS[0])
-        yield from self._suggested(session, adapter, task, asked, note)
+        return (yield from self._suggested(session, adapter, task, asked, note))
 
     def _suggested(
         self, session: Session, adapter: VlmAdapter, task: Task, asked: Sequence[Ask], note: str = ""
@@ -56,9 +60,9 @@ class Asking(Desk):
         yield {panel.status: status_html(f"Asking {len(asked)} questions on both sides", "busy"), panel.stale: ""}
         answered = yield from self._answered(session, adapter, task, asked, panel.cards)
         if answered is None:
-            return
+            return {}
         said = note if any(patch.deltas for patch in patches) else NOTHING_EDITED
-        yield {
+        last = {
             panel.cards: answer_panel.answers_shown(
                 asked, answered, task.concept, names, finding=answer_panel.finding(answered, task.concept, names)
             ),
@@ -66,6 +70,8 @@ class Asking(Desk):
             panel.status: status_html(said) if said else "",
             **self.staleness(session),
         }
+        yield last
+        return last
 
     @handler(lambda page: page.asks.own_status)
     def ask_own_questions(

@@ -57,7 +57,6 @@ class EditPanel:
     measure: MeasurePanel
     estimate: gr.HTML
     preview: gr.HTML
-    ranked: gr.Accordion
     table: gr.Dataframe
     scatter: gr.HTML
     brushed: gr.HTML
@@ -148,8 +147,7 @@ def build() -> EditPanel:
     tiles = gr.HTML(apply_default_css=False, elem_id="tiles")
     measure = measure_panel.build()
     line = timeline()
-    ranked_units = gr.Accordion("Ranked units, and pressure against separation", open=False, elem_id="ranked")
-    with ranked_units, gr.Row():
+    with gr.Accordion("Ranked units, and pressure against separation", open=False, elem_id="ranked"), gr.Row():
         with gr.Column(scale=5, min_width=420):
             table = gr.Dataframe(
                 headers=HEADERS,
@@ -163,10 +161,9 @@ def build() -> EditPanel:
             put_in = gr.Button("Put the selected units in", size="sm", elem_id="put-in", interactive=False)
     return EditPanel(
         map=the_map, timeline=line, tiles=tiles, measure=measure, estimate=estimate, preview=preview,
-        ranked=ranked_units, table=table, scatter=scatter,
-        brushed=brushed, put_in=put_in, unit=unit, unit_strength=unit_strength, strength=strength, guard=guard,
-        price=price, replan=replan, status=status, score=score, grow_one=grow_one, grow=grow, undo=undo, redo=redo,
-        reset=reset, stop=stop, alpha=alpha, tau=tau,
+        table=table, scatter=scatter, brushed=brushed, put_in=put_in, unit=unit, unit_strength=unit_strength,
+        strength=strength, guard=guard, price=price, replan=replan, status=status, score=score, grow_one=grow_one,
+        grow=grow, undo=undo, redo=redo, reset=reset, stop=stop, alpha=alpha, tau=tau,
         **settings,
     )  # fmt: skip
 

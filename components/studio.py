@@ -303,7 +303,7 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Insight, Stacking, Fam
             return
         yield {page.examples.status: story.told_html(story.Told(3, "measuring on pictures nothing has seen"))}
         tested = self.test(session, growth)
-        shown = self.answers(session, growth)
+        shown = (yield from self.ask_suggested(session)) if writes(growth) else self.answers(session, growth)
         if session.growth is not growth:
             yield self.current(session)
             return
@@ -319,8 +319,6 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Insight, Stacking, Fam
             page.examples.status: status_html(end),
             page.tabs: gr.Tabs(selected="compare"),
         }
-        if writes(growth):
-            yield from self.ask_suggested(session)
 
     def _told_by_drawing(self, session: Session, growth: Growth) -> Iterator[dict]:
         """The end of the story for a model that draws: the same prompts from the same noise on both sides."""
@@ -334,8 +332,6 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Insight, Stacking, Fam
             page.tabs: gr.Tabs(selected="compare"),
         }
         yield from self.draw_suggested(session)
-        if session.growth is growth:
-            yield self.drawn(session, growth)  # again: a screen not looked at yet starts from the last update alone
 
     # Screen 3
 

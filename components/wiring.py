@@ -131,8 +131,6 @@ def _wire_map(studio: Studio, drawn: list) -> None:
         _then_estimate(studio, slider.release(work, [slider, edit.guard], drawn, **HEAVY), drawn)
     edit.map.tau_change(studio.brush_tau, None, edit.tau, trigger_mode="always_last", **PRIVATE)
     resting = [edit.table, edit.scatter, edit.price, *unit, edit.status]
-    # A table updated while its accordion is closed mounts without its rows, so they are sent again when it opens.
-    edit.ranked.expand(studio.rescaled, None, resting, **PRIVATE)
     for slider, what in ((edit.alpha, "alpha"), (edit.tau, "tau")):
         preview(slider, what)
         moved = slider.change(

@@ -104,14 +104,17 @@ def test_the_story_ends_on_pictures_without_the_concept(page):
     page.locator("#story", has_text="Forget neon and compare").wait_for(timeout=LONG)
     started = time.monotonic()
     page.click("#story")
+    note(page, "#pictures-status", "prompts on both sides")
+    page.get_by_role("tab", name="2 Map & edit").click()  # for the first time, and no handler speaks of it any more
+    page.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units > 0", timeout=LONG)
+    page.wait_for_function("+document.querySelector('.timeline').dataset.rounds > 1", timeout=LONG)
+    assert page.locator("#pictures-status [data-tone=busy]").count() == 1
+    card, cell = (page.locator(f"#head-map {part}").last.bounding_box() for part in (".head-map", "canvas"))
+    assert cell["x"] + cell["width"] <= card["x"] + card["width"]  # three towers fit beside one another
+    shoot(page, "pictures-map")
+    page.get_by_role("tab", name="3 Compare").click()
     said = note(page, "#pictures-status", "drawn in")
     print(f"\nstory on mini-sd: {time.monotonic() - started:.0f} s from click to compared pictures; {said}")
     assert "Neon is suppressed in" in page.locator(f"{PAIRS} .finding").inner_text()
     assert page.locator(f"{PAIRS} [data-word=suppressed]").count() >= 2
     shoot(page, "pictures")
-    page.get_by_role("tab", name="2 Map & edit").click()
-    page.wait_for_function("+document.querySelector('#head-map .head-map').dataset.towers > 0", timeout=LONG)
-    page.wait_for_function("+document.querySelector('.timeline').dataset.rounds > 1", timeout=LONG)
-    card, cell = (page.locator(f"#head-map {part}").last.bounding_box() for part in (".head-map", "canvas"))
-    assert cell["x"] + cell["width"] <= card["x"] + card["width"]  # three towers fit beside one another
-    shoot(page, "pictures-map")
