@@ -1,0 +1,75 @@
+"""The real app with the model that answers, in one visit: the story, and a person's own picture and question.
+
+RAZOR_SCREENSHOTS=DIR keeps pictures of the screens.
+"""
+
+import os
+import time
+
+import pytest
+
+from razor.minicanvas.dataset import draw
+
+pytestmark = pytest.mark.browser
+LONG = 300_000  # milliseconds; generous, since the machine may be busy
+CARDS = "#answer-cards .answers"
+
+
+def note(page, selector, text):
+    page.locator(f"{selector} .status-line", has_text=text).first.wait_for(timeout=LONG)
+    return page.locator(selector).inner_text()
+
+
+def shoot(page, name):
+    if folder := os.environ.get("RAZOR_SCREENSHOTS"):
+        page.wait_for_timeout(1500)
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
+@pytest.fixture(scope="module")
+def page(chromium, app_url):
+    """One visitor who loaded mini-vlm."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
+    page = context.new_page()
+    troubles = []
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.goto(app_url)
+    page.wait_for_selector("#story-status .status-line", timeout=LONG)
+    page.locator("#model-name input").fill("mini-vlm")
+    page.locator("#model-name input").press("Enter")
+    page.click("#load-model")
+    note(page, "#story-status", "mini-vlm is loaded")
+    yield page
+    context.close()
+    assert not troubles, troubles
+
+
+def test_the_story_ends_on_answers_without_the_name(page):
+    started = time.monotonic()
+    page.click("#story")
+    finding = page.locator(f"{CARDS} .finding", has_text="asked outright in 3 \u2192 0 of 3")
+    finding.wait_for(timeout=LONG)
+    print(f"\nstory on mini-vlm: {time.monotonic() - started:.0f} s from click to compared answers")
+    assert page.locator(f"{CARDS} .verdict", has_text="suppressed").count() >= 3
+    assert "named in" in note(page, "#compare-status", "Cat is suppressed under this test")
+    page.locator("#compare-tiles", has_text="Drift on neutral questions").wait_for(timeout=LONG)
+    shoot(page, "answers")
+    page.get_by_role("tab", name="2 Map & edit").click()
+    page.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units > 0", timeout=LONG)
+    page.wait_for_function("+document.querySelector('.timeline').dataset.rounds > 1", timeout=LONG)
+    shoot(page, "answers-map")
+
+
+def test_an_own_question_is_asked_about_an_own_picture(page, tmp_path):
+    page.get_by_role("tab", name="3 Compare").click()
+    page.locator("#ask-own-questions").get_by_text("Ask about your own pictures").click()
+    file = tmp_path / "mine.png"
+    draw({"object": "dog", "style": "photo"}, "test", 5).save(file)
+    page.set_input_files("#question-files input[type=file]", str(file))
+    page.locator("#question-files", has_text="mine.png").wait_for(timeout=LONG)
+    page.locator("#own-questions textarea").fill("What is this?\n<b>Is this a cat?</b>")
+    page.click("#ask-own-both")
+    page.locator("#own-answers-file").wait_for(timeout=LONG)
+    shown = page.locator("#own-answer-cards .answers")
+    assert "a dog" in shown.inner_text() and "<b>Is this a cat?</b>" in shown.inner_text()
+    assert shown.locator("b").count() == 0
