@@ -12,9 +12,9 @@ DEV := "pytest>=8,<10" "pytest-xdist>=3.6,<4" "playwright>=1.50,<2" "ruff>=0.15,
 app: .venv/app
 	$(BIN)/python -m razor app $(ARGS)
 
-# Two workers of one thread each end sooner than one of two; a file's tests share what they set up.
+# Two workers of one thread each end sooner than one of two; tests/conftest.py says which tests stay together.
 test: .venv/dev lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .
