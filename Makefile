@@ -4,17 +4,22 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
-WORKERS ?= 2
-DEV := "pytest>=8,<10" "pytest-xdist>=3.6,<4" "playwright>=1.50,<2" "ruff>=0.15,<0.18" "axe-playwright-python>=0.1.8,<0.2"
+DEV := "pytest>=8,<10" "playwright>=1.50,<2" "ruff>=0.15,<0.18" "axe-playwright-python>=0.1.8,<0.2"
 
-.PHONY: app test lint clean
+.PHONY: app test test-library test-browser lint clean
 
 app: .venv/app
 	$(BIN)/python -m razor app $(ARGS)
 
-# Two workers of one thread each end sooner than one of two; tests/conftest.py says which tests stay together.
+# Side by side on one thread each they end sooner than one after the other; ARGS chooses tests instead.
 test: .venv/dev lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(MAKE) --jobs 2 test-library test-browser)
+
+test-library:
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/browser
+
+test-browser:
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
 
 lint: .venv/dev
 	$(BIN)/ruff check .

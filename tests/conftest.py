@@ -117,15 +117,6 @@ def same_weights(model, before):
     return now.keys() == before.keys() and all(torch.equal(now[name], before[name]) for name in before)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
-def pytest_collection_modifyitems(config, items):
-    """Workers share the tests file by file; those of the browser stay together, since they want the same ports."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            group = "browser" if item.get_closest_marker("browser") else item.path.name
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(name="make_clip", scope="session")
 def _make_clip():
     return make_clip
