@@ -116,8 +116,8 @@ def test_weights_may_have_another_name(folder):
 @pytest.mark.parametrize(
     "name, sentence",
     [
-        ("", "Name a model: mini-clip, mini-sd, a local folder, or architecture/pretrained."),
-        ("   ", "Name a model: mini-clip, mini-sd, a local folder, or architecture/pretrained."),
+        ("", "Name a model: mini-clip, mini-sd, mini-vlm, a local folder, or architecture/pretrained."),
+        ("   ", "Name a model: mini-clip, mini-sd, mini-vlm, a local folder, or architecture/pretrained."),
         ("no/such/folder", "No model 'no/such/folder': it is not bundled"),
         ("ViT-B-9000/openai", "No model 'ViT-B-9000/openai': it is not bundled"),
         ("ViT-B-32/nowhere", "ViT-B-32 has no weights named 'nowhere'; pick one of openai, "),
