@@ -66,7 +66,7 @@ def test_an_own_question_is_asked_about_an_own_picture(page, tmp_path):
     file = tmp_path / "mine.png"
     draw({"object": "dog", "style": "photo"}, "test", 5).save(file)
     page.set_input_files("#question-files input[type=file]", str(file))
-    page.locator("#question-files", has_text="mine.png").wait_for(timeout=LONG)
+    page.locator("#question-files tr.file", has_text="mine").wait_for(timeout=LONG)  # listed, not just on its way
     page.locator("#own-questions textarea").fill("What is this?\n<b>Is this a cat?</b>")
     page.click("#ask-own-both")
     page.locator("#own-answers-file").wait_for(timeout=LONG)
