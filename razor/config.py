@@ -28,7 +28,7 @@ class RazorConfig:
     alpha: float = 1.0  # exponent on the separation, 0..1 in the paper; 0 ignores the retain set
     tau: float = 0.5  # quantile of phi, 0..1: only units above it may join the edit set
     rho: float = 1.0  # strength of forgetting in the fused direction, in (0, 1] (paper)
-    retain_weight: float = 1.0  # weight of the unit-norm retain gradient
+    retain_weight: float | None = None  # weight of the unit-norm retain gradient; None: what suits the model's family
     mismatch_weight: float = 1.0  # weight of the unit-norm drift gradient (lambda_m)
     step_size: float = 0.02  # s: length of one inner step as a share of the unit's weight norm
     inner_steps: int = 16  # small steps per growth round, gradients re-evaluated at each; 1 = the paper's one step
@@ -45,7 +45,7 @@ class RazorConfig:
     def __post_init__(self):
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if name in ("forget_target", "batch") and value is None:
+            if name in ("retain_weight", "forget_target", "batch") and value is None:
                 continue
             kind = int if isinstance(low, int) else int | float
             if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:

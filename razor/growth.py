@@ -226,7 +226,7 @@ class Growth:
         kept: dict[str, tuple[Tensor, Tensor]] | None = {} if small else None
         with edited(self.adapter, self.bench, self._grown(state)):
             found = collect(self.adapter.model, self.units, self.bench.scoring_terms(), kept=kept)
-            steps = trial_steps(self.adapter.model, self.units, kept, self.config) if kept else {}
+            steps = trial_steps(self.adapter.model, self.bench, self.units, kept, self.config) if kept else {}
         self._trials = state.number, steps
         self._stats[state.number] = found
         self.seconds["score"] += time.monotonic() - started

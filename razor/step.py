@@ -162,7 +162,7 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
         if stop():
             break
         terms = bench.step_terms(first_batch + step, towers)
-        direction = _direction(adapter, bench, terms, units, patch, config.retain_weight, config)
+        direction = _direction(adapter, bench, terms, units, patch, _retain_weight(bench, config), config)
         candidate = _moved(patch, direction, s)
         now = evaluate(adapter, bench, candidate, "search")
         trials.append(_trial(step, length + s, now, goal))
@@ -189,7 +189,7 @@ def _one_step(adapter, bench, units, best, goal, config, first_batch, stop) -> S
     """One direction from the start; its length doubled until the target is met, then bisected."""
     start = best.patch
     terms = bench.step_terms(first_batch + 1, _towers(adapter, start, units))
-    direction = _direction(adapter, bench, terms, units, start, ONE_STEP_RETAIN_WEIGHT * config.retain_weight, config)
+    direction = _direction(adapter, bench, terms, units, start, _retain_weight(bench, config, single=True), config)
     trials: list[Trial] = []
 
     def attempt(s: float) -> Evaluation:
@@ -251,6 +251,12 @@ def _trial(step: int, length: float, now: Evaluation, goal: Goal) -> Trial:
     return Trial(step, length, now.forget_accuracy.value, now.retain_accuracy.value, goal.cost(now))
 
 
+def _retain_weight(bench: Bench, config: RazorConfig, single: bool = False) -> float:
+    """w_r of a step that others follow, or of a single long one."""
+    weight = bench.retain_weight if config.retain_weight is None else config.retain_weight
+    return ONE_STEP_RETAIN_WEIGHT * weight if single else weight
+
+
 def _direction(adapter, bench, terms, units, patch, retain_weight: float, config) -> Mapping[Slice, Tensor]:
     """||theta_u|| * d_u / ||d_u|| per unit, on the CPU, at the patched weights."""
     steps: dict[Slice, Tensor] = {}
@@ -272,7 +278,11 @@ def _unit_step(unit, g_f, g_k, size: Tensor, rho: float, retain_weight: float) -
 
 
 def trial_steps(
-    model: nn.Module, units: Sequence[Unit], gradients: Mapping[str, tuple[Tensor, Tensor]], config: RazorConfig
+    model: nn.Module,
+    bench: Bench,
+    units: Sequence[Unit],
+    gradients: Mapping[str, tuple[Tensor, Tensor]],
+    config: RazorConfig,
 ) -> dict[str, Patch]:
     """Unit name -> one fused step of length TRIAL for that unit alone: what putting it in by hand adds at once.
 
@@ -281,7 +291,7 @@ def trial_steps(
     """
     parameters = dict(model.named_parameters())
     forget, keep = ({name: pair[i] for name, pair in gradients.items()} for i in range(2))
-    weight = ONE_STEP_RETAIN_WEIGHT * config.retain_weight
+    weight = _retain_weight(bench, config, single=True)
     steps = {}
     for unit in units:
         size = unit.read(parameters).norm()
@@ -293,7 +303,7 @@ def trial_steps(
 def trial_step(adapter: Adapter, bench: Bench, unit: Unit, patch: Patch, config: RazorConfig) -> Patch:
     """The same for one unit, from gradients of its own; for models too large to keep every unit's step."""
     terms = bench.step_terms(0, _towers(adapter, patch, [unit]))
-    weight = ONE_STEP_RETAIN_WEIGHT * config.retain_weight
+    weight = _retain_weight(bench, config, single=True)
     return _moved(Patch(), _direction(adapter, bench, terms, [unit], patch, weight, config), TRIAL)
 
 

@@ -34,6 +34,8 @@ def found(forget, retain=1.0, neighbour=None, *, cross=None, sure=None):
 class Bench:
     """Losses linear in the weights, with these gradients; metrics as a function of the weights."""
 
+    retain_weight = 1.0
+
     def __init__(self, model, g_f=(0.0, 7.0), g_k=(0.5, 0.0), metrics=lambda w: found(1 - w[1])):
         self.model, self.g_f, self.g_k, self.metrics = model, torch.tensor(g_f), torch.tensor(g_k), metrics
         self.batches, self.beneath = [], Patch()
@@ -119,6 +121,12 @@ def test_a_step_moves_along_forget_minus_retain_by_a_share_of_the_weights(model)
     result = steps(model, Bench(model, metrics=end), step_size=0.1, inner_steps=2, retain_weight=0.75)
     assert delta(result) == pytest.approx([0.1 * 3 * -0.6, 0.1 * 3 * 0.8])
     assert (result.chosen, len(result.trials), result.trials[0].length) == (1, 1, 0.1)
+
+
+def test_the_family_weighs_retention_where_the_settings_leave_it_open(model):
+    bench = Bench(model, metrics=lambda w: found(0.0 if w[1] > 0 else 1.0))
+    bench.retain_weight = 0.75
+    assert delta(steps(model, bench, step_size=0.1, inner_steps=2)) == pytest.approx([0.3 * -0.6, 0.3 * 0.8])
 
 
 def test_rho_weakens_forgetting(model):

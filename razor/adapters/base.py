@@ -26,6 +26,7 @@ class Bench(Protocol):
     slow_towers: Sequence[str]  # an edit of these takes long to evaluate, so that a first look is worth its time
     read_by: str  # who answers on the test split, as in "read by ..."
     says: tuple[str, str]  # how a round's sentence begins that names its forget and its retain accuracy
+    retain_weight: float  # w_r of the fused step where the settings leave it open, see step.py
     spared: int  # neighbours the search may lose whatever the budget, see step.Goal
     measure: float  # what remains of the concept is counted by it; numbers counted by different ones do not compare
 

@@ -167,6 +167,7 @@ class ClipBench:
     slow_towers = ("image",)
     read_by = "the model's own answers"
     says = ("Forget accuracy went from", "retain accuracy from")
+    retain_weight = 1.0
     spared = 0
     measure = 0.0  # an answer is the concept's or another's: nothing to be strict about
 

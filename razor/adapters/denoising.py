@@ -89,6 +89,7 @@ class DiffusionBench:
 
     slow_towers: tuple[str, ...] = ()
     says = ("The concept is still predicted: from", "retained prompts kept: from")
+    retain_weight = 1.0
     spared = 0
 
     def __init__(
