@@ -461,8 +461,8 @@ class VlmBench:
         """The questions about the pictures of a set, in order.
 
         A picture is asked on every axis it has a class on, the target's first. Of retain pictures only the test split's
-        are: else neighbours of the target are asked on the target's axis alone, and in the search the others on one
-        axis each, taking turns.
+        are. For gradients those with a class on the target's axis are asked on it alone, where an edit does its harm.
+        In the search the target's neighbours are, and the others are asked on one axis each, taking turns.
         """
         if (side, split) not in self._asked:
             names = [axis.name for axis in self.task.axes]
@@ -471,9 +471,11 @@ class VlmBench:
             for number, e in enumerate(self._examples(side, split)):
                 rights = {i: self.task.axes[i].classes.index(e.labels[names[i]]) for i in order if self._known(e, i)}
                 if side == "retain" and split != "test" and rights:
-                    near = self.axis in rights and e.labels[self.task.axis] in self.neighbours
-                    if near or split != "gradient":
-                        axis = self.axis if near else list(rights)[number % len(rights)]
+                    near = split == "gradient" or e.labels.get(self.task.axis) in self.neighbours
+                    if self.axis in rights and near:
+                        rights = {self.axis: rights[self.axis]}
+                    elif split != "gradient":
+                        axis = list(rights)[number % len(rights)]
                         rights = {axis: rights[axis]}
                 found += [Asked(e, number, axis, right) for axis, right in rights.items()]
             self._asked[side, split] = found

@@ -647,7 +647,7 @@ def test_growth_forgets_what_the_model_said_and_is_undone(knowing, task, alignme
     said = lambda images: adapter.answer(images, [ASK["colour"]] * len(images), max_new_tokens=4)  # noqa: E731
     known = said(others)
     assert said(reds) == ["red"] * len(reds)
-    config = RazorConfig(rounds=3, retain_budget=0.05, granularity=("head", "mlp"), tau=0.0)
+    config = RazorConfig(rounds=3, retain_budget=0.05, retain_weight=1.0, granularity=("head", "mlp"), tau=0.0)
     growth = Growth(adapter, task, config)
     for _ in growth.run():
         assert same_weights(adapter.model, before)
