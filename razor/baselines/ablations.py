@@ -1,0 +1,63 @@
+"""RAZOR with one of its parts taken away: what each part is worth. The step length is tuned as for every rival."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+from razor.baselines.tuning import Tuning
+from razor.config import RazorConfig
+from razor.edit_set import EditSet
+from razor.errors import UnusableGradientError
+from razor.growth import Growth
+from razor.scoring import UnitScore
+
+STEP = "step size"
+SIZES = tuple({STEP: size} for size in (0.02, 0.01, 0.04))
+_ALL = {"granularity": ("layer",), "tau": 0.0, "start_units": 256, "inner_steps": 96, "rounds": 1}
+
+
+class ByLot(Growth):
+    """Growth that draws its units by lot among those open to it."""
+
+    def _proposed(self, scores: Sequence[UnitScore], edit_set: EditSet) -> list[UnitScore]:
+        lot = lambda s: random.Random(f"{self.config.seed}/{s.unit.name}").random()  # noqa: E731
+        return super()._proposed([replace(s, phi=lot(s)) for s in scores], edit_set)
+
+
+def start(tuning: Tuning, config: RazorConfig, by_lot: bool = False) -> Growth:
+    """A growth on the tuning's model and task."""
+    grown = ByLot if by_lot else Growth
+    return grown(tuning.adapter, tuning.bench.task, config, beneath=tuning.bench.beneath)
+
+
+def ablation(tuning: Tuning, changes: Mapping, *, by_lot: bool = False) -> None:
+    """Grow to the target with these settings changed."""
+    for setting in tuning.settings(SIZES):
+        plain = {"step_size": setting[STEP], "forget_target": tuning.target, "seed": tuning.seed}
+        growth = start(tuning, RazorConfig(**plain | dict(changes)), by_lot)
+        try:
+            for done in growth.run(tuning.stop):
+                tuning.passes += 2 + 2 * len(done.trials)  # one scoring, then two gradients a step
+                tuning.tick(len(growth.rounds) / growth.config.rounds)
+        except UnusableGradientError as error:
+            tuning.failed({**setting, "rounds": len(growth.rounds)}, error)
+            continue
+        tuning.check({**setting, "rounds": len(growth.rounds)}, growth.patch)
+
+
+def _without(**changes) -> Callable[[Tuning], None]:
+    return partial(ablation, changes=changes)
+
+
+ABLATIONS: Mapping[str, Callable[[Tuning], None]] = {
+    "razor": _without(),
+    "no-retain": _without(retain_weight=0.0),
+    "no-mismatch": _without(mismatch_weight=0.0),
+    "no-forget": _without(rho=0.01),
+    "all-layers": _without(**_ALL),
+    "no-growth": _without(rounds=1),
+    "one-step": _without(inner_steps=1),
+    "random-units": partial(ablation, changes={"tau": 0.0}, by_lot=True),
+    "alpha-0": _without(alpha=0.0),
+}

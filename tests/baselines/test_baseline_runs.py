@@ -1,0 +1,251 @@
+"""Every method to its end on tiny models: a result of the usual kind, and a model that is bit for bit what it was."""
+
+import copy
+import json
+
+import pytest
+import torch
+
+from razor import baselines
+from razor.adapters.clip import ClipBench
+from razor.baselines import ABLATIONS, NAMES, Budget, run
+from razor.baselines import ablations as ablations_module
+from razor.baselines import slug as slug_module
+from razor.baselines.compare import find
+from razor.baselines.tuning import Tuning
+from razor.errors import InputError
+from razor.patches import Patch
+from razor.step import evaluate
+from razor.units import Slice
+
+SHORT = Budget(steps=2, checks=1)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Of every grid its first and last setting, and fewer lengths and step sizes than it takes to be good."""
+    settings = Tuning.settings
+    monkeypatch.setattr(Tuning, "settings", lambda self, grid: settings(self, [grid[0], grid[-1]][: len(grid)]))
+    monkeypatch.setattr(slug_module, "LENGTHS", 2)
+    monkeypatch.setattr(ablations_module, "SIZES", ({"step size": 0.02},))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small spend their time on starting threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def alike(adapter):
+    """A copy of all weights."""
+    return {name: tensor.clone() for name, tensor in adapter.model.state_dict().items()}
+
+
+def unchanged(adapter, before):
+    now = adapter.model.state_dict()
+    gradients = any(p.requires_grad or p.grad is not None for p in adapter.model.parameters())
+    return all(torch.equal(now[name], before[name]) for name in before) and not gradients
+
+
+def check_result(result, adapter, name, before):
+    assert unchanged(adapter, before)
+    assert result.name == name and result.known and result.trials and result.chosen in result.trials
+    assert all(trial.evaluation is not None and not trial.note for trial in result.trials)
+    assert result.after is not None and not result.diverged and result.patch.deltas
+    assert 0 < result.parameters_edited <= result.patch.parameters_edited
+    assert result.seconds["total"] == pytest.approx(sum(result.seconds[k] for k in ("encode", "tuning", "report")))
+    assert result.passes == 0 or 0 < result.chosen.passes <= result.passes
+
+
+# ---------------------------------------------------------------- CLIP
+
+
+def test_the_model_knows_what_is_to_be_forgotten(trained, task):
+    bench = trained.bench(task)
+    assert evaluate(trained, bench, Patch(), "test").forget_accuracy.value > 0.95
+
+
+@pytest.mark.parametrize("name", NAMES["clip"])
+def test_every_method_runs_to_its_end_on_clip_and_leaves_it_bit_equal(trained, task, name):
+    before = alike(trained)
+    seen, shares = [], []
+    result = run(name, trained, task, SHORT, batch=16, on_trial=seen.append, progress=shares.append)
+    check_result(result, trained, name, before)
+    assert seen == list(result.trials) and shares == sorted(shares) and shares[-1] == 1.0
+    assert result.before.forget_accuracy.value > 0.95
+
+
+def test_a_result_says_what_its_patch_does_and_survives_its_file(trained, task, tmp_path):
+    result = run("ssd", trained, task, SHORT, batch=16)
+    bench = trained.bench(task, batch=16)
+    for split in ("search", "test"):
+        evaluate(trained, bench, Patch(), split)
+    assert evaluate(trained, bench, result.patch, "test") == result.after
+    assert evaluate(trained, bench, result.patch, "search") == result.chosen.evaluation
+    result.save(tmp_path)
+    again = Patch.load(tmp_path / "patch.safetensors")
+    again.check(trained.model)
+    assert again.key() == result.patch.key() and again.recipe["baseline"]["setting"] == dict(result.chosen.setting)
+    written = json.loads((tmp_path / "run.json").read_text())
+    assert len(written["grid"]) == len(result.trials) and written["chosen"] in written["grid"]
+    assert written["reached_on_search_split"] == result.reached and not written["diverged"]
+
+
+def test_taking_out_the_texts_forgets_the_colour_and_keeps_the_others_on_unseen_pictures(trained, task):
+    result = run("null-space", trained, task)
+    assert result.reached and result.after.forget_accuracy.value <= 0.1 < 0.95 < result.before.forget_accuracy.value
+    assert result.after.retain_accuracy.value > 0.85
+
+
+def test_the_same_seed_gives_the_same_edit(trained, task):
+    first, second = (run("ascent-retain", trained, task, SHORT, batch=8, seed=3) for _ in range(2))
+    assert first.patch.key() == second.patch.key()
+
+
+@pytest.mark.parametrize("ending", ["stop", "raise"])
+def test_the_model_is_bit_equal_when_a_run_is_stopped_or_raises(trained, task, monkeypatch, ending):
+    before, calls = alike(trained), []
+    gradient = Tuning.gradient
+
+    def counted(self, *args):
+        calls.append(1)
+        if ending == "raise" and len(calls) == 4:
+            raise RuntimeError("out of memory")
+        return gradient(self, *args)
+
+    monkeypatch.setattr(Tuning, "gradient", counted)
+    if ending == "stop":
+        assert run("salun", trained, task, SHORT, batch=8, stop=lambda: len(calls) > 3) is None
+    else:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            run("salun", trained, task, SHORT, batch=8)
+    assert len(calls) == 4 and unchanged(trained, before)
+
+
+def test_a_run_out_of_time_reports_what_it_has(trained, task, monkeypatch):
+    monkeypatch.setattr(Tuning, "_late", lambda self: len(self.trials) >= 1)
+    result = run("null-space", trained, task, Budget(seconds=60))
+    assert len(result.trials) == 1 and result.chosen and result.after
+    assert result.note == "The 60 seconds were used up before every setting was tried."
+
+
+def test_a_method_that_diverges_says_so_and_changes_nothing(trained, task, monkeypatch):
+    before = alike(trained)
+    monkeypatch.setattr(ClipBench, "scoring_terms", lambda self, draw=0: dict.fromkeys(("forget", "retain"), overflow))
+    for name in ("ascent", "ssd"):
+        result = run(name, trained, task, SHORT)
+        assert result.diverged and result.after is None and result.patch.deltas == {} and not result.reached
+        written = result.to_json(0)
+        assert written["diverged"] and written["after"] is None and written["chosen"] is None
+        assert written["grid"][0]["note"] == "diverged: the loss or its gradient is not finite"
+    assert unchanged(trained, before)
+
+
+def overflow():
+    return torch.tensor(torch.inf)
+
+
+def test_there_is_nothing_to_do_where_the_concept_is_not_known(wrap, make_clip, task):
+    adapter = wrap(make_clip(seed=4))
+    base = evaluate(adapter, adapter.bench(task), Patch(), "search")
+    if base.forget_accuracy.value > task.chance:  # this guesser happens to say "red": another says something else
+        adapter = wrap(copy.deepcopy(adapter.model))
+        adapter.bench(task)
+        with torch.no_grad():
+            adapter.model.visual.proj.neg_()
+    result = run("ascent", adapter, task, SHORT)
+    assert not result.known and result.trials == () and result.after == result.before and result.chosen is None
+    assert result.note == "The unedited model does not know 'red'."
+
+
+def test_edits_the_model_carries_already_lie_beneath(trained, task):
+    """A projection is taken out of the weights as they are with the earlier edit, so its change differs."""
+    beneath = Patch({Slice("visual.proj"): 0.05 * torch.ones(32, 32)})
+    alone, above = (run("null-space", trained, task, SHORT, beneath=b) for b in (Patch(), beneath))
+    (first,), (second,) = alone.patch.deltas.values(), above.patch.deltas.values()
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
+@pytest.mark.parametrize("name, family", [("uce", "clip"), ("cliperase", "vlm"), ("razor", "vlm"), ("x", "vlm")])
+def test_an_unknown_method_is_one_sentence(name, family):
+    if name == "razor":
+        assert find(name, family) is ABLATIONS["razor"]
+        return
+    with pytest.raises(InputError, match=rf"^There is no method '{name}' for a {family} model; choose one of "):
+        find(name, family)
+
+
+def test_names_are_functions_by_name():
+    assert set(NAMES) == {"clip", "vlm"} and all(callable(m) for ms in NAMES.values() for m in ms.values())
+    assert not set(ABLATIONS) & {name for methods in NAMES.values() for name in methods}
+    assert baselines.NAMES is NAMES
+
+
+# ---------------------------------------------------------------- RAZOR without one of its parts
+
+
+@pytest.fixture
+def configs(monkeypatch):
+    """The settings each ablation starts from, and nothing else happens."""
+    seen = []
+
+    class Recorded:
+        def __init__(self, adapter, task, config, *, beneath):
+            seen.append(config)
+            self.config, self.rounds, self.patch = config, [], Patch()
+
+        def run(self, stop):
+            return []
+
+    monkeypatch.setattr(ablations_module, "Growth", Recorded)
+    return seen
+
+
+EXPECTED = {
+    "razor": {},
+    "no-retain": {"retain_weight": 0.0},
+    "no-mismatch": {"mismatch_weight": 0.0},
+    "no-forget": {"rho": 0.01},
+    "all-layers": {"granularity": ("layer",), "tau": 0.0, "start_units": 256, "inner_steps": 96, "rounds": 1},
+    "no-growth": {"rounds": 1},
+    "one-step": {"inner_steps": 1},
+    "alpha-0": {"alpha": 0.0},
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_an_ablation_is_a_change_of_settings(trained, task, configs, name):
+    run(name, trained, task, forget_target=0.2, seed=5)
+    (config,) = configs
+    plain = {"step_size": 0.02, "forget_target": 0.2, "seed": 5}
+    default = type(config)()
+    changed = {key: value for key, value in vars(config).items() if value != getattr(default, key)}
+    assert changed == {key: value for key, value in (plain | EXPECTED[name]).items() if value != getattr(default, key)}
+    assert set(EXPECTED) | {"random-units"} == set(ABLATIONS)
+
+
+def test_random_units_are_drawn_by_lot_one_more_a_round(trained, task, monkeypatch):
+    grown = []
+    start = ablations_module.start
+    monkeypatch.setattr(ablations_module, "start", lambda *a, **k: grown.append(start(*a, **k)) or grown[-1])
+    before = alike(trained)
+    result = run("random-units", trained, task, seed=1)
+    (growth,) = grown
+    names = [s.unit.name for s in growth.candidates(growth.scores())]
+    taken = [[s.unit.name for s in done.added] for done in growth.rounds]
+    assert len(taken[0]) == 4 and {name for each in taken for name in each} <= set(names)
+    highest = [s.unit.name for s in sorted(growth.scores(), key=lambda s: s.rank)][:4]
+    assert set(taken[0]) != set(highest)
+    assert result.chosen.setting["rounds"] == len(growth.rounds) and unchanged(trained, before)
+
+
+def test_razor_as_a_method_is_razor(trained, task):
+    from razor.config import RazorConfig
+    from razor.run import unlearn
+
+    result, own = run("razor", trained, task), unlearn(trained, task, RazorConfig())
+    assert result.patch.key() == own.patch.key() and result.after == own.after and result.reached == own.reached
+    assert result.passes == sum(2 + 2 * len(done.trials) for done in own.rounds)
