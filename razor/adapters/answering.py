@@ -115,7 +115,7 @@ class VlmBench:
 
     read_by = "the model's own written answers"
     says = ("Forget accuracy went from", "retain accuracy from")
-    retain_weight = 2.0  # names share the language model's few heads: at 1 others lost up to 2 points
+    retain_weight = 3.0  # names share the language model's few heads: at 1 other answers lost up to 2 points
     spared = 1  # names are told apart by a few weights, and one neighbour on the edge would hold up all the others
 
     def __init__(
