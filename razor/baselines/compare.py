@@ -11,13 +11,18 @@ from razor.baselines.ablations import ABLATIONS
 from razor.baselines.ascent import ascent
 from razor.baselines.ascent_retain import ascent_retain
 from razor.baselines.cliperase import cliperase
+from razor.baselines.concept_ablation import concept_ablation
+from razor.baselines.diffquickfix import diffquickfix
+from razor.baselines.esd import esd
 from razor.baselines.fine_tune import fine_tune
 from razor.baselines.head_gate import head_gate
 from razor.baselines.null_space import null_space
 from razor.baselines.salun import salun
+from razor.baselines.salun_diffusion import salun_diffusion
 from razor.baselines.slug import slug
 from razor.baselines.ssd import ssd
 from razor.baselines.tuning import Budget, OutOfTime, Trial, Tuning
+from razor.baselines.uce import uce
 from razor.errors import InputError, Stopped
 from razor.examples import Task
 from razor.metrics import Evaluation
@@ -40,6 +45,14 @@ _ANY: Mapping[str, Method] = {
 NAMES: Mapping[str, Mapping[str, Method]] = {
     "clip": {**_ANY, "cliperase": cliperase, "null-space": null_space},
     "vlm": _ANY,
+    "diffusion": {
+        "esd-x": esd,
+        "uce": uce,
+        "concept-ablation": concept_ablation,
+        "salun": salun_diffusion,
+        "diffquickfix": diffquickfix,
+        "slug": slug,
+    },
 }
 
 

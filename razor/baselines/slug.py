@@ -53,8 +53,10 @@ def slug(tuning: Tuning) -> None:
     chosen = [c for tower in adapter.growing for c in front([entry for entry in table if layers[entry.name] == tower])]
     for setting in tuning.settings([{TENSOR: c.name} for c in chosen]):
         name = setting[TENSOR]
-        edited = together(name, names) if adapter.family == "diffusion" else [name]
-        search(tuning, setting, lambda s, e=edited, n=name: moved(e, weights, forget, n, s), FIRST)
+        pipeline = adapter.family == "diffusion"
+        edited = together(name, names) if pipeline else [name]
+        edit = lambda s, edited=edited, name=name: moved(edited, weights, forget, name, s)  # noqa: E731
+        search(tuning, setting, edit, FIRST, longest=10 * FIRST if pipeline else None)
     return None
 
 

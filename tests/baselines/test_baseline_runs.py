@@ -5,6 +5,8 @@ import json
 
 import pytest
 import torch
+from tiny_adapters import fresh
+from tiny_adapters import make_task as make_drawing_task
 
 from razor import baselines
 from razor.adapters.clip import ClipBench
@@ -13,7 +15,7 @@ from razor.baselines import ablations as ablations_module
 from razor.baselines import slug as slug_module
 from razor.baselines.compare import find
 from razor.baselines.tuning import Tuning
-from razor.errors import InputError
+from razor.errors import InputError, ModelError
 from razor.patches import Patch
 from razor.step import evaluate
 from razor.units import Slice
@@ -37,6 +39,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    """A tiny Stable Diffusion of its own, whose pictures nobody judges."""
+    return fresh("sd")
 
 
 def alike(adapter):
@@ -179,7 +187,7 @@ def test_an_unknown_method_is_one_sentence(name, family):
 
 
 def test_names_are_functions_by_name():
-    assert set(NAMES) == {"clip", "vlm"} and all(callable(m) for ms in NAMES.values() for m in ms.values())
+    assert set(NAMES) == {"clip", "vlm", "diffusion"} and all(callable(m) for ms in NAMES.values() for m in ms.values())
     assert not set(ABLATIONS) & {name for methods in NAMES.values() for name in methods}
     assert baselines.NAMES is NAMES
 
@@ -249,3 +257,28 @@ def test_razor_as_a_method_is_razor(trained, task):
     result, own = run("razor", trained, task), unlearn(trained, task, RazorConfig())
     assert result.patch.key() == own.patch.key() and result.after == own.after and result.reached == own.reached
     assert result.passes == sum(2 + 2 * len(done.trials) for done in own.rounds)
+
+
+# ---------------------------------------------------------------- pipelines
+
+
+@pytest.mark.parametrize("name", NAMES["diffusion"])
+def test_every_method_runs_to_its_end_on_a_pipeline_and_leaves_it_bit_equal(pipeline, name):
+    before = alike(pipeline)
+    result = run(name, pipeline, make_drawing_task(), SHORT, batch=4)
+    check_result(result, pipeline, name, before)
+    towers = {pipeline.tower_of(where.parameter) for where in result.patch.deltas}
+    assert towers == ({"text"} if name in ("diffquickfix", "slug") else {"cross"})
+
+
+def test_a_pipeline_that_draws_nan_is_reported(pipeline, monkeypatch):
+    bench = type(pipeline.bench(make_drawing_task()))
+
+    def broken(self):
+        raise ModelError("The pictures came out as NaN in float32.")
+
+    monkeypatch.setattr(bench, "confirm", broken)
+    monkeypatch.setattr("razor.baselines.tuning.meets", lambda now, target: True)
+    result = run("diffquickfix", pipeline, make_drawing_task(), SHORT)
+    assert result.diverged and result.after is None and result.patch.deltas == {}
+    assert {trial.note for trial in result.trials} == {"diverged: The pictures came out as NaN in float32."}
