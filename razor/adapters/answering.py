@@ -44,6 +44,7 @@ MARGIN = 4.0  # nats beyond chance from which a forget picture is left alone
 MOST = {"gradient": (96, 256), "search": (48, 128), "test": (96, 320)}  # forget and retain pictures used at most
 NEUTRAL = 32  # retain pictures behind neutral_kl
 CONFIRMED = 20  # answers written before a round may say that the target is met
+LEAD = 1.0  # nats a token by which another class must lead before the forgotten one counts as gone, on new pictures too
 STRICTER = 0.5  # nats a token by which another class must lead more, where a written answer still holds the name
 RECENT = 256  # edits whose scores are remembered
 ASIDE = "aside"  # the pictures of the test split whose neutral questions are asked
@@ -126,7 +127,8 @@ class VlmBench:
         self.axis = [axis.name for axis in task.axes].index(task.axis)
         self.target = task.axes[self.axis].classes.index(task.concept)
         self.slow_towers = tuple(adapter.towers)  # whatever is edited, the language model has to run
-        self.measure = 0.0  # nats a token by which another class must lead before the forgotten one counts as gone
+        self.measure = LEAD
+        self._named = 0.0  # share of forget pictures of the search split the unedited model names without any lead
         self.answers: dict[str, dict[str, list[str]]] = {}  # "original" or "edited" -> side -> written last, as asked
         say = adapter.questions.answer
         self._names = [{name: (name, say(axis.name, name)) for name in axis.classes} for axis in task.axes]
@@ -198,7 +200,7 @@ class VlmBench:
 
     def knows(self, base: Evaluation) -> bool:
         """The unedited model names the concept more often than by guessing."""
-        return base.forget_accuracy.value > self.task.chance
+        return self._named > self.task.chance
 
     def confirm(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Whether written answers bear the search metrics out; where they do not, other classes must lead by more.
@@ -371,6 +373,8 @@ class VlmBench:
         forget, retain = (list(zip(self.asked(s, split), getattr(found, s), strict=True)) for s in ("forget", "retain"))
         own = torch.stack([scores for a, scores in forget if a.axis == self.axis])  # (n, classes)
         others = torch.cat([own[:, : self.target], own[:, self.target + 1 :]], 1).amax(1)
+        if not edited and split == "search":
+            self._named = metrics.share(own[:, self.target] > others).value
         return self._evaluation(
             still=own[:, self.target] + self.measure > others,
             right=[int(scores.argmax()) == a.right for a, scores in retain],
