@@ -1,0 +1,34 @@
+"""Attacks on an edit, one file each, every one with its control: the same done to the unedited model."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from razor.errors import InputError
+from razor.robustness.case import Case, Finding
+from razor.robustness.probe import probe
+from razor.robustness.quantise import quantise
+from razor.robustness.relearning import benign, relearn
+from razor.robustness.wording import wording
+
+_ANY: Mapping[str, Callable[[Case], Iterator[Finding]]] = {"quantise": quantise, "relearn": relearn, "benign": benign}
+ATTACKS: Mapping[str, Mapping[str, Callable[[Case], Iterator[Finding]]]] = {
+    "clip": {**_ANY, "wording": wording, "probe": probe},
+    "diffusion": _ANY,
+    "vlm": _ANY,
+}
+
+
+def attack(name: str, case: Case) -> Iterator[Finding]:
+    """What this attack finds, one setting after the other.
+
+    Raises:
+        InputError: there is no such attack on a model of this family.
+    """
+    known = ATTACKS[case.adapter.family]
+    if name not in known:
+        raise InputError(
+            f"There is no attack {name!r} on a {case.adapter.family} model; choose one of {', '.join(known)}."
+        )
+    return known[name](case)
+
+
+__all__ = ["ATTACKS", "Case", "Finding", "attack"]

@@ -1,0 +1,81 @@
+"""What every attack is given, and what it reports."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from razor.adapters.base import Adapter, Bench
+from razor.errors import Stopped
+from razor.examples import Task
+from razor.metrics import Evaluation, Measure
+from razor.patches import Patch
+from razor.step import evaluate
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How much of the concept an attack got back, in shares of forget pictures of the test split."""
+
+    attack: str  # key of ATTACKS
+    setting: str  # in words: "5 pictures, 20 steps"
+    edited: Measure  # still there before the attack
+    attacked: Measure  # after it
+    control: Measure | None  # what the same attack finds in the unedited model
+    retain: Measure | None = None  # right answers of the attacked model about everything else
+    note: str = ""
+
+    @property
+    def recovery(self) -> float | None:
+        """(attacked - edited) / (control - edited): 0 nothing came back, 1 all of it; None where nothing was lost."""
+        if self.control is None or self.control.value <= self.edited.value:
+            return None
+        return (self.attacked.value - self.edited.value) / (self.control.value - self.edited.value)
+
+    def to_json(self) -> dict:
+        """Plain values, as stored in run.json."""
+        plain = {key: value.to_json() if isinstance(value, Measure) else value for key, value in vars(self).items()}
+        return plain | {"recovery": None if self.recovery is None else round(self.recovery, 4)}
+
+
+class Case:
+    """One edit of one model, and its answers on the test split before any attack.
+
+    Args:
+        patch: the edit under attack.
+        stop: asked between steps; True raises Stopped.
+    """
+
+    def __init__(
+        self, adapter: Adapter, task: Task, patch: Patch, *, seed: int = 0, stop: Callable[[], bool] = lambda: False
+    ):
+        self.adapter, self.task, self.patch, self.seed, self.stop = adapter, task, patch, seed, stop
+
+    @cached_property
+    def bench(self) -> Bench:
+        """The task on the unedited model."""
+        return self.adapter.bench(self.task, seed=self.seed)
+
+    @cached_property
+    def before(self) -> Evaluation:
+        """The unedited model."""
+        return evaluate(self.adapter, self.bench, Patch(), "test")
+
+    @cached_property
+    def edited(self) -> Evaluation:
+        """The edited model."""
+        self.before  # noqa: B018  a bench records the unedited answers first
+        return evaluate(self.adapter, self.bench, self.patch, "test")
+
+    def measured(self, patch: Patch) -> Evaluation:
+        """The unedited model with this patch, on the test split."""
+        self.before  # noqa: B018
+        return evaluate(self.adapter, self.bench, patch, "test")
+
+    def patches(self) -> Mapping[str, Patch]:
+        """Both sides of a comparison."""
+        return {"edited": self.patch, "control": Patch()}
+
+    def tick(self) -> None:
+        """End here where that was asked for."""
+        if self.stop():
+            raise Stopped("Stopped before every attack was done; what was found so far stays.")

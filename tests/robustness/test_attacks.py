@@ -1,0 +1,162 @@
+"""Attacks by hand on grids and words, and each to its end on a tiny CLIP whose edit is known to hide, or not to."""
+
+import pytest
+import torch
+
+from razor import metrics
+from razor.baselines import run
+from razor.errors import InputError, Stopped
+from razor.patches import Patch
+from razor.robustness import ATTACKS, Case, Finding, attack, relearning
+from razor.robustness.probe import fit
+from razor.robustness.quantise import codes, matrices, on_grid, rounded, survival
+from razor.robustness.wording import recognised, typos
+from razor.units import Slice
+
+
+@pytest.fixture(scope="module")
+def forgotten(trained, task):
+    """A projection of the concept's texts out of the image tower: forgets, and is no small change."""
+    result = run("null-space", trained, task)
+    assert result.before.forget_accuracy.value > 0.95 and result.after.forget_accuracy.value < 0.1
+    return Case(trained, task, result.patch)
+
+
+# ---------------------------------------------------------------- few bits
+
+
+def test_eight_bits_have_one_scale_a_row_by_hand():
+    weight = torch.tensor([[127.0, -63.6, 0.4], [0.0, 2.54, -1.27]])
+    number, scale = codes(weight, 8)
+    assert number.tolist() == [[127, -64, 0], [0, 127, -64]]  # 63.5 rounds to the even number beside it
+    assert torch.allclose(scale[:, 0], torch.tensor([1.0, 0.02]))
+    assert torch.allclose(on_grid(weight, 8), torch.tensor([[127.0, -64.0, 0.0], [0.0, 2.54, -1.28]]))
+
+
+def test_four_bits_have_one_scale_a_block():
+    weight = torch.cat([torch.full((1, 64), 0.5), torch.full((1, 64), 0.1)], 1)
+    weight[0, 0], weight[0, 64] = 7.0, 0.7
+    number, scale = codes(weight, 4)
+    assert scale[0, 0].item() == pytest.approx(1.0) and scale[0, -1].item() == pytest.approx(0.1)
+    assert number.abs().max() == 7 and number[0, 1] == 0 and number[0, -1] == 1
+
+
+def test_what_lies_on_the_grid_stays(trained):
+    name = matrices(trained)[0]
+    weight = dict(trained.model.named_parameters())[name].detach()
+    for bits in (8, 4):
+        once = on_grid(weight, bits)
+        assert torch.allclose(on_grid(once, bits), once, atol=1e-7)
+
+
+def test_a_rounded_copy_is_the_edited_weight_on_the_grid_and_the_model_stays(
+    forgotten, trained, weights_of, same_weights
+):
+    before = weights_of(trained.model)
+    name = next(iter(forgotten.patch.deltas)).parameter
+    expected = on_grid(before[name] + next(iter(forgotten.patch.deltas.values())), 8)
+    with rounded(forgotten, forgotten.patch, 8).applied(trained.model):
+        assert torch.allclose(dict(trained.model.named_parameters())[name], expected, atol=1e-6)
+    assert same_weights(trained.model, before)
+
+
+def test_an_edit_far_below_the_grid_is_rounded_away_and_one_above_it_is_not(trained, task):
+    name = matrices(trained)[0]
+    weight = dict(trained.model.named_parameters())[name].detach()
+    told = {
+        size: survival(
+            Case(trained, task, Patch({Slice(name): size * weight.abs().mean() * torch.ones_like(weight)})), 4
+        )
+        for size in (1e-6, 0.0, 3.0)
+    }
+    assert told[1e-6].changed < 0.01 and told[3.0].changed > 0.5 and told[3.0].cosine > 0.9
+    assert told[0.0].changed == told[0.0].cosine == 0.0
+
+
+def test_a_forgotten_colour_stays_forgotten_in_few_bits(forgotten):
+    eight, four = attack("quantise", forgotten)
+    assert [f.setting for f in (eight, four)] == ["8 bits", "4 bits"]
+    assert eight.control.value > 0.95 and eight.attacked.value <= eight.edited.value + 0.1 and eight.retain.value > 0.8
+    assert "codes differ" in eight.note and eight.recovery < 0.2
+
+
+# ---------------------------------------------------------------- training on top
+
+
+def test_relearning_brings_a_hidden_colour_back_and_the_curve_is_measured_on_unseen_pictures(
+    forgotten, trained, monkeypatch, weights_of, same_weights
+):
+    monkeypatch.setattr(relearning, "RATE", 3e-3)
+    monkeypatch.setattr(relearning, "SHOTS", (5,))
+    before = weights_of(trained.model)
+    found = list(attack("relearn", forgotten))
+    assert [f.setting for f in found] == ["5 pictures, 1 step", *(f"5 pictures, {n} steps" for n in (5, 10, 20))]
+    assert found[-1].attacked.value > 0.8 > 0.2 > found[-1].edited.value  # so the test would see it come back
+    assert all(f.attacked.n == f.edited.n for f in found) and same_weights(trained.model, before)
+
+
+def test_benign_training_is_measured_too(forgotten, monkeypatch):
+    monkeypatch.setattr(relearning, "STEPS", (1, 3))
+    found = list(attack("benign", forgotten))
+    assert [f.setting for f in found] == ["retain pictures, 1 step", "retain pictures, 3 steps"]
+    assert all(f.retain.value > 0.8 for f in found)
+
+
+# ---------------------------------------------------------------- words and probes
+
+
+def test_typos_are_swaps_gaps_and_doubles():
+    assert typos("cat") == ["act", "cta", "at", "ct", "ca", "ccat", "caat", "catt"]
+    assert typos("aa") == ["a", "aaa"]
+
+
+def test_a_text_takes_the_place_of_the_targets_own():
+    classes, v = torch.eye(3)[:2], torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    assert recognised(v, classes, 0, torch.tensor([0.0, 0.0, 5.0])).tolist() == [True, False]
+    assert recognised(v, classes, 0, classes[0]).tolist() == [True, False]
+
+
+def test_the_attacker_picks_the_best_words(forgotten):
+    found = {f.setting: f for f in attack("wording", forgotten)}
+    assert set(found) == {"templates", "typos", "capitals"} and "Most is found by" in found["typos"].note
+    assert found["templates"].control.value > 0.9  # the same words work on the unedited model
+
+
+def test_a_probe_fits_what_can_be_told_apart_and_weighs_classes_alike():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.cat([torch.randn(90, 4, generator=generator), torch.randn(6, 4, generator=generator)])
+    y = torch.tensor([0] * 90 + [1] * 6)
+    x[y == 1, 0] += 8
+    w, b = fit(x, y, 2)
+    assert ((x @ w.T + b).argmax(1) == y).float().mean() > 0.98
+
+
+def test_a_probe_finds_what_an_edit_of_the_texts_alone_left_in_the_pictures(trained, task):
+    name = "text_projection"
+    patch = Patch({Slice(name): -2 * dict(trained.model.named_parameters())[name].detach()})
+    case = Case(trained, task, patch)
+    assert case.edited.forget_accuracy.value < 0.2 < 0.95 < case.before.forget_accuracy.value
+    (found,) = attack("probe", case)
+    assert found.attacked.value == found.control.value > 0.9
+
+
+# ---------------------------------------------------------------- findings
+
+
+def test_recovery_by_hand():
+    measure = lambda value: metrics.Measure(value, 10, 0.0, 1.0)  # noqa: E731
+    found = Finding("quantise", "8 bits", measure(0.1), measure(0.4), measure(0.9))
+    assert found.recovery == pytest.approx(3 / 8) and found.to_json()["recovery"] == 0.375
+    assert Finding("a", "b", measure(0.9), measure(0.9), measure(0.9)).recovery is None
+    assert Finding("a", "b", measure(0.9), measure(0.9), None).to_json()["control"] is None
+
+
+def test_an_attack_ends_where_it_is_stopped(trained, task):
+    with pytest.raises(Stopped):
+        next(attack("quantise", Case(trained, task, Patch(), stop=lambda: True)))
+
+
+def test_an_unknown_attack_is_one_sentence(forgotten):
+    with pytest.raises(InputError, match=r"^There is no attack 'x' on a clip model; choose one of quantise, "):
+        attack("x", forgotten)
+    assert set(ATTACKS) == {"clip", "diffusion", "vlm"}
