@@ -3,6 +3,8 @@
 python -m razor score    --model mini-clip --forget style:neon
 python -m razor unlearn  --model mini-clip --forget style:neon --out runs/neon
 python -m razor evaluate --model mini-clip --forget style:neon --patch runs/neon/patch.safetensors
+python -m razor evaluate --model mini-clip --forget style:neon --patch runs/neon/patch.safetensors --attacks all
+python -m razor compare  --model mini-clip --forget style:neon --methods razor,slug,ssd --json neon.json
 python -m razor carry    --from mini-clip --to mini-vlm --patch runs/neon/patch.safetensors --out runs/vlm.safetensors
 python -m razor ask      --model ~/models/llava --questions mme.csv --rule mme --patch runs/ada/patch.safetensors
 python -m razor bench clip
@@ -82,9 +84,71 @@ def _evaluate(args: argparse.Namespace) -> None:
     before = evaluate(adapter, bench, Patch(), "test").to_json()
     after = evaluate(adapter, bench, patch, "test").to_json()
     _print_metrics(before, after, bench.read_by)
+    findings = _attacked(args.attacks, adapter, task, patch, bench, config.seed) if args.attacks else []
     if args.json:
         found = {"model": adapter.name, "concept": task.concept, "read_by": bench.read_by}
-        jsonio.write(args.json, {**found, "before": before, "after": after})
+        jsonio.write(args.json, {**found, "before": before, "after": after, "attacks": findings})
+
+
+def _attacked(names: str, adapter, task, patch, bench, seed: int) -> list[dict]:
+    """Run the attacks, print what each got back, and give the rows."""
+    from razor.robustness import ATTACKS, Case, attack
+
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    chosen = list(ATTACKS[adapter.family]) if chosen == ["all"] else chosen
+    case = Case(adapter, task, patch, bench=bench, seed=seed)
+    runs = [attack(name, case) for name in chosen]  # a wrong name is told before the first one runs
+    print(f"\n{'attack':12}{'setting':26}{'edited':>8}{'attacked':>9}{'unedited':>9}   95 % interval     n")
+    rows = []
+    for found in (finding for run in runs for finding in run):
+        control = f"{found.control.value:9.1%}" if found.control else f"{'':9}"
+        now = found.attacked
+        print(
+            f"{found.attack:12}{found.setting:26}{found.edited.value:8.1%}{now.value:9.1%}{control}"
+            f"   {now.low:6.1%} to {now.high:6.1%}  {now.n:4}",
+            flush=True,
+        )
+        rows.append(found.to_json())
+    return rows
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from razor import jsonio
+    from razor.baselines import NAMES, Budget, find, run
+
+    budget = Budget(args.steps, args.checks, args.seconds)
+    adapter, task, config = _prepare(args)
+    names = [name.strip() for name in args.methods.split(",") if name.strip()]
+    names = names or ["razor", *NAMES[adapter.family]]
+    for name in names:
+        find(name, adapter.family)
+    options = {"forget_target": config.forget_target, "batch": config.batch, "seed": config.seed}
+    rows: list[dict] = []
+    print(f"{'method':18}{'forget':>16}{'retain':>16}{'settings':>10}{'passes':>8}{'seconds':>9}  chosen")
+    for name in names:
+        result = run(name, adapter, task, budget, **options)
+        if not rows and not result.known:
+            raise InputError(f"{result.note} There is nothing to compare; choose something it knows.")
+        rows.append(result.save(args.out / name) if args.out else result.to_json(0))
+        print(_compared(result), flush=True)
+        if args.json:
+            jsonio.write(args.json, {"model": adapter.name, "concept": task.concept, "methods": rows})
+
+
+def _compared(result) -> str:
+    """One line of the comparison."""
+    if result.diverged:
+        return f"{result.name:18}{'diverged in every setting':>32}{len(result.trials):10}{result.passes:8}"
+    sides = [
+        f"{getattr(result.before, key).value:7.1%} ->{getattr(result.after, key).value:6.1%}"
+        for key in ("forget_accuracy", "retain_accuracy")
+    ]
+    chosen = ", ".join(f"{key} {value}" for key, value in result.chosen.setting.items())
+    met = "" if result.reached else " (target not met)"
+    return (
+        f"{result.name:18}{sides[0]:>16}{sides[1]:>16}{len(result.trials):10}{result.chosen.passes:8}"
+        f"{result.chosen.seconds:9.1f}  {chosen}{met}"
+    )
 
 
 def _carry(args: argparse.Namespace) -> None:
@@ -273,8 +337,21 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="measure a model with or without a patch")
     _add_task(evaluate)
     evaluate.add_argument("--patch", type=Path, metavar="P", help="patch.safetensors of a run")
+    evaluate.add_argument(
+        "--attacks", metavar="A", help="all, or any of quantise, relearn, benign, wording, probe: what they get back"
+    )
     evaluate.add_argument("--json", type=Path, metavar="OUT")
     evaluate.set_defaults(run=_evaluate)
+
+    compare = commands.add_parser("compare", help="RAZOR beside other methods, all tuned by one rule")
+    _add_task(compare)
+    compare.add_argument("--methods", default="", metavar="M", help="comma-separated (default: razor and every rival)")
+    compare.add_argument("--steps", type=int, default=48, help="training steps of each setting (default 48)")
+    compare.add_argument("--checks", type=int, default=6, help="times each is measured on the way (default 6)")
+    compare.add_argument("--seconds", type=float, help="limit for each method, all its settings together")
+    compare.add_argument("--out", type=Path, metavar="DIR", help="keep every method's patch and settings")
+    compare.add_argument("--json", type=Path, metavar="OUT", help="write every setting tried and both evaluations")
+    compare.set_defaults(run=_compare)
 
     carry = commands.add_parser("carry", help="take a CLIP's patch into a model that sees through the same tower")
     carry.add_argument("--patch", type=Path, required=True, metavar="P", help="patch.safetensors of a run")

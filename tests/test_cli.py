@@ -73,6 +73,46 @@ def test_evaluating_the_saved_patch_gives_the_reported_numbers(neon_run, tmp_pat
     assert json.loads(out.read_text())["after"] == run["after"]
 
 
+def test_attacks_on_the_saved_patch_are_printed_and_written_beside_their_controls(neon_run, tmp_path, capsys):
+    out, patch = tmp_path / "eval.json", str(neon_run / "patch.safetensors")
+    chosen = ["--patch", patch, "--attacks", "probe, wording", "--json", str(out)]
+    main(["evaluate", "--model", "mini-clip", "--forget", "style:neon", *chosen])
+    rows = json.loads(out.read_text())["attacks"]
+    assert [row["attack"] for row in rows] == ["probe", "wording", "wording", "wording"]
+    assert all(set(row[side]) >= KEYS for row in rows for side in ("edited", "attacked", "control"))
+    assert rows[0]["control"]["value"] > 0.9  # the probe can find the style where it is
+    printed = capsys.readouterr().out
+    assert "95 % interval" in printed and "linear, on picture features" in printed
+
+
+def test_an_unknown_attack_is_told_before_any_is_run(neon_run, fail):
+    patch = str(neon_run / "patch.safetensors")
+    told = fail("evaluate", "--model", "mini-clip", "--forget", "style:neon", "--patch", patch, "--attacks", "probe,x")
+    assert told.startswith("razor: There is no attack 'x' on a clip model; choose one of quantise, relearn, benign, ")
+
+
+def test_methods_are_compared_and_every_setting_is_kept(tmp_path, capsys):
+    out, folder = tmp_path / "compare.json", tmp_path / "methods"
+    chosen = ["--methods", "null-space", "--seconds", "4", "--json", str(out), "--out", str(folder)]
+    main(["compare", "--model", "mini-clip", "--forget", "style:neon", *chosen])
+    (row,) = json.loads(out.read_text())["methods"]
+    assert row["method"] == "null-space" and row["grid"] and row["chosen"] in row["grid"]
+    assert row["before"]["forget_accuracy"]["value"] >= 0.95
+    assert (folder / "null-space" / "patch.safetensors").stat().st_size == row["patch_bytes"]
+    assert "gamma" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "argv, sentence",
+    [
+        (["--methods", "x"], "There is no method 'x' for a clip model; choose one of fine-tune, "),
+        (["--steps", "0"], "steps is 0; it must be a whole number from 1 to 100000."),
+    ],
+)
+def test_a_comparison_that_cannot_be_made_is_one_sentence(fail, argv, sentence):
+    assert fail("compare", "--model", "mini-clip", "--forget", "style:neon", *argv).startswith(f"razor: {sentence}")
+
+
 def test_score_writes_every_head_and_mlp_ranked(tmp_path):
     out = tmp_path / "score.json"
     main(["score", "--model", "mini-clip", "--forget", "object:cat", "--json", str(out)])

@@ -42,18 +42,27 @@ class Case:
 
     Args:
         patch: the edit under attack.
+        bench: the task on the unedited model, where there is one already.
         stop: asked between steps; True raises Stopped.
     """
 
     def __init__(
-        self, adapter: Adapter, task: Task, patch: Patch, *, seed: int = 0, stop: Callable[[], bool] = lambda: False
+        self,
+        adapter: Adapter,
+        task: Task,
+        patch: Patch,
+        *,
+        bench: Bench | None = None,
+        seed: int = 0,
+        stop: Callable[[], bool] = lambda: False,
     ):
         self.adapter, self.task, self.patch, self.seed, self.stop = adapter, task, patch, seed, stop
+        self._bench = bench
 
     @cached_property
     def bench(self) -> Bench:
         """The task on the unedited model."""
-        return self.adapter.bench(self.task, seed=self.seed)
+        return self._bench or self.adapter.bench(self.task, seed=self.seed)
 
     @cached_property
     def before(self) -> Evaluation:
