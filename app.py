@@ -9,6 +9,7 @@ import gradio as gr
 
 from components import (
     answer_panel,
+    check_panel,
     compare_panel,
     drift_panel,
     edit_panel,
@@ -76,9 +77,25 @@ def place(model: str) -> Page:
             compare = compare_panel.build()
             pictures = picture_panel.build()
             asks = answer_panel.build()
+        with gr.Tab("4  Check", id="check"):
+            check = check_panel.build()
     examples = examples_panel.ExamplesPanel(target, story, stop, status, *offer, gallery, *own)
     return Page(
-        header, tabs, guided, model_widgets, examples, words, edit, trust, why, drift, stack, compare, pictures, asks
+        header,
+        tabs,
+        guided,
+        model_widgets,
+        examples,
+        words,
+        edit,
+        trust,
+        why,
+        drift,
+        stack,
+        compare,
+        pictures,
+        asks,
+        check,
     )
 
 

@@ -15,6 +15,7 @@ import gradio as gr
 
 from components import compare_panel, edit_panel, examples_panel, guide, model_panel, picture_reading, reading
 from components.answer_panel import AnswerPanel
+from components.check_panel import CheckPanel
 from components.drift_panel import DriftPanel
 from components.head_map import map_value, picked_value
 from components.picture_panel import PicturePanel
@@ -64,6 +65,7 @@ class Page:
     compare: compare_panel.ComparePanel
     pictures: PicturePanel
     asks: AnswerPanel
+    check: CheckPanel
 
 
 def handler(status: Callable[[Page], gr.HTML]):
@@ -252,6 +254,14 @@ class Desk:
         """Whether there are pictures to measure on; see Measuring."""
         return {}
 
+    def checkable(self, session: Session) -> dict:
+        """Whether the verdict on screen 4 is about the edit as it stands; see Checking."""
+        return {}
+
+    def unchecked(self, session: Session) -> dict:
+        """Screen 4 with nothing checked; see Checking."""
+        return {}
+
     # Work that takes its time
 
     def told(self, status: gr.HTML, what: str, work: Callable[[Callable[[int, int], None]], Any]) -> Iterator[dict]:
@@ -310,6 +320,7 @@ class Desk:
                 panel.timeline: edit_panel.timeline_of(growth, session.sides),
                 panel.tiles: reading.tiles_of(growth, session.tested),
                 **self.measurable(session, growth),
+                **self.checkable(session),
             }
         if session.domain is None:
             session.domain = edit_panel.domain_of(growth)
@@ -325,6 +336,7 @@ class Desk:
             **self.unit_shown(session),
             **self.staleness(session),
             **self.measurable(session, growth),
+            **self.checkable(session),
         }
 
     def picked(self, session: Session) -> dict:
@@ -373,6 +385,7 @@ class Desk:
             **self.page.pictures.blank(),
             **self.page.asks.blank(),
             **self.unexplained(),
+            **self.unchecked(session),
         }
 
     def uncompared(self) -> dict:

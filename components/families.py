@@ -29,6 +29,7 @@ class Families(Desk):
             page.compare.refresh: gr.update(visible=not draws and not writes),
             page.pictures.box: gr.update(visible=draws),
             page.asks.box: gr.update(visible=writes),
+            **page.check.offered(adapter.family),
         }
         return {**shown, **(picture_panel.defaults(page.pictures, adapter) if draws else {})}
 

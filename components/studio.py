@@ -10,6 +10,7 @@ import gradio as gr
 
 from components import compare_panel, edit_panel, examples_panel, guide, model_panel, reading, story
 from components.asking import Asking
+from components.checking import Checking
 from components.desk import Desk, Page, handler
 from components.drawing import Drawing
 from components.editing import Editing
@@ -36,7 +37,7 @@ PURPOSE = "Make a vision model forget one thing by editing a few attention heads
 __all__ = ["NAME", "PURPOSE", "Page", "Studio"]
 
 
-class Studio(Naming, Editing, Measuring, Drawing, Asking, Insight, Stacking, Families, Desk):
+class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Insight, Stacking, Families, Desk):
     """The handlers of one page, over all its visitors."""
 
     def __init__(self, page: Page, load: Callable[[str], ClipAdapter] = models.load, sessions: Sessions | None = None):

@@ -19,13 +19,14 @@ def wire(demo: gr.Blocks, studio: Studio) -> None:
     # Work that another target overtakes ends by blanking all of this, so all of it is among the outputs.
     family = [page.words.box, page.examples.own_anchor, page.examples.own_kind, page.model.judge_box,
               page.edit.towers, page.drift.box, page.why.pixel_method]  # fmt: skip
-    drawn = [*page.edit.drawn(), *shown, page.stack.list, *views, *family]
+    drawn = [*page.edit.drawn(), *shown, page.stack.list, *views, *family, *page.check.drawn()]
     _wire_examples(demo, studio, drawn)
     _wire_growth(studio, drawn)
     _wire_map(studio, drawn)
     _wire_insight(studio, drawn)
     _wire_pictures(studio, drawn)
     _wire_asking(studio, drawn)
+    _wire_checks(studio, drawn)
     page.compare.refresh.click(studio.compare, [page.compare.left, page.compare.right], drawn, **HEAVY)
     page.compare.ask.click(studio.ask, [page.compare.files, page.compare.labels], shown, **HEAVY)
     guided = page.guide
@@ -185,6 +186,14 @@ def _wire_asking(studio: Studio, drawn: list) -> None:
     panel.ask_own.click(studio.ask_own_questions, [*sides, *own], drawn, **HEAVY)
     panel.stop.click(studio.stop, None, panel.status, queue=False, **PRIVATE)
     panel.carry.click(studio.carry, None, drawn, **HEAVY)
+
+
+def _wire_checks(studio: Studio, drawn: list) -> None:
+    panel = studio.page.check
+    panel.run.click(studio.run_checks, [panel.attacks, *panel.limits], drawn, **HEAVY)
+    panel.compare.click(studio.compare_methods, [panel.methods, panel.seconds], drawn, **HEAVY)
+    for stop, status in ((panel.stop, panel.status), (panel.stop_compare, panel.compare_status)):
+        stop.click(studio.stop, None, status, queue=False, **PRIVATE)
 
 
 def _then_estimate(studio: Studio, event, drawn: list) -> None:

@@ -1,0 +1,351 @@
+"""Screen 4: gates fixed beforehand and what the evidence says to them, what attacks get back, rivals, and the bill."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import gradio as gr
+
+from components.chart import chart, chart_value, literal
+from components.theme import capital
+from razor.baselines import NAMES, Result
+from razor.gates import FAIL, OPEN, PASS, Verdict, overall, usual
+from razor.growth import Growth
+from razor.metrics import Evaluation, Measure
+from razor.robustness import ATTACKS, Finding
+
+ATTACK_WORDS = {
+    "quantise": "copies in 8 and 4 bits",
+    "benign": "training on what was kept",
+    "relearn": "teaching it again from few pictures",
+    "wording": "other words for it",
+    "probe": "a linear probe of picture features",
+}
+SAID = {PASS: "Passed", FAIL: "Failed", OPEN: "Cannot say"}
+HEADLINE = {
+    PASS: "{} is suppressed under these tests.",
+    FAIL: "{} does not stand every test.",
+    OPEN: "These tests cannot say yet whether {} is suppressed.",
+}
+LIMITS = usual(1 / 20)
+SECONDS = (10, 600, 60)  # lowest, highest and usual limit of a rival's tuning
+OURS = "RAZOR, this edit"
+
+
+@dataclass(frozen=True)
+class CheckPanel:
+    """The widgets this panel owns."""
+
+    limits: tuple[gr.Number, ...]  # one a gate of LIMITS, in % or points
+    attacks: gr.CheckboxGroup
+    run: gr.Button
+    stop: gr.Button
+    status: gr.HTML
+    stale: gr.HTML
+    verdict: gr.HTML
+    evidence: gr.HTML
+    file: gr.DownloadButton
+    methods: gr.CheckboxGroup
+    seconds: gr.Slider
+    compare: gr.Button
+    stop_compare: gr.Button
+    compare_status: gr.HTML
+    front: gr.HTML
+    table: gr.HTML
+    costs: gr.HTML
+
+    def drawn(self) -> list[gr.components.Component]:
+        """Everything handlers write to."""
+        return [*self.limits, self.attacks, self.status, self.stale, self.verdict, self.evidence, self.file,
+                self.methods, self.compare_status, self.front, self.table, self.costs]  # fmt: skip
+
+    def blank(self, chance: float) -> dict:
+        """Nothing checked yet, the limits as a task of this chance of guessing needs them."""
+        values = (round(100 * gate.limit, 1) for gate in usual(chance))
+        return {
+            **{
+                number: gr.update(value=value, interactive=True)
+                for number, value in zip(self.limits, values, strict=True)
+            },
+            self.status: "",
+            self.stale: "",
+            self.verdict: NOTHING_CHECKED,
+            self.evidence: "",
+            self.file: gr.update(visible=False),
+            self.compare_status: "",
+            self.front: gr.update(value=chart_value([], {})),
+            self.table: "",
+            self.costs: "",
+        }
+
+    def offered(self, family: str) -> dict:
+        """Attacks and methods there are for a family of models."""
+        extra = [name for name in ATTACKS[family] if name not in {gate.attack for gate in LIMITS}]
+        rivals = [*NAMES[family], "random-units"]
+        return {
+            self.attacks: gr.update(choices=[(ATTACK_WORDS[n], n) for n in extra], value=extra, visible=bool(extra)),
+            self.methods: gr.update(choices=rivals, value=[n for n in QUICK if n in rivals]),
+        }
+
+
+NOTHING_CHECKED = (
+    '<div class="verdict-card" data-said="none"><h3>Nothing is checked yet</h3><p>Set what the edit has to stand, then '
+    "run the checks. The limits hold from then on, so that nobody moves them to fit the result.</p></div>"
+)
+QUICK = ("slug", "ssd", "null-space", "uce", "diffquickfix")  # rivals ticked at first: those that take no training
+
+
+def build() -> CheckPanel:
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300):
+            gr.HTML("<h3>What it has to stand</h3>", apply_default_css=False, elem_classes="check-title")
+            limits = tuple(
+                gr.Number(
+                    100 * gate.limit, label=gate.words, minimum=0, maximum=100, step=0.5, precision=1,
+                    info=f"at most so many {'points of ' if 'lost' in gate.about else '% '}{gate.about}",
+                    elem_id=f"gate-{number}",
+                )
+                for number, gate in enumerate(LIMITS)
+            )  # fmt: skip
+            attacks = gr.CheckboxGroup([], label="Also try", elem_id="check-attacks")
+            with gr.Row(elem_classes="actions"):
+                run = gr.Button("Run the checks", variant="primary", elem_id="check-run", min_width=160)
+                stop = gr.Button("Stop", variant="stop", elem_id="check-stop", min_width=90)
+            status = gr.HTML(apply_default_css=False, elem_id="check-status")
+        with gr.Column(scale=5, min_width=520):
+            stale = gr.HTML(apply_default_css=False, elem_id="check-stale")
+            verdict = gr.HTML(NOTHING_CHECKED, apply_default_css=False, elem_id="check-verdict")
+            evidence = gr.HTML(apply_default_css=False, elem_id="check-evidence")
+            file = gr.DownloadButton("Save the evidence", visible=False, elem_id="check-file")
+            costs = gr.HTML(apply_default_css=False, elem_id="check-costs")
+    with gr.Accordion("Would another method do as well?", open=False, elem_id="rivals"):
+        with gr.Row():
+            methods = gr.CheckboxGroup(
+                [], label="Methods, tuned by one rule on the search split", elem_id="rival-methods"
+            )
+            low, high, usually = SECONDS
+            seconds = gr.Slider(
+                low, high, usually, step=10, label="Seconds of tuning for each at most", elem_id="rival-seconds"
+            )
+        with gr.Row(elem_classes="actions"):
+            compare = gr.Button("Compare methods", elem_id="rival-run", min_width=160)
+            stop_compare = gr.Button("Stop", variant="stop", elem_id="rival-stop", min_width=90)
+        compare_status = gr.HTML(apply_default_css=False, elem_id="rival-status")
+        with gr.Column(elem_classes="panel"):
+            front = chart("rival-chart", "Compare methods to see what each forgets and what it costs elsewhere.")
+        table = gr.HTML(apply_default_css=False, elem_id="rival-table")
+    return CheckPanel(
+        limits, attacks, run, stop, status, stale, verdict, evidence, file, methods, seconds, compare, stop_compare,
+        compare_status, front, table, costs,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- the verdict
+
+
+def verdict_html(found: Sequence[Verdict], concept: str, done: bool) -> str:
+    """The answer in one line, then gate by gate.
+
+    Args:
+        done: every attack a gate needs has been run.
+    """
+    waiting = [v for v in found if v.measure is None and v.gate.attack]
+    said = OPEN if not done and waiting and overall(found) != FAIL else overall(found)
+    headline = HEADLINE[said].format(capital(concept)) if done else "Checking ..."
+    rows = "".join(_gate_html(v, waits=not done and v in waiting) for v in found)
+    shown = said if done else "none"
+    return f'<div class="verdict-card" data-said="{shown}"><h3>{escape(headline)}</h3><ul>{rows}</ul></div>'
+
+
+def _gate_html(verdict: Verdict, waits: bool) -> str:
+    tone, said, why = ("none", "Waiting", "Not tried yet.") if waits else (
+        verdict.said, SAID[verdict.said], verdict.why
+    )  # fmt: skip
+    return (
+        f'<li data-said="{tone}"><span class="gate-said">{said}</span>'
+        f"<div><strong>{escape(verdict.gate.words)}</strong><p>{escape(why)}</p></div></li>"
+    )
+
+
+def evidence_html(findings: Sequence[Finding], concept: str) -> str:
+    """What every attack got back, beside the same done to the unedited model."""
+    if not findings:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(ATTACK_WORDS[f.attack])}</td><td>{escape(f.setting)}"
+        f"{f'<small>{escape(f.note)}</small>' if f.note else ''}</td>{_cell(f.edited)}{_cell(f.attacked)}"
+        f"{_cell(f.control)}{_cell(f.retain)}</tr>"
+        for f in findings
+    )
+    heads = ("attack", "", "before it", "after it", "unedited model, same attack", "other answers right")
+    return _table_html(f"<h3>What attacks get back of {escape(concept)}</h3>", heads, rows)
+
+
+def _table_html(title: str, heads: Sequence[str], rows: str) -> str:
+    named = "".join(f"<th>{head}</th>" for head in heads)
+    table = f"<table><thead><tr>{named}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<section class="check-table">{title}<div class="table-scroll">{table}</div></section>'
+
+
+def costs_html(growth: Growth, peak_mib: float) -> str:
+    """What the edit took: seconds by phase, memory, weights and bytes."""
+    patch, seconds = growth.patch, growth.seconds
+    facts = [
+        *((f"{phase}", f"{spent:.1f} s") for phase, spent in seconds.items()),
+        ("peak memory of this process", f"{peak_mib:,.0f} MiB"),
+        ("weights changed", f"{patch.parameters_edited:,}"),
+        ("units edited", f"{len(growth.edit_set.active)}"),
+        ("patch", f"{4 * patch.parameters_edited / 1000:,.0f} kB"),
+    ]
+    rows = "".join(f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>" for label, text in facts)
+    return f'<section class="model-card"><h3>What the edit took</h3><dl>{rows}</dl></section>'
+
+
+def _cell(measure: Measure | None) -> str:
+    if measure is None:
+        return "<td>\u2013</td>"
+    return (
+        f"<td>{100 * measure.value:.1f} %<small>n = {measure.n}, {100 * measure.low:.1f} to "
+        f"{100 * measure.high:.1f} %</small></td>"
+    )
+
+
+# ---------------------------------------------------------------- rivals
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's place in the comparison."""
+
+    name: str
+    after: Evaluation | None  # None: it diverged
+    reached: bool
+    settings: int  # tried
+    passes: int  # of the chosen one
+    seconds: float
+    edited: int  # weights changed
+    note: str = ""
+
+
+def row_of(result: Result) -> Row:
+    """A rival's result as a row."""
+    chosen = result.chosen
+    return Row(
+        result.name,
+        result.after,
+        result.reached,
+        len(result.trials),
+        chosen.passes if chosen else result.passes,
+        chosen.seconds if chosen else result.seconds["tuning"],
+        result.parameters_edited,
+        result.note or ("diverged in every setting" if result.diverged else ""),
+    )
+
+
+def own_row(growth: Growth, after: Evaluation) -> Row:
+    """The edit on the page as a row."""
+    steps = sum(len(done.trials) for done in growth.rounds)
+    spent = growth.seconds["score"] + growth.seconds["rounds"]
+    passes = 2 * (len(growth.rounds) + steps)
+    return Row(OURS, after, growth.reached, 1, passes, spent, growth.patch.parameters_edited)
+
+
+def front_value(rows: Sequence[Row], before: Evaluation, concept: str) -> dict:
+    """Forgetting against keeping, every method a point with its intervals; better is up and to the left."""
+    points = [row for row in rows if row.after]
+    traces = [_point("unedited model", before, "original", "circle-open")]
+    traces += [
+        _point(row.name, row.after, "edited" if row.name == OURS else "soft", "circle" if row.reached else "x")
+        for row in points
+    ]
+    layout = {
+        "xaxis": {"title": {"text": f"{literal(concept)} still there, % of its test pictures"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": "other answers right, %"}},
+        "height": 420,
+        "showlegend": True,
+        "legend": {"orientation": "h", "y": 1.12},
+    }
+    return chart_value(traces, layout, finding=front_finding(points, concept))
+
+
+def front_finding(rows: Sequence[Row], concept: str) -> str:
+    """Which method keeps most of those that forget, and which lie within its interval."""
+    there = [row for row in rows if row.reached]
+    if not there:
+        return f"No method met the target for {concept} on the search split."
+    best = max(there, key=lambda row: row.after.retain_accuracy.value)
+    tied = [
+        row.name for row in there
+        if row is not best and row.after.retain_accuracy.high >= best.after.retain_accuracy.low
+    ]  # fmt: skip
+    beside = f"; within its interval lie {', '.join(tied)}" if tied else ""
+    right = best.after.retain_accuracy
+    return (
+        f"Of {len(there)} methods that met the target, {best.name} keeps most: {100 * right.value:.1f} % of other "
+        f"answers (n = {right.n}){beside}."
+    )
+
+
+def table_html(rows: Sequence[Row], before: Evaluation) -> str:
+    """Every method with its numbers and what it took."""
+    heads = ("method", "still there", "other answers right", "neighbours right", "settings tried", "passes", "seconds",
+             "weights changed")  # fmt: skip
+    body = f"<tr><td>unedited model</td>{_measures(before)}<td></td><td></td><td></td><td></td></tr>"
+    for row in rows:
+        said = row.note or ("" if row.reached else "target not met on the search split")
+        name = f"<td>{escape(row.name)}{f'<small>{escape(said)}</small>' if said else ''}</td>"
+        numbers = _measures(row.after) if row.after else "<td></td><td></td><td></td>"
+        body += (
+            f"<tr>{name}{numbers}<td>{row.settings}</td><td>{row.passes}</td><td>{row.seconds:.1f}</td>"
+            f"<td>{row.edited:,}</td></tr>"
+        )
+    return _table_html("", heads, body)
+
+
+def evidence_json(
+    growth: Growth, found: Sequence[Verdict], findings: Sequence[Finding], tested: tuple[Evaluation, Evaluation],
+    recipe: Mapping,
+) -> dict:  # fmt: skip
+    """Everything behind the verdict, for a file."""
+    before, after = tested
+    return {
+        "concept": growth.task.concept,
+        "verdict": overall(found),
+        "gates": [v.to_json() for v in found],
+        "before": before.to_json(),
+        "after": after.to_json(),
+        "attacks": [f.to_json() for f in findings],
+        "recipe": dict(recipe),
+    }
+
+
+def _measures(found: Evaluation) -> str:
+    return _cell(found.forget_accuracy) + _cell(found.retain_accuracy) + _cell(found.neighbor_accuracy)
+
+
+def _point(name: str, found: Evaluation, colour: str, symbol: str) -> dict:
+    x, y = found.forget_accuracy, found.retain_accuracy
+
+    def bars(measure: Measure) -> dict:
+        return {
+            "type": "data",
+            "symmetric": False,
+            "array": [100 * (measure.high - measure.value)],
+            "arrayminus": [100 * (measure.value - measure.low)],
+            "color": f"token:{colour}",
+            "thickness": 1,
+        }
+
+    return {
+        "type": "scatter",
+        "mode": "markers+text",
+        "name": literal(name),
+        "x": [100 * x.value],
+        "y": [100 * y.value],
+        "text": [literal(name)],
+        "textposition": "top center",
+        "error_x": bars(x),
+        "error_y": bars(y),
+        "marker": {"size": 11, "symbol": symbol, "color": f"token:{colour}"},
+        "hovertemplate": "%{text}: still there %{x:.1f} %, other answers right %{y:.1f} %<extra></extra>",
+    }

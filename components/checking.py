@@ -1,0 +1,196 @@
+"""What screen 4 does: the gates with the attacks they need, and rivals on the same task."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gradio as gr
+
+from components import check_panel
+from components.desk import Desk, handler
+from components.session import Session
+from components.theme import status_html
+from razor import jsonio
+from razor.baselines import Budget, find, run
+from razor.bench.measure import peak_mib
+from razor.errors import InputError, Stopped
+from razor.examples import Task
+from razor.gates import Gate, usual, verdicts, with_limits
+from razor.growth import Growth
+from razor.metrics import Evaluation
+from razor.minicanvas.dataset import AXES, parse_target
+from razor.recipe import recipe
+from razor.robustness import ATTACKS, Case, Finding, attack
+
+NOTHING = "Nothing is edited yet; grow an edit on screen 2, then check it."
+STALE_CHECK = "The edit has changed since it was checked; run the checks again to see how it stands now."
+STOPPED = "Stopped; what was found so far stays, and the model is unchanged."
+RIVAL = Budget(steps=24, checks=4)  # of each setting of a trained rival
+
+
+@dataclass
+class Check:
+    """One run of the checks, as far as it is."""
+
+    revision: int  # of the edit it is about
+    gates: tuple[Gate, ...]
+    tested: tuple[Evaluation, Evaluation]
+    findings: list[Finding] = field(default_factory=list)
+    done: bool = False
+
+
+class Checking(Desk):
+    """Handlers of the check panel."""
+
+    @handler(lambda page: page.check.status)
+    def run_checks(self, session: Session, more: list[str], *limits: float) -> Iterator[dict]:
+        """Fix the gates, then gather the evidence each needs, showing it as it comes."""
+        growth, panel = session.need_growth(), self.page.check
+        if not growth.patch.deltas:
+            raise InputError(NOTHING)
+        gates = gates_at(growth.task.chance, limits)
+        session.stop.clear()
+        fixed = {number: gr.update(interactive=False) for number in panel.limits}
+        yield {panel.status: status_html("Measuring on the test split", "busy"), panel.stale: "", **fixed}
+        tested = session.tested or (
+            yield from self.watched(
+                session, growth, panel.status, "Measuring on the test split", lambda: self.test(session, growth)
+            )
+        )
+        check = Check(session.revision, gates, tested)
+        session.found["check"] = check
+        yield {**self._checked(growth, check), panel.costs: check_panel.costs_html(growth, peak_mib())}
+        names = attacks_of(growth.adapter.family, gates, more or ())
+        case = Case(growth.adapter, growth.task, growth.patch, bench=growth.bench, stop=session.stop.is_set)
+        case.before, case.edited = tested
+        try:
+            for number, name in enumerate(names, start=1):
+                said = f"Attack {number} of {len(names)}: {check_panel.ATTACK_WORDS[name]}"
+                yield {panel.status: status_html(said, "busy")}
+                for found in attack(name, case):
+                    if session.growth is not growth:
+                        yield self.current(session)
+                        return
+                    if session.revision != check.revision:
+                        yield {panel.status: status_html(STALE_CHECK, "problem"), **self.checkable(session)}
+                        return
+                    check.findings.append(found)
+                    yield self._checked(growth, check)
+        except Stopped:
+            check.done = True
+            yield {**self._checked(growth, check), panel.status: status_html(STOPPED), **self._kept(session, growth)}
+            return
+        check.done = True
+        yield {
+            **self._checked(growth, check),
+            panel.status: status_html("Checked."),
+            **self._kept(session, growth),
+            **self.checkable(session),
+        }
+
+    @handler(lambda page: page.check.compare_status)
+    def compare_methods(self, session: Session, methods: list[str], seconds: float) -> Iterator[dict]:
+        """Rivals on the same task, one after the other, beside the edit as it stands."""
+        growth, panel = session.need_growth(), self.page.check
+        if not growth.patch.deltas:
+            raise InputError(NOTHING)
+        if not methods:
+            raise InputError("Tick a method to compare with.")
+        for name in methods:
+            find(name, growth.adapter.family)
+        session.stop.clear()
+        status, what = panel.compare_status, "Measuring on the test split"
+        yield {status: status_html(what, "busy")}
+        before, after = session.tested or (
+            yield from self.watched(session, growth, status, what, lambda: self.test(session, growth))
+        )
+        rows = [check_panel.own_row(growth, after)]
+        yield self._compared(rows, before, growth.task)
+        for name in methods:
+            work = rival(session, growth, name, seconds)
+            result = yield from self.told(status, f"{name}, % of its settings", work)
+            if session.growth is not growth:
+                yield self.current(session)
+                return
+            if result is None:
+                yield {status: status_html(STOPPED)}
+                return
+            rows.append(check_panel.row_of(result))
+            yield self._compared(rows, before, growth.task)
+        yield {status: status_html(f"{len(methods)} methods compared on the same pictures.")}
+
+    def checkable(self, session: Session) -> dict:
+        """Whether the gates may be moved and whether the verdict is about the edit as it stands."""
+        panel, check = self.page.check, session.found.get("check")
+        moved = isinstance(check, Check) and check.revision != session.revision
+        free = check is None or moved
+        return {
+            panel.stale: status_html(STALE_CHECK, "problem") if moved else "",
+            **{number: gr.update(interactive=free) for number in panel.limits},
+        }
+
+    def unchecked(self, session: Session) -> dict:
+        """Screen 4 with nothing checked."""
+        return self.page.check.blank(chance_of(session))
+
+    def _checked(self, growth: Growth, check: Check) -> dict:
+        panel, concept = self.page.check, growth.task.concept
+        found = verdicts(check.gates, *check.tested, check.findings)
+        return {
+            panel.verdict: check_panel.verdict_html(found, concept, check.done),
+            panel.evidence: check_panel.evidence_html(check.findings, concept),
+        }
+
+    def _compared(self, rows: Sequence[check_panel.Row], before: Evaluation, task: Task) -> dict:
+        panel = self.page.check
+        return {
+            panel.front: gr.update(value=check_panel.front_value(rows, before, task.concept)),
+            panel.table: check_panel.table_html(rows, before),
+        }
+
+    def _kept(self, session: Session, growth: Growth) -> dict:
+        """The evidence as a file to take away."""
+        check = session.found["check"]
+        found = verdicts(check.gates, *check.tested, check.findings)
+        path = Path(tempfile.mkdtemp(prefix="razor-evidence-")) / "evidence.json"
+        jsonio.write(path, check_panel.evidence_json(growth, found, check.findings, check.tested, recipe(growth)))
+        session.uploads.add(str(path))
+        return {self.page.check.file: gr.update(value=str(path), visible=True)}
+
+
+def gates_at(chance: float, limits: Sequence[float]) -> tuple[Gate, ...]:
+    """The usual gates at these limits in % or points.
+
+    Raises:
+        InputError: a limit that is none.
+    """
+    gates = usual(chance)
+    values = [limit if limit is None else limit / 100 for limit in limits]
+    return with_limits(gates, {gate.key: value for gate, value in zip(gates, values, strict=True)})
+
+
+def attacks_of(family: str, gates: Sequence[Gate], more: Sequence[str]) -> list[str]:
+    """Attacks the gates need, then those asked for, in the order they are always run in."""
+    wanted = {gate.attack for gate in gates} | {*more}
+    return [name for name in ATTACKS[family] if name in wanted]
+
+
+def chance_of(session: Session) -> float:
+    """Accuracy of guessing at what is to be forgotten."""
+    if session.task is not None:
+        return session.task.chance
+    return 1 / len(AXES[parse_target(session.target).axis])
+
+
+def rival(session: Session, growth: Growth, name: str, seconds: float):
+    """Work for `told`: tune and measure a method, saying how far it is in %."""
+    budget = Budget(RIVAL.steps, RIVAL.checks, float(seconds))
+    options = {"forget_target": growth.goal.target, "beneath": growth.bench.beneath, "stop": session.stop.is_set}
+
+    def work(tell):
+        return run(
+            name, growth.adapter, growth.task, budget, **options, progress=lambda share: tell(round(100 * share), 100)
+        )
+
+    return work

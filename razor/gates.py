@@ -1,0 +1,135 @@
+"""Gates: what an edit has to stand, fixed before it is tested, and what the evidence says to each.
+
+A gate is passed when its whole 95 % interval lies within the limit, failed when all of it lies beyond, and
+inconclusive where the interval holds the limit: too few cases were counted to say.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from razor.errors import InputError
+from razor.metrics import Evaluation, Measure
+from razor.robustness import Finding
+
+PASS, FAIL, OPEN = "pass", "fail", "inconclusive"
+FEW = 5  # cases below which nothing is said
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One limit, in shares of 1."""
+
+    key: str  # forget | retain | neighbours | "attack/setting"
+    words: str  # the question, for a person who was not there
+    limit: float
+    about: str  # what the number is, such as "named in"
+
+    @property
+    def attack(self) -> str:
+        """The attack it needs; "" where the plain test split is enough."""
+        return self.key.partition("/")[0] if "/" in self.key else ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A gate and what was found."""
+
+    gate: Gate
+    measure: Measure | None  # None: there is nothing to count
+    said: str  # PASS, FAIL or OPEN
+    why: str  # one sentence with the numbers
+
+    def to_json(self) -> dict:
+        """Plain values, as stored in run.json."""
+        found = self.measure.to_json() if self.measure else None
+        return {"gate": vars(self.gate), "measure": found, "verdict": self.said, "why": self.why}
+
+
+def usual(chance: float) -> tuple[Gate, ...]:
+    """Sensible gates for a task.
+
+    Args:
+        chance: accuracy of guessing on the target's axis.
+    """
+    found = max(0.10, 2 * chance)
+    return (
+        Gate("forget", "Is it suppressed?", found, "pictures of it still recognised"),
+        Gate("retain", "Is the rest kept?", 0.02, "other answers lost"),
+        Gate("neighbours", "Are its nearest neighbours kept?", 0.10, "their answers lost"),
+        Gate("quantise/8 bits", "Does it hold in a copy of 8 bits?", found, "recognised there"),
+        Gate("quantise/4 bits", "Does it hold in a copy of 4 bits?", found, "recognised there"),
+        Gate("benign/retain pictures, 20 steps", "Does it hold when others train on?", found, "recognised afterwards"),
+        Gate("relearn/5 pictures, 5 steps", "Is it hard to teach again?", 0.50, "recognised after 5 pictures, 5 steps"),
+    )
+
+
+def with_limits(gates: Sequence[Gate], limits: Mapping[str, float]) -> tuple[Gate, ...]:
+    """The gates at other limits.
+
+    Raises:
+        InputError: a limit that is no share of 1, or of a gate there is none of.
+    """
+    known = {gate.key for gate in gates}
+    for key, limit in limits.items():
+        if key not in known:
+            raise InputError(f"There is no gate {key!r}; there are {', '.join(sorted(known))}.")
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 <= limit <= 1:
+            words = next(gate.words for gate in gates if gate.key == key)
+            raise InputError(f"The limit of {words!r} is {limit!r}; it must be from 0 to 100 %.")
+    return tuple(replace(gate, limit=float(limits.get(gate.key, gate.limit))) for gate in gates)
+
+
+def verdicts(
+    gates: Sequence[Gate], before: Evaluation, after: Evaluation, findings: Sequence[Finding]
+) -> list[Verdict]:
+    """What the evidence says to every gate, in order."""
+    return [_verdict(gate, _evidence(gate, before, after, findings)) for gate in gates]
+
+
+def overall(found: Sequence[Verdict]) -> str:
+    """FAIL where any gate failed, else OPEN where any is, else PASS."""
+    said = {verdict.said for verdict in found}
+    return FAIL if FAIL in said else OPEN if OPEN in said or not said else PASS
+
+
+def judge(measure: Measure, limit: float) -> str:
+    """PASS, FAIL or OPEN; see the module's head."""
+    if measure.n < FEW or math.isnan(measure.value):
+        return OPEN
+    if measure.high <= limit:
+        return PASS
+    return FAIL if measure.low > limit else OPEN
+
+
+def lost(before: Measure, after: Measure) -> Measure:
+    """before - after of two shares, with Newcombe's interval for their difference; in -1..1."""
+    low = before.value - after.value - math.hypot(before.value - before.low, after.high - after.value)
+    high = before.value - after.value + math.hypot(before.high - before.value, after.value - after.low)
+    return Measure(before.value - after.value, min(before.n, after.n), max(-1.0, low), min(1.0, high))
+
+
+def _evidence(gate: Gate, before: Evaluation, after: Evaluation, findings: Sequence[Finding]) -> Measure | None:
+    if gate.key == "forget":
+        return after.forget_accuracy
+    if gate.key in ("retain", "neighbours"):
+        key = "retain_accuracy" if gate.key == "retain" else "neighbor_accuracy"
+        pair = getattr(before, key), getattr(after, key)
+        return lost(*pair) if all(pair) else None
+    return next((f.attacked for f in findings if f"{f.attack}/{f.setting}" == gate.key), None)
+
+
+def _verdict(gate: Gate, measure: Measure | None) -> Verdict:
+    if measure is None:
+        return Verdict(gate, None, OPEN, "There is nothing to count here.")
+    said = judge(measure, gate.limit)
+    points = gate.key in ("retain", "neighbours")
+    unit = "points" if points else "%"
+    numbers = f"{100 * measure.value:.1f} {unit} {gate.about} (n = {measure.n}, 95 % interval {_range(measure, unit)})"
+    limit = f"the limit is {100 * gate.limit:g} {unit}"
+    more = {PASS: "", FAIL: "", OPEN: "; too few cases to say, or too near the limit"}[said]
+    return Verdict(gate, measure, said, f"{numbers}; {limit}{more}.")
+
+
+def _range(measure: Measure, unit: str) -> str:
+    return f"{100 * measure.low:.1f} to {100 * measure.high:.1f} {unit}"

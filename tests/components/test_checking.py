@@ -1,0 +1,194 @@
+"""Screen 4: gates are fixed before the evidence, findings come one by one, rivals stand beside the edit."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import app
+from components import check_panel, checking
+from components.check_panel import OURS, Row, front_finding, verdict_html
+from components.session import Sessions
+from razor import robustness
+from razor.config import RazorConfig
+from razor.gates import usual, verdicts
+from razor.growth import Growth
+from razor.metrics import Evaluation, share
+from razor.robustness import Finding
+
+LIMITS = [100 * gate.limit for gate in usual(1 / 6)]
+
+
+@pytest.fixture(scope="module")
+def checked_page(trained):
+    return app.build_demo(lambda name: trained, model="tiny")[1]
+
+
+@pytest.fixture
+def studio(checked_page, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
+    monkeypatch.setattr(checked_page, "sessions", Sessions(tmp_path / "saved"))
+    return checked_page
+
+
+@pytest.fixture(scope="module")
+def grown(trained, task):
+    growth = Growth(trained, task, RazorConfig(batch=16))
+    list(growth.run())
+    assert growth.base.forget_accuracy.value > 0.95 > 0.2 > growth.now.forget_accuracy.value
+    return growth
+
+
+@pytest.fixture
+def visitor(studio, task, grown):
+    """A request of a visitor whose edit forgets red."""
+    session = studio.sessions.get("a")
+    session.model, session.task, session.growth = "tiny", task, grown
+    return SimpleNamespace(session_hash="a")
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Attacks that end at once."""
+
+    def found(name, settings):
+        def run(case):
+            for setting in settings:
+                case.tick()
+                yield Finding(name, setting, case.edited.forget_accuracy, of(1, 96), case.before.forget_accuracy)
+
+        return run
+
+    known = {
+        "quantise": found("quantise", ["8 bits", "4 bits"]),
+        "relearn": found("relearn", ["5 pictures, 5 steps"]),
+        "benign": found("benign", ["retain pictures, 20 steps"]),
+        "probe": found("probe", ["linear, on picture features"]),
+    }
+    monkeypatch.setitem(robustness.ATTACKS, "clip", known)
+    return known
+
+
+def of(hits, n):
+    return share([True] * hits + [False] * (n - hits))
+
+
+def last(updates):
+    final = {}
+    for update in updates:
+        final |= update
+    return final
+
+
+def test_the_gates_are_fixed_and_the_evidence_comes_attack_by_attack(studio, visitor, quick):
+    panel = studio.page.check
+    updates = list(studio.run_checks(visitor, ["probe"], *LIMITS))
+    assert all(updates[0][number]["interactive"] is False for number in panel.limits)
+    said = [update[panel.status] for update in updates if panel.status in update]
+    assert "Attack 1 of 4: copies in 8 and 4 bits" in said[-5] and "Checked." in said[-1]
+    rows = [update[panel.evidence].count("<tr>") for update in updates if panel.evidence in update]
+    assert rows == sorted(rows) and rows[-1] == 1 + 5
+    end = last(updates)
+    assert 'data-said="pass"' in end[panel.verdict] and "Red " in end[panel.verdict]
+    assert "95 % interval" in end[panel.verdict] and "Waiting" not in end[panel.verdict]
+    assert "units edited" in end[panel.costs]
+    kept = json.loads(Path(end[panel.file]["value"]).read_text())
+    assert [gate["gate"]["limit"] for gate in kept["gates"]] == pytest.approx([gate.limit for gate in usual(1 / 6)])
+    assert len(kept["attacks"]) == 5 and kept["recipe"]["edit_set"]["members"]
+
+
+def test_limits_hold_until_the_edit_changes(studio, visitor, quick):
+    panel, session = studio.page.check, studio.sessions.get("a")
+    list(studio.run_checks(visitor, [], *LIMITS))
+    held = studio.checkable(session)
+    assert held[panel.stale] == "" and held[panel.limits[0]]["interactive"] is False
+    session.edited()
+    moved = studio.checkable(session)
+    assert "changed since it was checked" in moved[panel.stale] and moved[panel.limits[0]]["interactive"] is True
+
+
+def test_stopping_keeps_what_was_found(studio, visitor, quick):
+    panel, session = studio.page.check, studio.sessions.get("a")
+    updates = []
+    for update in studio.run_checks(visitor, [], *LIMITS):
+        updates.append(update)
+        if "8 bits" in update.get(panel.evidence, ""):
+            session.stop.set()
+    end = last(updates)
+    assert "Stopped; what was found so far stays" in end[panel.status] and "8 bits" in end[panel.evidence]
+    assert "Cannot say" in end[panel.verdict] and end[panel.file]["visible"]
+
+
+@pytest.mark.parametrize(
+    "limits, sentence",
+    [([101, *LIMITS[1:]], "it must be from 0 to 100 %"), ([None, *LIMITS[1:]], "it must be from 0 to 100 %")],
+)
+def test_an_impossible_gate_is_one_sentence_and_nothing_is_fixed(studio, visitor, quick, limits, sentence):
+    with pytest.warns(UserWarning):
+        (update,) = studio.run_checks(visitor, [], *limits)
+    assert sentence in update[studio.page.check.status] and studio.page.check.limits[0] not in update
+
+
+def test_nothing_edited_is_said(studio, visitor, trained, task):
+    studio.sessions.get("a").growth = Growth(trained, task, RazorConfig(batch=16))
+    for work in (
+        lambda: studio.run_checks(visitor, [], *LIMITS),
+        lambda: studio.compare_methods(visitor, ["null-space"], 10),
+    ):
+        with pytest.warns(UserWarning):
+            (update,) = work()
+        assert "Nothing is edited yet" in next(iter(update.values()))
+
+
+def test_rivals_are_drawn_beside_the_edit(studio, visitor):
+    panel = studio.page.check
+    updates = list(studio.compare_methods(visitor, ["null-space", "head-gate"], 60))
+    end = last(updates)
+    names = [trace["name"] for trace in end[panel.front]["value"]["data"]]
+    assert names == ["unedited model", OURS, "null-space", "head-gate"]
+    assert "keeps most" in end[panel.front]["value"]["finding"]
+    assert end[panel.table].count("<tr>") == 1 + 4 and "n = " in end[panel.table]
+    assert "2 methods compared" in end[panel.compare_status]
+
+
+def test_a_comparison_needs_a_method(studio, visitor):
+    with pytest.warns(UserWarning):
+        (update,) = studio.compare_methods(visitor, [], 60)
+    assert "Tick a method" in update[studio.page.check.compare_status]
+
+
+def test_the_finding_names_ties_and_leaves_out_who_missed_the_target():
+    def row(name, retain, reached=True):
+        return Row(name, Evaluation(of(0, 96), of(0, 96), retain, None, None, None), reached, 1, 1, 1.0, 1)
+
+    rows = [row("a", of(590, 600)), row("b", of(588, 600)), row("c", of(400, 600)), row("d", of(600, 600), False)]
+    said = front_finding(rows, "cat")
+    assert said.startswith("Of 3 methods that met the target, a keeps most: 98.3 % of other answers (n = 600)")
+    assert said.endswith("; within its interval lie b.")
+    assert front_finding(rows[3:], "cat") == "No method met the target for cat on the search split."
+
+
+def test_a_gate_that_waits_for_its_attack_says_so_and_names_reach_the_page_as_text():
+    answers = Evaluation(of(0, 96), of(0, 96), of(600, 600), None, None, None)
+    found = verdicts(usual(0.05), answers, answers, [])
+    shown = verdict_html(found, "<b>cat</b>", done=False)
+    assert shown.count("Waiting") == 4 and "Checking" in shown
+    assert "&lt;b&gt;cat" in verdict_html(found, "<b>cat</b>", done=True)
+
+
+def test_a_new_target_has_its_own_limits(studio):
+    panel, session = studio.page.check, studio.sessions.get("b")
+    assert studio.unchecked(session)[panel.limits[0]]["value"] == 10
+    session.target = "style:neon"
+    assert studio.unchecked(session)[panel.limits[0]]["value"] == pytest.approx(100 * 2 / 12, abs=0.1)
+
+
+def test_each_family_is_offered_its_own_attacks_and_rivals(studio):
+    panel = studio.page.check
+    offered = {family: panel.offered(family) for family in ("clip", "diffusion", "vlm")}
+    assert [name for _, name in offered["clip"][panel.attacks]["choices"]] == ["wording", "probe"]
+    assert offered["diffusion"][panel.attacks]["visible"] is False
+    assert "uce" in offered["diffusion"][panel.methods]["value"] and "uce" not in offered["vlm"][panel.methods]["value"]
+    assert set(check_panel.ATTACK_WORDS) == {name for known in robustness.ATTACKS.values() for name in known}
+    assert checking.attacks_of("clip", usual(0.05), ["probe"]) == ["quantise", "relearn", "benign", "probe"]
