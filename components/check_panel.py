@@ -102,7 +102,7 @@ def build() -> CheckPanel:
             limits = tuple(
                 gr.Number(
                     100 * gate.limit, label=gate.words, minimum=0, maximum=100, step=0.5, precision=1,
-                    info=f"at most so many {'points of ' if 'lost' in gate.about else '% '}{gate.about}",
+                    info=f"at most so many {'points' if 'lost' in gate.about else '%'} {gate.about}",
                     elem_id=f"gate-{number}",
                 )
                 for number, gate in enumerate(LIMITS)
@@ -143,8 +143,8 @@ def build() -> CheckPanel:
 # ---------------------------------------------------------------- the verdict
 
 
-def verdict_html(found: Sequence[Verdict], concept: str, done: bool) -> str:
-    """The answer in one line, then gate by gate.
+def verdict_html(found: Sequence[Verdict], findings: Sequence[Finding], concept: str, done: bool) -> str:
+    """The answer in one line, the most an attack got back, then gate by gate.
 
     Args:
         done: every attack a gate needs has been run.
@@ -154,7 +154,25 @@ def verdict_html(found: Sequence[Verdict], concept: str, done: bool) -> str:
     headline = HEADLINE[said].format(capital(concept)) if done else "Checking ..."
     rows = "".join(_gate_html(v, waits=not done and v in waiting) for v in found)
     shown = said if done else "none"
-    return f'<div class="verdict-card" data-said="{shown}"><h3>{escape(headline)}</h3><ul>{rows}</ul></div>'
+    worst = f"<p>{escape(worst_text(findings))}</p>" if findings else ""
+    return f'<div class="verdict-card" data-said="{shown}"><h3>{escape(headline)}</h3>{worst}<ul>{rows}</ul></div>'
+
+
+def worst_text(findings: Sequence[Finding]) -> str:
+    """The most that each kind of attack got back, the worst first; the gates may ask for less."""
+    most: dict[str, Finding] = {}
+    for f in findings:
+        if f.attack not in most or f.attacked.value > most[f.attack].attacked.value:
+            most[f.attack] = f
+    order = sorted(most.values(), key=lambda f: -f.attacked.value)
+    told = [
+        f"{100 * f.attacked.value:.0f} % by {ATTACK_WORDS[f.attack]} ({f.setting})"
+        for f in order
+        if f.attacked.value > 0
+    ]
+    if not told:
+        return "No attack tried here got anything back."
+    return f"The most that attacks got back: {'; '.join(told)}."
 
 
 def _gate_html(verdict: Verdict, waits: bool) -> str:
@@ -171,8 +189,9 @@ def evidence_html(findings: Sequence[Finding], concept: str) -> str:
     """What every attack got back, beside the same done to the unedited model."""
     if not findings:
         return ""
+    firsts = {f.attack: f for f in reversed(findings)}
     rows = "".join(
-        f"<tr><td>{escape(ATTACK_WORDS[f.attack])}</td><td>{escape(f.setting)}"
+        f"<tr><td>{escape(ATTACK_WORDS[f.attack]) if firsts[f.attack] is f else ''}</td><td>{escape(f.setting)}"
         f"{f'<small>{escape(f.note)}</small>' if f.note else ''}</td>{_cell(f.edited)}{_cell(f.attacked)}"
         f"{_cell(f.control)}{_cell(f.retain)}</tr>"
         for f in findings
@@ -205,8 +224,8 @@ def _cell(measure: Measure | None) -> str:
     if measure is None:
         return "<td>\u2013</td>"
     return (
-        f"<td>{100 * measure.value:.1f} %<small>n = {measure.n}, {100 * measure.low:.1f} to "
-        f"{100 * measure.high:.1f} %</small></td>"
+        f"<td>{100 * measure.value:.1f} %<small>{100 * measure.low:.1f} to {100 * measure.high:.1f}</small>"
+        f"<small>n = {measure.n:,}</small></td>"
     )
 
 

@@ -138,7 +138,7 @@ class Checking(Desk):
         panel, concept = self.page.check, growth.task.concept
         found = verdicts(check.gates, *check.tested, check.findings)
         return {
-            panel.verdict: check_panel.verdict_html(found, concept, check.done),
+            panel.verdict: check_panel.verdict_html(found, check.findings, concept, check.done),
             panel.evidence: check_panel.evidence_html(check.findings, concept),
         }
 

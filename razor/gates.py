@@ -23,7 +23,7 @@ class Gate:
     key: str  # forget | retain | neighbours | "attack/setting"
     words: str  # the question, for a person who was not there
     limit: float
-    about: str  # what the number is, such as "named in"
+    about: str  # what the number is of, such as "of other answers lost"
 
     @property
     def attack(self) -> str:
@@ -54,9 +54,9 @@ def usual(chance: float) -> tuple[Gate, ...]:
     """
     found = max(0.10, 2 * chance)
     return (
-        Gate("forget", "Is it suppressed?", found, "pictures of it still recognised"),
-        Gate("retain", "Is the rest kept?", 0.02, "other answers lost"),
-        Gate("neighbours", "Are its nearest neighbours kept?", 0.10, "their answers lost"),
+        Gate("forget", "Is it suppressed?", found, "of its pictures still recognised"),
+        Gate("retain", "Is the rest kept?", 0.02, "of other answers lost"),
+        Gate("neighbours", "Are its nearest neighbours kept?", 0.10, "of their answers lost"),
         Gate("quantise/8 bits", "Does it hold in a copy of 8 bits?", found, "recognised there"),
         Gate("quantise/4 bits", "Does it hold in a copy of 4 bits?", found, "recognised there"),
         Gate("benign/retain pictures, 20 steps", "Does it hold when others train on?", found, "recognised afterwards"),

@@ -52,9 +52,9 @@ def test_verdicts_rest_on_the_evidence_of_their_gate():
     assert said["relearn/5 pictures, 5 steps"] == FAIL
     assert said["quantise/4 bits"] == OPEN and found["quantise/4 bits"].why == "There is nothing to count here."
     assert found["forget"].why == (
-        "0.0 % pictures of it still recognised (n = 96, 95 % interval 0.0 to 3.8 %); the limit is 10 %."
+        "0.0 % of its pictures still recognised (n = 96, 95 % interval 0.0 to 3.8 %); the limit is 10 %."
     )
-    assert "points other answers lost (n = 600, " in found["retain"].why
+    assert "points of other answers lost (n = 600, " in found["retain"].why
     assert overall(list(found.values())) == FAIL
 
 

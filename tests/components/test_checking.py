@@ -8,7 +8,7 @@ import pytest
 
 import app
 from components import check_panel, checking
-from components.check_panel import OURS, Row, front_finding, verdict_html
+from components.check_panel import OURS, Row, front_finding, verdict_html, worst_text
 from components.session import Sessions
 from razor import robustness
 from razor.config import RazorConfig
@@ -172,9 +172,22 @@ def test_the_finding_names_ties_and_leaves_out_who_missed_the_target():
 def test_a_gate_that_waits_for_its_attack_says_so_and_names_reach_the_page_as_text():
     answers = Evaluation(of(0, 96), of(0, 96), of(600, 600), None, None, None)
     found = verdicts(usual(0.05), answers, answers, [])
-    shown = verdict_html(found, "<b>cat</b>", done=False)
+    shown = verdict_html(found, [], "<b>cat</b>", done=False)
     assert shown.count("Waiting") == 4 and "Checking" in shown
-    assert "&lt;b&gt;cat" in verdict_html(found, "<b>cat</b>", done=True)
+    assert "&lt;b&gt;cat" in verdict_html(found, [], "<b>cat</b>", done=True)
+
+
+def test_the_most_that_attacks_got_back_is_told_worst_first():
+    def found(attack, setting, hits):
+        return Finding(attack, setting, of(0, 96), of(hits, 96), of(96, 96))
+
+    findings = [found("quantise", "8 bits", 0), found("relearn", "1 picture, 1 step", 2), found("probe", "linear", 96)]
+    said = worst_text([*findings, found("relearn", "5 pictures, 20 steps", 86)])
+    assert said == (
+        "The most that attacks got back: 100 % by a linear probe of picture features (linear); 90 % by teaching it again "
+        "from few pictures (5 pictures, 20 steps)."
+    )
+    assert worst_text(findings[:1]) == "No attack tried here got anything back."
 
 
 def test_a_new_target_has_its_own_limits(studio):
