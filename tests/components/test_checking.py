@@ -184,8 +184,8 @@ def test_the_most_that_attacks_got_back_is_told_worst_first():
     findings = [found("quantise", "8 bits", 0), found("relearn", "1 picture, 1 step", 2), found("probe", "linear", 96)]
     said = worst_text([*findings, found("relearn", "5 pictures, 20 steps", 86)])
     assert said == (
-        "The most that attacks got back: 100 % by a linear probe of picture features (linear); 90 % by teaching it again "
-        "from few pictures (5 pictures, 20 steps)."
+        "The most that attacks got back: 100 % by a linear probe of picture features (linear); 90 % by teaching it "
+        "again from few pictures (5 pictures, 20 steps)."
     )
     assert worst_text(findings[:1]) == "No attack tried here got anything back."
 
