@@ -241,12 +241,12 @@ def _concept(text: str | None) -> tuple[str, str] | None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from razor.bench import clip, diffusion, editing, vlm
+    from razor.bench import clip, diffusion, editing, rivals, vlm
 
     if args.family == "editing":
         editing.main(args.json)
     else:
-        family = {"clip": clip, "diffusion": diffusion, "vlm": vlm}[args.family]
+        family = {"clip": clip, "diffusion": diffusion, "vlm": vlm, "rivals": rivals}[args.family]
         family.main(args.targets, args.json, args.parts or ",".join(family.PARTS))
 
 
@@ -380,13 +380,16 @@ def _parser() -> argparse.ArgumentParser:
     _add_dtype(ask)
     ask.set_defaults(run=_ask)
 
-    bench = commands.add_parser("bench", help="clip, diffusion, vlm: every bundled target; editing: what a click costs")
-    bench.add_argument("family", choices=["clip", "diffusion", "vlm", "editing"])
-    bench.add_argument("--targets", default="", help="only these, comma-separated (default: all)")
+    bench = commands.add_parser(
+        "bench", help="clip, diffusion, vlm: every bundled target; rivals: other methods; editing: what a click costs"
+    )
+    bench.add_argument("family", choices=["clip", "diffusion", "vlm", "rivals", "editing"])
+    bench.add_argument("--targets", default="", help="only these, comma-separated (default: all; of rivals six)")
     bench.add_argument(
         "--parts",
         default="",
-        help="clip: targets, scoring, size; diffusion: targets, words, pairs, size; vlm: targets, size",
+        help="clip: targets, scoring, size; diffusion: targets, words, pairs, size; vlm: targets, size; "
+        "rivals: clip, diffusion, vlm, ablation, bits",
     )
     bench.add_argument("--json", type=Path, metavar="OUT", help="results file; finished targets in it are kept")
     bench.set_defaults(run=_bench)

@@ -13,10 +13,14 @@ def machine() -> str:
     return f"{platform.system()} {platform.machine()}, {multiprocessing.cpu_count()} cores"
 
 
-def code_hash() -> str:
-    """A hash of the method's own source, so that rows of two versions are never mixed in one table."""
+def code_hash(*more: str) -> str:
+    """A hash of the method's own source, so that rows of two versions are never mixed in one table.
+
+    Args:
+        more: folders of razor/ that count as well.
+    """
     package = Path(__file__).parent.parent
-    files = sorted([*package.glob("*.py"), *package.glob("adapters/*.py"), *package.glob("minicanvas/*.py")])
+    files = sorted(file for folder in (".", "adapters", "minicanvas", *more) for file in package.glob(f"{folder}/*.py"))
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
 
 

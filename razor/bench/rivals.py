@@ -1,0 +1,229 @@
+"""python -m razor bench rivals: RAZOR, its ablations and every rival on the same targets, and copies in few bits.
+
+Reproduces the shape of the paper's tables on the bundled models. A slice of the targets runs unless others are named;
+results are written as they come, so that an interrupted run goes on where it stopped.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from razor import baselines, jsonio, models
+from razor.baselines import ABLATIONS, NAMES, Budget
+from razor.bench.measure import code_hash, machine
+from razor.errors import InputError
+from razor.metrics import Evaluation
+from razor.minicanvas import tasks
+from razor.minicanvas.dataset import parse_target
+from razor.minicanvas.dataset import targets as every_target
+from razor.robustness import Case, attack
+
+OUT = models.ASSETS / "results" / "rivals.json"
+MODELS = {"clip": "mini-clip", "diffusion": "mini-sd", "vlm": "mini-vlm"}
+METHODS: Mapping[str, tuple[str, ...]] = {
+    **{family: ("razor", *NAMES[family]) for family in MODELS},
+    "ablation": tuple(ABLATIONS),  # on mini-clip
+}
+PARTS = (*METHODS, "bits")
+SLICE = ("object:cat", "object:boat", "style:neon", "style:sketch", "identity:mara-voss", "identity:kofi-brandt")
+BUDGET = Budget(steps=48, checks=6)
+HEADS = ("method", "targets", "still there", "worst", "other answers lost", "worst", "neighbours lost", "passes",
+         "s to tune its setting", "weights changed", "target met")  # fmt: skip
+# Published figures, on other models and data: arXiv 2603.14819, tables 3 (CIFAR-10), 4 (UnlearnCanvas), 6 and 7.
+PUBLISHED = {
+    "clip": {
+        "forgetting, retention, stability": {
+            "ssd": (52.0, 25.0, 97.5),
+            "salun": (97.0, 83.0, 84.5),
+            "slug": (67.5, 87.5, 96.5),
+            "razor": (52.5, 89.0, 100.0),
+        }
+    },
+    "diffusion": {
+        "style UA, IRA, CRA": {
+            "esd-x": (99.62, 89.97, 98.86),
+            "salun": (90.36, 92.33, 97.02),
+            "slug": (88.20, 85.59, 91.00),
+            "razor": (99.40, 98.97, 100.0),
+        },
+        "object UA, IRA, CRA": {
+            "esd-x": (97.44, 68.47, 82.37),
+            "salun": (91.06, 98.35, 99.59),
+            "slug": (85.44, 79.50, 91.00),
+            "razor": (98.80, 98.35, 100.0),
+        },
+    },
+    "vlm": {"forget accuracy before and after, ten people": {"razor": (97.25, 2.2)}},
+    "ablation": {
+        "forgetting, retention, stability": {
+            "no-retain": (52.72, 82.0, 99.0),
+            "no-mismatch": (53.25, 88.0, 100.0),
+            "no-forget": (96.0, 86.0, 99.0),
+            "all-layers": (51.0, 78.0, 96.0),
+            "no-growth": (53.0, 88.82, 100.0),
+            "razor": (52.5, 89.0, 100.0),
+        }
+    },
+}
+
+
+def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS)) -> dict:
+    """Run the parts asked for and return all results, old and new.
+
+    Args:
+        targets: comma-separated, or "all"; default SLICE.
+    """
+    path = out or OUT
+    chosen = [part.strip() for part in parts.split(",")]
+    if unknown := set(chosen) - set(PARTS):
+        raise InputError(f"No part named {min(unknown)!r}; pick any of {', '.join(PARTS)}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results |= {"machine": machine(), "command": "python -m razor bench rivals"}
+    save = lambda: jsonio.write(path, results)  # noqa: E731
+    wanted = [str(t) for t in every_target()] if targets == "all" else [n for n in targets.split(",") if n] or SLICE
+    for part in chosen:
+        run_part(results, part, wanted, save)
+    save()
+    print(report(results))
+    return results
+
+
+def run_part(results: dict, part: str, wanted: Sequence[str], save: Callable[[], None]) -> None:
+    """Every method of a part on every target; what is in the results already is kept."""
+    adapter = models.load(MODELS.get(part, "mini-clip"))
+    rows = results.setdefault(part, {})
+    stamps, stamp = results.setdefault("settings", {}), {
+        "model": adapter.fingerprint(),
+        "budget": vars(BUDGET),
+        "code": code_hash("baselines", "robustness"),
+    }  # fmt: skip
+    if stamps.get(part) != stamp:
+        rows.clear()  # made by other weights, settings or code
+        stamps[part] = stamp
+    for name in wanted:
+        task = tasks.task(parse_target(name))
+        row = rows.setdefault(name, {})
+        for method in ("razor",) if part == "bits" else METHODS[part]:
+            if method in row:
+                continue
+            result = baselines.run(method, adapter, task, BUDGET)
+            row[method] = _bits(adapter, task, result) if part == "bits" else _row(result)
+            save()
+            print(f"{part:10} {name:24} {method:18} {_line(row[method])}", flush=True)
+
+
+def _row(result: baselines.Result) -> dict:
+    chosen = result.chosen
+    return {
+        "before": result.before.to_json(),
+        "after": result.after.to_json() if result.after else None,
+        "reached": result.reached,
+        "setting": dict(chosen.setting) if chosen else None,
+        "settings": len(result.trials),
+        "passes": chosen.passes if chosen else result.passes,
+        "seconds": round(chosen.seconds if chosen else result.seconds["tuning"], 2),
+        "all_seconds": round(result.seconds["tuning"], 2),
+        "parameters_edited": result.parameters_edited,
+    }
+
+
+def _bits(adapter, task, result: baselines.Result) -> dict:
+    """The edit and its copies in few bits, each beside the unedited model's."""
+    case = Case(adapter, task, result.patch)
+    found = list(attack("quantise", case))
+    return {
+        "before": case.before.to_json(),
+        "after": case.edited.to_json(),
+        "copies": [f.to_json() for f in found],
+    }
+
+
+def _line(row: dict) -> str:
+    if row["after"] is None:
+        return "diverged in every setting"
+    before, after = (Evaluation.from_json(row[side]) for side in ("before", "after"))
+    return (
+        f"still there {after.forget_accuracy.value:.1%}, other answers {before.retain_accuracy.value:.1%} -> "
+        f"{after.retain_accuracy.value:.1%}"
+    )
+
+
+# ---------------------------------------------------------------- the report
+
+
+def summary(rows: Mapping[str, Mapping[str, dict]]) -> dict[str, dict[str, float]]:
+    """Method -> means over its targets, in points; a method that diverged on a target counts as having done nothing."""
+    found = {}
+    for method in dict.fromkeys(name for row in rows.values() for name in row):
+        mine = [row[method] for row in rows.values() if method in row]
+        still = [100 * (r["after"] or r["before"])["forget_accuracy"]["value"] for r in mine]
+        lost = [_lost(r, "retain_accuracy") for r in mine]
+        near = [_lost(r, "neighbor_accuracy") for r in mine if r["before"]["neighbor_accuracy"]]
+        found[method] = {
+            "targets": len(mine),
+            "still there": statistics.fmean(still),
+            "worst still there": max(still),
+            "lost": statistics.fmean(lost),
+            "worst lost": max(lost),
+            "neighbours lost": statistics.fmean(near) if near else 0.0,
+            "passes": statistics.fmean(r["passes"] for r in mine),
+            "seconds": statistics.fmean(r["seconds"] for r in mine),
+            "parameters": statistics.fmean(r["parameters_edited"] for r in mine),
+            "met": sum(r["reached"] for r in mine),
+        }
+    return found
+
+
+def _lost(row: dict, key: str) -> float:
+    return 100 * (row["before"][key]["value"] - (row["after"] or row["before"])[key]["value"])
+
+
+def report(results: dict) -> str:
+    """The results as markdown, published figures below each table."""
+    lines: list[str] = []
+    for part in METHODS:
+        if rows := results.get(part):
+            lines += ["", f"**{part}** ({'mini-clip' if part == 'ablation' else MODELS[part]})", "", *_table(rows)]
+            lines += ["", *_published(part)]
+    if rows := results.get("bits"):
+        lines += ["", "**copies in few bits** (mini-clip)", "", *_bits_table(rows)]
+    return "\n".join(lines).strip()
+
+
+def _table(rows: Mapping[str, Mapping[str, dict]]) -> list[str]:
+    lines = [f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS)]
+    for method, m in summary(rows).items():
+        lines.append(
+            f"| {method} | {m['targets']} | {m['still there']:.1f} | {m['worst still there']:.1f} | {m['lost']:.2f} | "
+            f"{m['worst lost']:.2f} | {m['neighbours lost']:.2f} | {m['passes']:.0f} | {m['seconds']:.1f} | "
+            f"{m['parameters']:,.0f} | {m['met']} |"
+        )
+    return lines
+
+
+def _published(part: str) -> list[str]:
+    told = [
+        f"{what}: " + "; ".join(f"{name} {', '.join(map(str, values))}" for name, values in figures.items())
+        for what, figures in PUBLISHED[part].items()
+    ]
+    return [f"Published, on other models (arXiv 2603.14819): {'. '.join(told)}."]
+
+
+def _bits_table(rows: Mapping[str, Mapping[str, dict]]) -> list[str]:
+    lines = ["| copy | targets | still there | worst | other answers right |", "|---|---|---|---|---|"]
+    mine = [row["razor"] for row in rows.values()]
+    kinds: dict[str, list[tuple[float, float]]] = {"full precision": []}
+    for row in mine:
+        after = row["after"]
+        kinds["full precision"].append((after["forget_accuracy"]["value"], after["retain_accuracy"]["value"]))
+        for copy in row["copies"]:
+            kinds.setdefault(copy["setting"], []).append((copy["attacked"]["value"], copy["retain"]["value"]))
+    for name, values in kinds.items():
+        still, right = ([100 * pair[i] for pair in values] for i in range(2))
+        lines.append(
+            f"| {name} | {len(values)} | {statistics.fmean(still):.1f} | {max(still):.1f} | "
+            f"{statistics.fmean(right):.2f} |"
+        )
+    return lines

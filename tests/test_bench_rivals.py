@@ -1,0 +1,75 @@
+"""The bench of rivals on a tiny CLIP: rows are kept, a diverged method counts as having done nothing, tables add up."""
+
+import json
+
+import pytest
+
+from razor import models
+from razor.baselines import ABLATIONS, NAMES, Budget
+from razor.bench import rivals
+from razor.cli import main
+from razor.errors import InputError
+from razor.minicanvas import tasks
+
+
+@pytest.fixture
+def small(trained, task, monkeypatch):
+    """Two methods on a tiny CLIP instead of all on mini-clip."""
+    monkeypatch.setattr(models, "load", lambda name: trained)
+    monkeypatch.setattr(tasks, "task", lambda target: task)
+    monkeypatch.setitem(rivals.METHODS, "clip", ("null-space", "head-gate"))
+    monkeypatch.setattr(rivals, "BUDGET", Budget(2, 1))
+
+
+def test_every_method_has_a_row_that_a_second_run_keeps(small, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "rivals.json"
+    rivals.main("object:cat", out, "clip")
+    first = json.loads(out.read_text())
+    assert list(first["clip"]["object:cat"]) == ["null-space", "head-gate"]
+    row = first["clip"]["object:cat"]["null-space"]
+    assert row["reached"] and row["settings"] == 10 and row["setting"]["gamma"] > 0
+    assert "| null-space | 1 | 0.0 |" in capsys.readouterr().out
+    monkeypatch.setattr(rivals.baselines, "run", lambda *_: pytest.fail("this row is there already"))
+    rivals.main("object:cat", out, "clip")
+    assert json.loads(out.read_text())["clip"] == first["clip"]
+
+
+def test_copies_in_few_bits_are_measured_beside_the_edit(small, tmp_path, capsys):
+    results = rivals.main("object:cat", tmp_path / "rivals.json", "bits")
+    copies = results["bits"]["object:cat"]["razor"]["copies"]
+    assert [copy["setting"] for copy in copies] == ["8 bits", "4 bits"]
+    printed = capsys.readouterr().out
+    assert "| full precision | 1 |" in printed and "| 4 bits | 1 |" in printed
+
+
+def test_means_by_hand_and_a_diverged_method_counts_as_the_unedited_model():
+    def side(forget, retain, near):
+        return {key: {"value": v} for key, v in zip(
+            ("forget_accuracy", "retain_accuracy", "neighbor_accuracy"), (forget, retain, near), strict=True
+        )}  # fmt: skip
+
+    def row(after, reached):
+        cost = {"passes": 10, "seconds": 1.0, "parameters_edited": 100}
+        return {"before": side(1.0, 0.9, 1.0), "after": after, "reached": reached, **cost}
+
+    rows = {"a": {"ssd": row(side(0.1, 0.8, 0.9), True)}, "b": {"ssd": row(None, False)}}
+    found = rivals.summary(rows)["ssd"]
+    assert (found["still there"], found["worst still there"]) == pytest.approx((55.0, 100.0))
+    assert (found["lost"], found["worst lost"], found["neighbours lost"]) == pytest.approx((5.0, 10.0, 5.0))
+    assert (found["targets"], found["met"]) == (2, 1)
+
+
+def test_published_figures_are_marked_as_theirs_and_name_methods_there_are():
+    for part, tables in rivals.PUBLISHED.items():
+        known = {"razor", *ABLATIONS, *NAMES.get(part, {})}
+        assert {name for figures in tables.values() for name in figures} <= known
+    text = rivals.report({"vlm": {"a": {}}})
+    assert "Published, on other models (arXiv 2603.14819)" in text
+
+
+def test_parts_are_named_and_the_command_line_reaches_them(small, tmp_path, capsys):
+    with pytest.raises(InputError, match=r"^No part named 'x'; pick any of clip, diffusion, vlm, ablation, bits\.$"):
+        rivals.main(parts="x")
+    out = str(tmp_path / "r.json")
+    main(["bench", "rivals", "--targets", "object:cat", "--parts", "clip", "--json", out])
+    assert "head-gate" in capsys.readouterr().out
