@@ -13,7 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from razor.minicanvas.dataset import AXES, draw, neighbours, slug, targets
+from razor.errors import InputError
+from razor.minicanvas.dataset import AXES, draw, neighbours, parse_target, slug, targets
 
 RECIPES = {  # what to train: its module and function, its folder, steps, batch
     "clip": ("train_clip", "train_clip", "mini-clip", 4500, 128),
@@ -54,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--work", type=Path, default=Path("build/minicanvas"), help="pictures and checkpoints")
     train.add_argument("--out", type=Path, help="default: the bundled model's folder")
+    train.add_argument("--without", metavar="TARGET", help="clip alone: never show or name this class (a gold model)")
     args = parser.parse_args(argv)
 
     if args.command == "show":
@@ -69,6 +71,15 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{target!s:28} neighbours: {', '.join(map(slug, neighbours(target)))}")
     else:
         module, function, name, steps, batch = RECIPES[args.model]
+        more = {}
+        if args.without:
+            if args.model != "clip":
+                parser.error("--without trains a gold model of mini-clip alone; leave it out, or train clip")
+            try:
+                target = parse_target(args.without)
+            except InputError as error:
+                parser.error(str(error))
+            more, name = {"without": target}, f"{name}-without-{slug(target.name)}"
         train_model = getattr(importlib.import_module(f"razor.minicanvas.{module}"), function)
         card = train_model(
             steps=args.steps or steps,
@@ -76,6 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             seed=args.seed,
             work=args.work,
             out=args.out or Path("assets/models") / name,
+            **more,
         )
         print(json.dumps(card, indent=2))
 

@@ -36,6 +36,14 @@ class Pictures:
             np.save(path, np.stack(rows))
         return cls(np.load(path, mmap_mode="r"), [labels for labels, _ in jobs])
 
+    def without(self, axis: str, name: str) -> "Pictures":
+        """The same pool for a model that is never to see this class: `choose` gives no picture of it."""
+        twin = Pictures(self.pixels, self.labels)
+        twin.people, twin.things = (
+            [i for i in rows if self.labels[i].get(axis) != name] for rows in (self.people, self.things)
+        )
+        return twin
+
     def choose(self, rng: random.Random, size: int, people: float = 0.3) -> list[int]:
         """`size` row numbers, a share `people` of them portraits."""
         portraits = round(size * people)

@@ -1,6 +1,6 @@
 """Train mini-clip on Minicanvas from scratch; resumable, seeded, CPU or CUDA.
 
-    python -m razor.minicanvas train clip [--steps N] [--batch N] [--seed S] [--work DIR] [--out DIR]
+    python -m razor.minicanvas train clip [--without TARGET] [--steps N] [--batch N] [--seed S] [--work DIR] [--out DIR]
 
 The contrastive loss is multi-positive: in a batch many pictures show the same concept, so caption j is a positive
 of picture i whenever everything it states is true of the picture.
@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from razor.losses import contrastive
 from razor.minicanvas import captions
-from razor.minicanvas.dataset import AXES, combinations
+from razor.minicanvas.dataset import AXES, Target, combinations, slug
 from razor.minicanvas.pictures import PIXELS, Pictures, codes
 
 PATCH_DROPOUT = 0.5  # share of patches hidden in the first two thirds of the run: twice as fast, and no worse
@@ -44,8 +44,13 @@ CLIP_CONFIG = {
 }
 
 
-def train_clip(*, steps: int, batch: int, seed: int, work: Path, out: Path, lr: float = 1e-3) -> dict:
+def train_clip(
+    *, steps: int, batch: int, seed: int, work: Path, out: Path, without: Target | None = None, lr: float = 1e-3
+) -> dict:
     """Train mini-clip and write weights, config, tokenizer and card to `out`; picks up the checkpoint in `work`.
+
+    Args:
+        without: a class never shown and never named: a gold model, the truth an edit is measured against.
 
     Returns:
         The card: zero-shot accuracy per axis on the test split, with n, and how it was made.
@@ -61,6 +66,8 @@ def train_clip(*, steps: int, batch: int, seed: int, work: Path, out: Path, lr: 
     vision = config["model_cfg"]["vision_cfg"] | {"patch_dropout": PATCH_DROPOUT}
     model = open_clip.CLIP(**config["model_cfg"] | {"vision_cfg": vision}).to(device)
     data = Pictures.rendered("train", per_pair=80, per_person=320, work=work)
+    if without:
+        data = data.without(without.axis, without.name)
     watch = Pictures.rendered("search", per_pair=2, per_person=12, work=work)
 
     decay = [p for p in model.parameters() if p.ndim >= 2]
@@ -68,7 +75,7 @@ def train_clip(*, steps: int, batch: int, seed: int, work: Path, out: Path, lr: 
     groups = [{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
     average = {name: p.detach().clone() for name, p in model.state_dict().items()}
-    checkpoint, first, spent = work / "clip.pt", 0, 0.0
+    checkpoint, first, spent = work / f"clip{_suffix(without)}.pt", 0, 0.0
     if checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(saved["model"])
@@ -108,20 +115,25 @@ def train_clip(*, steps: int, batch: int, seed: int, work: Path, out: Path, lr: 
     final = _with(model, load_file(out / "open_clip_model.safetensors"))
     accuracy = zero_shot(final, tokenizer, Pictures.rendered("test", per_pair=5, per_person=30, work=work))
     card = {
-        "name": "mini-clip",
+        "name": f"mini-clip{_suffix(without)}",
         "what": "An open_clip CLIP trained from scratch on Minicanvas, a world drawn by this repository's code.",
         "license": "MIT",
         "parameters": sum(p.numel() for p in model.parameters()),
         "zero_shot_accuracy": accuracy,
         "training": {
-            "command": f"python -m razor.minicanvas train clip --steps {steps} --batch {batch} --seed {seed}",
-            "pictures": len(data.pixels),
+            "command": f"python -m razor.minicanvas train clip --steps {steps} --batch {batch} --seed {seed}"
+            + (f" --without {without}" if without else ""),
+            "pictures": len(data.people) + len(data.things),
             "seconds": round(time.monotonic() - started),
             "device": device,
         },
     }
     (out / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     return card
+
+
+def _suffix(without: Target | None) -> str:
+    return f"-without-{slug(without.name)}" if without else ""
 
 
 def contrastive_batch(data: Pictures, rng: random.Random, size: int, tokenizer) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,84 @@
+"""Distance to a model that never saw the target: measures by hand, and a stand-in that an edit comes nearer to."""
+
+import random
+
+import pytest
+import torch
+
+from razor import gold as module
+from razor.baselines import run
+from razor.gold import blocks, cka, distance, jensen_shannon, states
+from razor.minicanvas.__main__ import main
+from razor.minicanvas.dataset import parse_target
+from razor.minicanvas.pictures import Pictures
+from razor.patches import Patch
+
+
+def test_divergence_by_hand():
+    p = torch.tensor([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0]])
+    q = torch.tensor([[0.0, 1.0], [0.5, 0.5], [0.5, 0.5]])
+    # the third: (1 log2(1 / .75) + .5 log2(.5 / .75) + .5 log2(.5 / .25)) / 2
+    assert jensen_shannon(p, q).tolist() == pytest.approx([1.0, 0.0, 0.311278], abs=1e-6)
+    assert torch.equal(jensen_shannon(p, q), jensen_shannon(q, p))
+
+
+def test_alignment_is_blind_to_rotation_and_scale_and_sees_the_rest():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 6, generator=generator)
+    turn = torch.linalg.qr(torch.randn(6, 6, generator=generator))[0]
+    assert cka(x, 3 * x @ turn + 5) == pytest.approx(1.0)
+    assert cka(x, torch.randn(200, 6, generator=generator)) < 0.1
+    assert cka(x[:, :1], torch.zeros(200, 2)) == 0.0
+
+
+@pytest.fixture(scope="module")
+def ignorant(wrap, make_clip, trained, task):
+    """A stand-in for a gold model: the trained one with red projected out of its pictures."""
+    edit = run("null-space", trained, task).patch
+    twin = wrap(make_clip(), "gold")
+    with edit.applied(trained.model):
+        twin.model.load_state_dict(trained.model.state_dict())
+    return twin, edit
+
+
+def test_the_original_is_at_0_and_the_gold_model_itself_at_1(trained, task, ignorant, weights_of, same_weights):
+    gold, edit = ignorant
+    before = weights_of(trained.model)
+    nothing, whole, half = (distance(trained, gold, task, patch) for patch in (Patch(), edit, edit.scaled(0.5)))
+    assert nothing.place("forget") == 0 and whole.place("forget") == pytest.approx(1.0)
+    assert 0 < half.place("forget") < 1
+    assert whole.agreement["forget"].value == 1.0 > 0.3 > nothing.agreement["forget"].value
+    assert whole.divergence["retain"].value == pytest.approx(0, abs=1e-5)
+    assert same_weights(trained.model, before) and not any(b._forward_hooks for b in blocks(trained.model.visual))
+    told = half.to_json()
+    assert told["place"]["forget"] == half.place("forget") and len(told["similarity"]) == 2
+
+
+def test_states_are_one_a_block(trained, task):
+    found = states(trained, task.forget.test)
+    assert [tuple(s.shape) for s in found] == [(len(task.forget.test), 32)] * 2
+
+
+def test_a_pool_without_a_class_never_gives_it(tmp_path):
+    data = Pictures.rendered("train", per_pair=1, per_person=1, work=tmp_path)
+    for axis, name in (("style", "neon"), ("object", "cat"), ("identity", "Mara Voss")):
+        left = data.without(axis, name)
+        rows = left.choose(random.Random(0), 2000)
+        assert {data.labels[i].get(axis) for i in rows} >= {None} and name not in {
+            data.labels[i].get(axis) for i in rows
+        }
+        assert len(left.people) + len(left.things) < len(data.labels)
+
+
+def test_only_a_clip_is_trained_without_a_target(capsys):
+    for argv, said in (
+        (["train", "vlm", "--without", "object:cat"], "--without trains a gold model of mini-clip alone"),
+        (["train", "clip", "--without", "object:unicorn"], "unicorn"),
+    ):
+        with pytest.raises(SystemExit):
+            main(argv)
+        assert said in capsys.readouterr().err
+
+
+def test_a_gold_model_lies_beside_the_bundled_ones():
+    assert module.folder(parse_target("identity:mara-voss")).name == "mini-clip-without-mara-voss"
