@@ -19,6 +19,7 @@ ATTACK_WORDS = {
     "benign": "training on what was kept",
     "relearn": "teaching it again from few pictures",
     "wording": "other words for it",
+    "prefix": "free words before its name",
     "probe": "a linear probe of picture features",
 }
 SAID = {PASS: "Passed", FAIL: "Failed", OPEN: "Cannot say"}

@@ -338,7 +338,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_task(evaluate)
     evaluate.add_argument("--patch", type=Path, metavar="P", help="patch.safetensors of a run")
     evaluate.add_argument(
-        "--attacks", metavar="A", help="all, or any of quantise, relearn, benign, wording, probe: what they get back"
+        "--attacks",
+        metavar="A",
+        help="all, or any of quantise, relearn, benign, wording, prefix, probe: what they get back",
     )
     evaluate.add_argument("--json", type=Path, metavar="OUT")
     evaluate.set_defaults(run=_evaluate)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from razor.errors import InputError
 from razor.robustness.case import Case, Finding
+from razor.robustness.prefix import prefix
 from razor.robustness.probe import probe
 from razor.robustness.quantise import quantise
 from razor.robustness.relearning import benign, relearn
@@ -11,7 +12,7 @@ from razor.robustness.wording import wording
 
 _ANY: Mapping[str, Callable[[Case], Iterator[Finding]]] = {"quantise": quantise, "relearn": relearn, "benign": benign}
 ATTACKS: Mapping[str, Mapping[str, Callable[[Case], Iterator[Finding]]]] = {
-    "clip": {**_ANY, "wording": wording, "probe": probe},
+    "clip": {**_ANY, "wording": wording, "prefix": prefix, "probe": probe},
     "diffusion": _ANY,
     "vlm": _ANY,
 }

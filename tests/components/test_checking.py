@@ -200,7 +200,7 @@ def test_a_new_target_has_its_own_limits(studio):
 def test_each_family_is_offered_its_own_attacks_and_rivals(studio):
     panel = studio.page.check
     offered = {family: panel.offered(family) for family in ("clip", "diffusion", "vlm")}
-    assert [name for _, name in offered["clip"][panel.attacks]["choices"]] == ["wording", "probe"]
+    assert [name for _, name in offered["clip"][panel.attacks]["choices"]] == ["wording", "prefix", "probe"]
     assert offered["diffusion"][panel.attacks]["visible"] is False
     assert "uce" in offered["diffusion"][panel.methods]["value"] and "uce" not in offered["vlm"][panel.methods]["value"]
     assert set(check_panel.ATTACK_WORDS) == {name for known in robustness.ATTACKS.values() for name in known}

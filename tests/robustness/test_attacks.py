@@ -8,6 +8,7 @@ from razor.baselines import run
 from razor.errors import InputError, Stopped
 from razor.patches import Patch
 from razor.robustness import ATTACKS, Case, Finding, attack, relearning
+from razor.robustness.prefix import slots
 from razor.robustness.probe import fit
 from razor.robustness.quantise import codes, matrices, on_grid, rounded, survival
 from razor.robustness.wording import recognised, typos
@@ -138,6 +139,27 @@ def test_a_probe_finds_what_an_edit_of_the_texts_alone_left_in_the_pictures(trai
     assert case.edited.forget_accuracy.value < 0.2 < 0.95 < case.before.forget_accuracy.value
     (found,) = attack("probe", case)
     assert found.attacked.value == found.control.value > 0.9
+
+
+def test_free_words_bring_back_what_only_the_name_lost_and_leave_the_model_untouched(
+    trained, task, weights_of, same_weights
+):
+    # The name's own row of the token embedding points the other way: the word is gone, pictures and other words are not.
+    row = trained.tokenizer(["red"])[0, 0].item()
+    table = dict(trained.model.named_parameters())["token_embedding.weight"].detach()
+    patch = Patch({Slice("token_embedding.weight", 0, row, row + 1): -2 * table[row : row + 1]})
+    case, before = Case(trained, task, patch), weights_of(trained.model)
+    assert case.edited.forget_accuracy.value < 0.3 < 0.95 < case.before.forget_accuracy.value
+    (found,) = attack("prefix", case)
+    assert found.attacked.value > 0.8 and found.control.value > 0.8 and "without the name find" in found.note
+    assert same_weights(trained.model, before)
+    assert not trained.model.token_embedding._forward_hooks and trained.model.token_embedding.weight.grad is None
+
+
+def test_free_words_stand_where_the_fillers_stood(trained):
+    ids, places = slots(trained.tokenizer, "red")
+    assert places == [0, 1, 2] and ids[0, 3] == trained.tokenizer(["red"])[0, 0]
+    assert slots(trained.tokenizer, "")[1] == [0, 1, 2]
 
 
 # ---------------------------------------------------------------- findings
