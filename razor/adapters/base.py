@@ -21,6 +21,7 @@ class Bench(Protocol):
     """One task on one model: pictures and texts already encoded for it, and the frozen model's answers."""
 
     task: Task
+    batch: int  # retain examples of an inner step
     neighbours: Sequence[str]  # classes on the target's axis most likely to suffer
     beneath: Patch  # edits the model already carries when this task starts, such as earlier concepts' patches
     slow_towers: Sequence[str]  # an edit of these takes long to evaluate, so that a first look is worth its time

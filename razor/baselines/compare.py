@@ -155,9 +155,7 @@ def run(
     target = task.chance / 2 if forget_target is None else forget_target
     base = evaluate(adapter, bench, Patch(), "search")
     before = evaluate(adapter, bench, Patch(), "test")
-    tuning = Tuning(
-        adapter, bench, budget, target, batch or getattr(adapter, "batch", 32), seed, stop, progress, on_trial
-    )
+    tuning = Tuning(adapter, bench, budget, target, bench.batch, seed, stop, progress, on_trial)
     seconds = {"encode": time.monotonic() - started, "tuning": 0.0, "report": 0.0}
     if not _known(adapter, bench, base):
         note = f"The unedited model does not know {task.concept!r}."

@@ -53,7 +53,7 @@ def _curve(
     """Forget accuracy after each of STEPS."""
     adapter = case.adapter
     lying_on = adapter.bench(task, seed=case.seed, beneath=case.bench.beneath + case.patch)
-    tuning = Tuning(adapter, lying_on, Budget(), 0.0, batch=getattr(adapter, "batch", 32), seed=case.seed)
+    tuning = Tuning(adapter, lying_on, Budget(), 0.0, batch=lying_on.batch, seed=case.seed)
     names = list(dict.fromkeys([*trained_tensors(adapter), *(s.parameter for s in case.patch.deltas)]))
     for step, change in trained(tuning, names, objective(tuning), STEPS, case.tick):
         now = _measured(case, lying_on, change)

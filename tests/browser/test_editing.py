@@ -438,7 +438,12 @@ def test_axe_finds_nothing_on_any_screen(page, dark):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
     found = {}
-    for name, tab in (("edit", "2 Map & edit"), ("compare", "3 Compare"), ("model", "1 Model & examples")):
+    for name, tab in (
+        ("edit", "2 Map & edit"),
+        ("compare", "3 Compare"),
+        ("check", "4 Check"),
+        ("model", "1 Model & examples"),
+    ):
         page.get_by_role("tab", name=tab).click()
         page.wait_for_timeout(800)
         _shoot(page, name, dark)

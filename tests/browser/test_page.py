@@ -1,6 +1,6 @@
 """What a person does on the page, in real Chromium.
 
-RAZOR_SCREENSHOTS=DIR keeps pictures of the three screens as the story leaves them; the README's come from there.
+RAZOR_SCREENSHOTS=DIR keeps pictures of the screens as the story leaves them; the README's come from there.
 """
 
 import os
@@ -49,6 +49,27 @@ def test_one_click_tells_the_whole_story_and_ends_on_the_comparison(new_page):
     go(page, "2 Map & edit")
     ready_map(page).wait_for(timeout=LONG)
     shoot(page, "screen-2")
+    check(page)
+
+
+def check(page):
+    """The fourth screen: limits are fixed at the first check, evidence comes row by row, Stop keeps it."""
+    go(page, "4 Check")
+    assert "Nothing is checked yet" in page.locator("#check-verdict").inner_text()
+    page.click("#check-run")
+    rows = page.locator("#check-evidence tbody tr")
+    rows.nth(1).wait_for(timeout=LONG)
+    assert page.locator("#gate-0 input").is_disabled()
+    page.click("#check-stop")
+    wait_for_note(page, "#check-status", "what was found so far stays")
+    verdict = page.locator("#check-verdict .verdict-card")
+    assert verdict.get_attribute("data-said") == "inconclusive" and "attack" in verdict.locator("p").first.inner_text()
+    assert verdict.locator("li[data-said='pass']").count() >= 3 and rows.count() >= 2
+    assert "100.0 %" in rows.first.inner_text()  # the unedited model, in the same few bits
+    with page.expect_download(timeout=LONG) as saved:
+        page.click("#check-file")
+    assert saved.value.suggested_filename == "evidence.json"
+    shoot(page, "screen-4")
 
 
 def test_scoring_growing_and_undoing_by_hand(new_page):
