@@ -58,8 +58,8 @@ STEPS = (
         "edit",
         "Test the scores",
         f"A good number can be luck. This scores again on resampled examples ({term('bootstrap')}): faded parts change "
-        "their score with the examples. Open <b>Can I trust the score?</b> to see which. The fourth screen then tries to "
-        "get back what was forgotten, and says what came back.",
+        "their score with the examples. Open <b>Can I trust the score?</b> to see which. The fourth screen then "
+        "tries to get back what was forgotten, and says what came back.",
     ),
 )
 
