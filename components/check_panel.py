@@ -197,7 +197,7 @@ def evidence_html(findings: Sequence[Finding], concept: str) -> str:
         f"{_cell(f.control)}{_cell(f.retain)}</tr>"
         for f in findings
     )
-    heads = ("attack", "", "before it", "after it", "unedited model, same attack", "other answers right")
+    heads = ("attack", "setting", "before it", "after it", "unedited model, same attack", "other answers right")
     return _table_html(f"<h3>What attacks get back of {escape(concept)}</h3>", heads, rows)
 
 
