@@ -6,6 +6,7 @@ python -m razor evaluate --model mini-clip --forget style:neon --patch runs/neon
 python -m razor evaluate --model mini-clip --forget style:neon --patch runs/neon/patch.safetensors --attacks all
 python -m razor compare  --model mini-clip --forget style:neon --methods razor,slug,ssd --json neon.json
 python -m razor carry    --from mini-clip --to mini-vlm --patch runs/neon/patch.safetensors --out runs/vlm.safetensors
+python -m razor export   --model mini-clip --patch runs/neon/patch.safetensors --as full --out neon-clip
 python -m razor ask      --model ~/models/llava --questions mme.csv --rule mme --patch runs/ada/patch.safetensors
 python -m razor bench clip
 python -m razor app
@@ -168,6 +169,44 @@ def _carry(args: argparse.Namespace) -> None:
     edited = f"{found.patch.parameters_edited:,} parameters of {target.name} edited"
     print(f"{edited}; {size / 1000:.0f} kB patch in {args.out}")
     print(f"What {target.name} forgets by it was not measured; evaluate measures it.")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from razor import export, models
+    from razor.patches import Patch
+
+    fitting = {"lora": ("keys", "rank", "scale"), "full": ("single_file", "redacted")}
+    for form, options in fitting.items():
+        given = [name for name in options if getattr(args, name) not in (None, False)]
+        if given and args.form != form:
+            why = f" {export.WHY_REDACTED}" if given == ["redacted"] else ""
+            raise InputError(f"--{given[0].replace('_', '-')} is for --as {form} alone, not --as {args.form}.{why}")
+    patch = Patch.load(args.patch)
+    adapter = models.load(args.model, device=args.device, dtype=args.dtype)
+    options = {name: getattr(args, name) for name in fitting.get(args.form, ()) if getattr(args, name) is not None}
+    write = {"patch": export.write_patch, "lora": export.write_lora, "full": export.write_full}[args.form]
+    written = write(adapter, patch, args.out, replace=args.replace, **options)
+    for note in written.notes:
+        _note(note)
+    print(f"{written.bytes / 1000:,.0f} kB {_FORMS[args.form]} in {args.out}")
+    _print_check(written, export.verify(adapter, patch, written.path, scale=options.get("scale", 1.0)))
+
+
+_FORMS = {"patch": "patch", "lora": "LoRA", "full": "model"}
+
+
+def _print_check(written, check) -> None:
+    """What came of loading an export again; a ModelError where it is not what it should be."""
+    from razor.errors import ModelError
+
+    differs = f"Loaded again, its answers differ from the edited model's by {check.difference:.1e} of their norm"
+    if check.exact:
+        print("Loaded again, it is the edited model bit for bit.")
+    elif written.ranks:
+        left = f"; its ranks leave out {written.residual:.1%} of the change" if written.residual else ""
+        print(f"{differs}{left}.")
+    else:
+        raise ModelError(f"{differs}; do not use {written.path.name}.")
 
 
 def _ask(args: argparse.Namespace) -> None:
@@ -362,6 +401,21 @@ def _parser() -> argparse.ArgumentParser:
     carry.add_argument("--out", type=Path, required=True, metavar="P2", help="the patch to write")
     carry.add_argument("--device", help="cpu, cuda, ... (default: CUDA where there is one)")
     carry.set_defaults(run=_carry)
+
+    export = commands.add_parser("export", help="write an edit for other programs: a LoRA or a full model")
+    export.add_argument("--model", required=True, metavar="M", help="the model the patch was made for")
+    export.add_argument("--patch", type=Path, required=True, metavar="P", help="patch.safetensors of a run")
+    export.add_argument("--as", dest="form", required=True, choices=["patch", "lora", "full"])
+    export.add_argument("--out", type=Path, required=True, metavar="PLACE", help="the file or folder to write")
+    export.add_argument("--keys", choices=["peft", "kohya"], help="of a LoRA: for diffusers (default) or web UIs")
+    export.add_argument("--rank", type=int, metavar="N", help="of a LoRA, at most (default: as much as makes it exact)")
+    export.add_argument("--scale", type=float, metavar="S", help="strength of a LoRA that is loaded at 1 (default 1)")
+    export.add_argument("--single-file", action="store_true", help="of a model that draws: one file, not a folder")
+    export.add_argument("--redacted", action="store_true", help="of a full model: say nothing of the edit")
+    export.add_argument("--replace", action="store_true", help="replace an export that is there")
+    export.add_argument("--device", help="cpu, cuda, ... (default: CUDA where there is one)")
+    _add_dtype(export)
+    export.set_defaults(run=_export)
 
     ask = commands.add_parser("ask", help="ask a model a table of questions with or without a patch, and score it")
     ask.add_argument("--model", required=True, metavar="M", help="a model that answers questions about pictures")
