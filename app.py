@@ -14,6 +14,7 @@ from components import (
     drift_panel,
     edit_panel,
     examples_panel,
+    export_panel,
     glossary,
     guide,
     model_panel,
@@ -79,6 +80,8 @@ def place(model: str) -> Page:
             asks = answer_panel.build()
         with gr.Tab("4  Check", id="check"):
             check = check_panel.build()
+        with gr.Tab("5  Take away", id="export"):
+            taken = export_panel.build()
     examples = examples_panel.ExamplesPanel(target, story, stop, status, *offer, gallery, *own)
     return Page(
         header,
@@ -96,6 +99,7 @@ def place(model: str) -> Page:
         pictures,
         asks,
         check,
+        taken,
     )
 
 

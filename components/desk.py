@@ -17,6 +17,7 @@ from components import compare_panel, edit_panel, examples_panel, guide, model_p
 from components.answer_panel import AnswerPanel
 from components.check_panel import CheckPanel
 from components.drift_panel import DriftPanel
+from components.export_panel import ExportPanel
 from components.head_map import map_value, picked_value
 from components.picture_panel import PicturePanel
 from components.picture_reading import Shown
@@ -66,6 +67,7 @@ class Page:
     pictures: PicturePanel
     asks: AnswerPanel
     check: CheckPanel
+    export: ExportPanel
 
 
 def handler(status: Callable[[Page], gr.HTML]):
@@ -386,6 +388,7 @@ class Desk:
             **self.page.asks.blank(),
             **self.unexplained(),
             **self.unchecked(session),
+            **self.page.export.blank(),
         }
 
     def uncompared(self) -> dict:

@@ -30,6 +30,7 @@ class Families(Desk):
             page.pictures.box: gr.update(visible=draws),
             page.asks.box: gr.update(visible=writes),
             **page.check.offered(adapter.family),
+            **page.export.offered(adapter.family),
         }
         return {**shown, **(picture_panel.defaults(page.pictures, adapter) if draws else {})}
 

@@ -14,6 +14,7 @@ from components.checking import Checking
 from components.desk import Desk, Page, handler
 from components.drawing import Drawing
 from components.editing import Editing
+from components.exporting import Exporting
 from components.families import Families
 from components.insight import Insight
 from components.measuring import Measuring
@@ -37,7 +38,7 @@ PURPOSE = "Make a vision model forget one thing by editing a few attention heads
 __all__ = ["NAME", "PURPOSE", "Page", "Studio"]
 
 
-class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Insight, Stacking, Families, Desk):
+class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Exporting, Insight, Stacking, Families, Desk):
     """The handlers of one page, over all its visitors."""
 
     def __init__(self, page: Page, load: Callable[[str], ClipAdapter] = models.load, sessions: Sessions | None = None):

@@ -19,7 +19,7 @@ def wire(demo: gr.Blocks, studio: Studio) -> None:
     # Work that another target overtakes ends by blanking all of this, so all of it is among the outputs.
     family = [page.words.box, page.examples.own_anchor, page.examples.own_kind, page.model.judge_box,
               page.edit.towers, page.drift.box, page.why.pixel_method]  # fmt: skip
-    drawn = [*page.edit.drawn(), *shown, page.stack.list, *views, *family, *page.check.drawn()]
+    drawn = [*page.edit.drawn(), *shown, page.stack.list, *views, *family, *page.check.drawn(), *page.export.drawn()]
     _wire_examples(demo, studio, drawn)
     _wire_growth(studio, drawn)
     _wire_map(studio, drawn)
@@ -189,7 +189,9 @@ def _wire_asking(studio: Studio, drawn: list) -> None:
 
 
 def _wire_checks(studio: Studio, drawn: list) -> None:
-    panel = studio.page.check
+    panel, taken = studio.page.check, studio.page.export
+    taken.run.click(studio.write_export, [taken.form, taken.rank, taken.redacted], taken.drawn(), **HEAVY)
+    taken.stop.click(studio.stop, None, taken.status, queue=False, **PRIVATE)
     panel.run.click(studio.run_checks, [panel.attacks, *panel.limits], drawn, **HEAVY)
     panel.compare.click(studio.compare_methods, [panel.methods, panel.seconds], drawn, **HEAVY)
     for stop, status in ((panel.stop, panel.status), (panel.stop_compare, panel.compare_status)):

@@ -1,0 +1,64 @@
+"""Screen 5: the edit as a file that other programs load."""
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from razor.export import WHY_REDACTED
+
+FORMS = {  # form -> what it is, and the families it exists for
+    "patch": ("Patch, for this library", ("clip", "diffusion", "vlm")),
+    "peft": ("LoRA, for diffusers and PEFT", ("clip", "diffusion", "vlm")),
+    "kohya": ("LoRA, for ComfyUI and A1111 (kohya keys)", ("diffusion",)),
+    "full": ("The whole model, as a zipped folder", ("clip", "diffusion", "vlm")),
+    "single": ("The whole model, as one file", ("diffusion",)),
+}
+NOTHING = "Nothing is edited yet; grow an edit on screen 2, then take it away."
+
+
+@dataclass(frozen=True)
+class ExportPanel:
+    """The widgets this panel owns."""
+
+    form: gr.Radio
+    rank: gr.Number
+    redacted: gr.Checkbox
+    run: gr.Button
+    stop: gr.Button
+    status: gr.HTML
+    file: gr.DownloadButton
+
+    def drawn(self) -> list[gr.components.Component]:
+        """Everything handlers write to."""
+        return [self.form, self.status, self.file]
+
+    def blank(self) -> dict:
+        """Nothing written."""
+        return {self.status: "", self.file: gr.update(visible=False)}
+
+    def offered(self, family: str) -> dict:
+        """The forms there are for a family of models."""
+        return {self.form: gr.update(choices=choices(family), value="patch")}
+
+
+def choices(family: str) -> list[tuple[str, str]]:
+    """(words, form) for a radio."""
+    return [(words, form) for form, (words, families) in FORMS.items() if family in families]
+
+
+def build() -> ExportPanel:
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            form = gr.Radio(choices("clip"), value="patch", label="Take the edit away as", elem_id="export-form")
+            rank = gr.Number(
+                0, label="Rank of a LoRA at most", minimum=0, precision=0, elem_id="export-rank",
+                info="0: as high as makes it exact. A lower one makes a smaller file and leaves a part out.",
+            )  # fmt: skip
+            redacted = gr.Checkbox(False, label="Say nothing of the edit in a whole model", info=WHY_REDACTED)
+            with gr.Row(elem_classes="actions"):
+                run = gr.Button("Write it", variant="primary", elem_id="export-run", min_width=140)
+                stop = gr.Button("Stop", variant="stop", elem_id="export-stop", min_width=90)
+        with gr.Column(scale=3, min_width=480):
+            status = gr.HTML(apply_default_css=False, elem_id="export-status")
+            file = gr.DownloadButton("Save the file", visible=False, elem_id="export-file")
+    return ExportPanel(form, rank, redacted, run, stop, status, file)

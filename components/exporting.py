@@ -1,0 +1,99 @@
+"""What screen 5 does: write the edit in a form other programs load, load it again, and say how exact it is."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+
+from components.compare_panel import NOW
+from components.desk import Desk, handler
+from components.export_panel import FORMS, NOTHING
+from components.session import Session
+from components.theme import status_html
+from razor import export
+from razor.adapters.base import Adapter
+from razor.errors import InputError, ModelError
+from razor.export import Check, Written
+from razor.minicanvas.dataset import slug
+from razor.patches import Patch
+from razor.recipe import recipe
+
+
+class Exporting(Desk):
+    """Handlers of the export panel."""
+
+    @handler(lambda page: page.export.status)
+    def write_export(self, session: Session, form: str, rank: float | None, redacted: bool) -> Iterator[dict]:
+        """The whole edit as it stands, the stack's other concepts included, as one file to save."""
+        growth, panel = session.need_growth(), self.page.export
+        patch = self.side(session, NOW)
+        if not patch.deltas:
+            raise InputError(NOTHING)
+        if form not in FORMS or growth.adapter.family not in FORMS[form][1]:
+            raise InputError(f"There is no form {form!r} for {growth.adapter.name}; choose one of those shown.")
+        session.stop.clear()
+        yield {panel.status: status_html("Writing the edit and loading it again", "busy"), panel.file: gr.skip()}
+        patch = patch.bound_to(growth.adapter.model).with_recipe(recipe(growth))
+        home = Path(tempfile.mkdtemp(prefix="razor-export-"))
+        name = f"{slug(Path(growth.adapter.name).name)}-without-{slug(growth.task.concept)}"
+        options = {"rank": int(rank) or None} if rank else {}
+        try:
+            made = write(growth.adapter, patch, home, name, form, options, redacted, session.stop.is_set)
+            if made is None:
+                yield {panel.status: status_html("Stopped; nothing was written.")}
+                return
+            written, check = made
+            path = (
+                written.path
+                if written.path.is_file()
+                else Path(shutil.make_archive(str(home / name), "zip", written.path))
+            )
+        except Exception:
+            shutil.rmtree(home, ignore_errors=True)
+            raise
+        session.uploads.add(str(path))
+        tone = "ready" if check.exact or written.ranks else "problem"
+        yield {
+            panel.status: status_html(told(written, check), tone),
+            panel.file: gr.update(value=str(path), label=f"Save {path.name}", visible=True),
+        }
+
+
+def write(
+    adapter: Adapter, patch: Patch, home: Path, name: str, form: str, options: dict, redacted: bool, stop
+) -> tuple[Written, Check] | None:
+    """Write one form under a folder and load it again; None where it was stopped.
+
+    Raises:
+        ModelError: what was written is not the edited model.
+    """
+    if form == "patch":
+        written = export.write_patch(adapter, patch, home / f"{name}.safetensors")
+    elif form in ("peft", "kohya"):
+        place = home / (f"{name}.safetensors" if adapter.family == "diffusion" else name)
+        written = export.write_lora(adapter, patch, place, keys=form, stop=stop, **options)
+    else:
+        single = form == "single"
+        place = home / (f"{name}.safetensors" if single else name)
+        written = export.write_full(adapter, patch, place, single_file=single, redacted=redacted, stop=stop)
+    if written is None:
+        return None
+    check = export.verify(adapter, patch, written.path)
+    if not check.exact and not written.ranks:
+        raise ModelError(
+            f"Loaded again, its answers differ from the edited model's by {check.difference:.1e} of their norm; the "
+            "file was thrown away. Try another form."
+        )
+    return written, check
+
+
+def told(written: Written, check: Check) -> str:
+    """What was written, how exact it is, and what a person should know of it."""
+    if check.exact:
+        found = "Loaded again, it is the edited model bit for bit."
+    else:
+        found = f"Loaded again, its answers differ from the edited model's by {check.difference:.1e} of their norm."
+    left = f" Its ranks leave out {written.residual:.1%} of the change." if written.residual else ""
+    return " ".join([f"{written.bytes / 1000:,.0f} kB written. {found}{left}", *written.notes])

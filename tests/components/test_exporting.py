@@ -1,0 +1,68 @@
+"""Screen 5 on a tiny pipeline: every form is written, loaded again and told; what cannot be is one sentence."""
+
+from pathlib import Path
+
+import pytest
+from tiny_drawing import last
+
+from components import export_panel, exporting
+from razor.export import Check, Written
+from razor.lora import read_lora
+from razor.patches import Patch
+
+
+@pytest.mark.parametrize("form", ["patch", "peft", "full"])
+def test_an_edit_is_written_in_its_form_and_loaded_again(studio, edited, adapter, form, weights_of, same_weights):
+    request, panel, before = edited("a"), studio.page.export, weights_of(adapter.model)
+    end = last(studio.write_export(request, form, 0, False))
+    path = Path(end[panel.file]["value"])
+    assert path.name == f"tiny-sd-without-red.{'zip' if form == 'full' else 'safetensors'}" and path.stat().st_size > 0
+    assert "Loaded again" in end[panel.status] and 'data-tone="ready"' in end[panel.status]
+    session = studio.sessions.get("a")
+    assert str(path) in session.uploads and same_weights(adapter.model, before)
+    if form == "patch":
+        assert Patch.load(path).key() == session.growth.patch.key()
+    if form == "peft":
+        assert read_lora(path, adapter).deltas
+
+
+def test_a_lower_rank_says_what_it_leaves_out(studio, edited):
+    end = last(studio.write_export(edited("a"), "peft", 1, False))
+    assert "Its ranks leave out" in end[studio.page.export.status]
+
+
+def test_nothing_edited_and_an_unknown_form_are_one_sentence(studio, edited):
+    request, panel = edited("a"), studio.page.export
+    with pytest.warns(UserWarning):
+        end = last(studio.write_export(request, "open_clip", 0, False))
+    assert "There is no form &#x27;open_clip&#x27; for tiny-sd" in end[panel.status]
+    studio.sessions.get("a").growth.reset()
+    with pytest.warns(UserWarning):
+        end = last(studio.write_export(request, "patch", 0, False))
+    assert "Nothing is edited yet" in end[panel.status]
+
+
+def test_an_export_that_answers_otherwise_is_thrown_away(studio, edited, monkeypatch, tmp_path):
+    monkeypatch.setattr(exporting.export, "verify", lambda *_: Check(False, 0.5, 10))
+    monkeypatch.setattr(exporting.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "made"))
+    (tmp_path / "made").mkdir()
+    with pytest.warns(UserWarning):
+        end = last(studio.write_export(edited("a"), "patch", 0, False))
+    assert (
+        "differ from the edited model" in end[studio.page.export.status]
+        and "thrown away" in end[studio.page.export.status]
+    )
+    assert not (tmp_path / "made").exists() and not studio.sessions.get("a").uploads
+
+
+def test_families_are_offered_the_forms_there_are_for_them():
+    forms = {family: [form for _, form in export_panel.choices(family)] for family in ("clip", "diffusion", "vlm")}
+    assert forms["clip"] == forms["vlm"] == ["patch", "peft", "full"] and forms["diffusion"] == list(export_panel.FORMS)
+
+
+def test_what_is_told_of_an_inexact_lora():
+    said = exporting.told(Written(Path("l"), 2000, ("A note.",), 0.25, {"w": 1}), Check(False, 1e-3, 2000))
+    assert said == (
+        "2 kB written. Loaded again, its answers differ from the edited model's by 1.0e-03 of their norm. Its ranks "
+        "leave out 25.0% of the change. A note."
+    )
