@@ -46,8 +46,8 @@ class Checking(Desk):
     @handler(lambda page: page.check.status)
     def run_checks(self, session: Session, more: list[str], *limits: float) -> Iterator[dict]:
         """Fix the gates, then gather the evidence each needs, showing it as it comes."""
-        growth, panel = session.need_growth(), self.page.check
-        if not growth.patch.deltas:
+        growth, panel = session.growth, self.page.check
+        if growth is None or not growth.patch.deltas:
             raise InputError(NOTHING)
         gates = gates_at(growth.task.chance, limits)
         session.stop.clear()
@@ -92,8 +92,8 @@ class Checking(Desk):
     @handler(lambda page: page.check.compare_status)
     def compare_methods(self, session: Session, methods: list[str], seconds: float) -> Iterator[dict]:
         """Rivals on the same task, one after the other, beside the edit as it stands."""
-        growth, panel = session.need_growth(), self.page.check
-        if not growth.patch.deltas:
+        growth, panel = session.growth, self.page.check
+        if growth is None or not growth.patch.deltas:
             raise InputError(NOTHING)
         if not methods:
             raise InputError("Tick a method to compare with.")

@@ -27,9 +27,8 @@ class Exporting(Desk):
     @handler(lambda page: page.export.status)
     def write_export(self, session: Session, form: str, rank: float | None, redacted: bool) -> Iterator[dict]:
         """The whole edit as it stands, the stack's other concepts included, as one file to save."""
-        growth, panel = session.need_growth(), self.page.export
-        patch = self.side(session, NOW)
-        if not patch.deltas:
+        growth, panel, patch = session.growth, self.page.export, self.side(session, NOW)
+        if growth is None or not patch.deltas:
             raise InputError(NOTHING)
         if form not in FORMS or growth.adapter.family not in FORMS[form][1]:
             raise InputError(f"There is no form {form!r} for {growth.adapter.name}; choose one of those shown.")
