@@ -21,13 +21,13 @@ from razor.baselines.salun import salun
 from razor.baselines.salun_diffusion import salun_diffusion
 from razor.baselines.slug import slug
 from razor.baselines.ssd import ssd
-from razor.baselines.tuning import Budget, OutOfTime, Trial, Tuning
+from razor.baselines.tuning import Budget, Diverged, OutOfTime, Trial, Tuning
 from razor.baselines.uce import uce
 from razor.errors import InputError, Stopped
 from razor.examples import Task
 from razor.metrics import Evaluation
 from razor.patches import Patch
-from razor.step import evaluate
+from razor.step import edited, evaluate
 
 USUAL = Budget()
 
@@ -157,7 +157,9 @@ def run(
     before = evaluate(adapter, bench, Patch(), "test")
     tuning = Tuning(adapter, bench, budget, target, bench.batch, seed, stop, progress, on_trial)
     seconds = {"encode": time.monotonic() - started, "tuning": 0.0, "report": 0.0}
-    if not _known(adapter, bench, base):
+    with edited(adapter, bench, Patch()):
+        known = bench.knows(base)
+    if not known:
         note = f"The unedited model does not know {task.concept!r}."
         seconds["total"] = sum(seconds.values())
         return Result(name, Patch(), before, before, (), None, False, False, bench.read_by, 0, seconds, note)
@@ -168,6 +170,8 @@ def run(
         return None
     except OutOfTime as error:
         note = str(error)
+    except Diverged as error:  # before there was a setting to measure
+        tuning.failed({}, error)
     chosen, patch, reached = tuning.choose()
     seconds["tuning"], started = time.monotonic() - started, time.monotonic()
     after = evaluate(adapter, bench, patch, "test") if chosen else None
@@ -181,8 +185,3 @@ def run(
         name, patch, before, after, tuple(tuning.trials), chosen, reached, True, bench.read_by,
         tuning.passes, seconds, note,
     )  # fmt: skip
-
-
-def _known(adapter: Adapter, bench, base: Evaluation) -> bool:
-    with bench.beneath.applied(adapter.model):
-        return bench.knows(base)

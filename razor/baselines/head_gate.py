@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from razor.baselines.tuning import Diverged, Tuning
+from razor.baselines.tuning import Tuning
 from razor.patches import Patch
 from razor.units import Unit
 
@@ -23,15 +23,11 @@ def head_gate(tuning: Tuning) -> None:
     heads = tuning.adapter.units(("head",), tuning.adapter.growing)
     names = list(dict.fromkeys(unit.slices[-1].parameter for unit in heads))
     weights = tuning.weights(names)
-    try:
-        forget, retain = (_mean_importance(tuning, heads, weights, side) for side in ("forget", "retain"))
-    except Diverged as error:
-        return tuning.failed({}, error)
+    forget, retain = (_mean_importance(tuning, heads, weights, side) for side in ("forget", "retain"))
     counts = [count for count in COUNTS if count <= len(heads)]
     for setting in tuning.settings([{WEIGHT: weight, HEADS: count} for weight in WEIGHTS for count in counts]):
         order = scores(forget, retain, setting[WEIGHT]).argsort(descending=True, stable=True).tolist()
         tuning.check(setting, shut([heads[i] for i in order[: setting[HEADS]]], weights))
-    return None
 
 
 def importance(heads: Sequence[Unit], weights: Mapping[str, Tensor], grads: Mapping[str, Tensor]) -> Tensor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from razor.baselines.tuning import Diverged, Tuning
+from razor.baselines.tuning import Tuning
 from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.units import Slice
@@ -45,10 +45,7 @@ def slug(tuning: Tuning) -> None:
         if tower in adapter.growing and not any(part in name for part in _NOT_LAYERS)
     ]  # fmt: skip
     weights = tuning.weights(names)
-    try:
-        forget, retain = (mean_gradient(tuning, names, side) for side in ("forget", "retain"))
-    except Diverged as error:
-        return tuning.failed({}, error)
+    forget, retain = (mean_gradient(tuning, names, side) for side in ("forget", "retain"))
     table = candidates(weights, forget, retain)
     chosen = [c for tower in adapter.growing for c in front([entry for entry in table if layers[entry.name] == tower])]
     for setting in tuning.settings([{TENSOR: c.name} for c in chosen]):
@@ -57,7 +54,6 @@ def slug(tuning: Tuning) -> None:
         edited = together(name, names) if pipeline else [name]
         edit = lambda s, edited=edited, name=name: moved(edited, weights, forget, name, s)  # noqa: E731
         search(tuning, setting, edit, FIRST, longest=10 * FIRST if pipeline else None)
-    return None
 
 
 def mean_gradient(tuning: Tuning, names: Sequence[str], side: str) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from razor.baselines.training import trained_tensors
-from razor.baselines.tuning import Diverged, Tuning
+from razor.baselines.tuning import Tuning
 from razor.patches import Patch
 from razor.units import Slice
 
@@ -23,13 +23,9 @@ def ssd(tuning: Tuning) -> None:
     """theta_j <- theta_j * min(1, lambda I_r,j / I_f,j) where I_f,j > alpha I_r,j; I = mean of squared gradients."""
     names = trained_tensors(tuning.adapter)
     weights = tuning.weights(names)
-    try:
-        forget, retain = (over_mean(_squares(tuning, names, side)) for side in ("forget", "retain"))
-    except Diverged as error:
-        return tuning.failed({}, error)
+    forget, retain = (over_mean(_squares(tuning, names, side)) for side in ("forget", "retain"))
     for setting in tuning.settings(GRID):
         tuning.check(setting, dampened(weights, forget, retain, setting[ALPHA], setting[LAMBDA]))
-    return None
 
 
 def dampened(

@@ -1,6 +1,6 @@
 """Training with Adam against an objective: what the trained rivals share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -40,35 +40,53 @@ def train(
 ) -> None:
     """Train these parameters for the budget's steps, measured on the way; a training that diverges ends with a note.
 
-    Past the target it goes on only while it retains more. Adam's betas are 0.9 and 0.999; there is no weight decay.
+    Past the target it goes on only while it retains more.
 
     Args:
         setting: RATE and what else tells this training from the next.
         objective: see Objective.
         masks: name -> bool, weights that may move; the others never do, whatever momentum they would have.
     """
-    weights = tuning.weights(names)
-    deltas = {name: torch.zeros_like(w) for name, w in weights.items()}
-    optimizer = torch.optim.Adam(deltas.values(), lr=setting[RATE])
-    retained = -1.0
-    for step in range(1, tuning.budget.steps + 1):
-        tuning.tick((step - 1) / tuning.budget.steps)
-        try:
-            grads = tuning.gradient(names, objective(step), _patch(deltas))
-        except Diverged as error:
-            return tuning.failed({**setting, "steps": step}, error)
-        for name, delta in deltas.items():
-            delta.grad = grads[name].float()
-            if masks:
-                delta.grad *= masks[name]
-        optimizer.step()
-        if step in tuning.budget.measured:
-            now = tuning.check({**setting, "steps": step}, _patch({n: d.clone() for n, d in deltas.items()}))
+    retained, step = -1.0, 0
+    try:
+        for step, change in descend(tuning, names, objective, tuning.budget.steps, setting[RATE], masks=masks):
+            if step not in tuning.budget.measured:
+                continue
+            now = tuning.check({**setting, "steps": step}, change())
             if now is None or (meets(now, tuning.target) and now.retain_accuracy.value <= retained):
-                return None
+                return
             if meets(now, tuning.target):
                 retained = now.retain_accuracy.value
-    return None
+    except Diverged as error:
+        tuning.failed({**setting, "steps": step + 1}, error)
+
+
+def descend(
+    tuning: Tuning,
+    names: Sequence[str],
+    objective: Objective,
+    steps: int,
+    rate: float,
+    *,
+    masks: Mapping[str, Tensor] | None = None,
+) -> Iterator[tuple[int, Callable[[], Patch]]]:
+    """Adam on these parameters, betas 0.9 and 0.999, no weight decay; leaves the model as found.
+
+    Yields:
+        After every step its number, from 1, and a way to get a copy of the change so far.
+
+    Raises:
+        Diverged, Stopped, OutOfTime: see Tuning.gradient and Tuning.tick.
+    """
+    deltas = {name: torch.zeros_like(w) for name, w in tuning.weights(names).items()}
+    optimizer = torch.optim.Adam(deltas.values(), lr=rate)
+    for step in range(1, steps + 1):
+        tuning.tick((step - 1) / steps)
+        grads = tuning.gradient(names, objective(step), _patch(deltas))
+        for name, delta in deltas.items():
+            delta.grad = grads[name].float() * masks[name] if masks else grads[name].float()
+        optimizer.step()
+        yield step, lambda: _patch({name: delta.clone() for name, delta in deltas.items()})
 
 
 def _patch(deltas: Mapping[str, Tensor]) -> Patch:

@@ -3,17 +3,15 @@
 Results are written as they come, so that an interrupted run goes on where it stopped.
 """
 
-import json
 import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from razor import jsonio, models
-from razor.bench.measure import code_hash, machine, peak_mib, reset_peak
+from razor import models
+from razor.bench.measure import chosen, code_hash, opened, peak_mib, reset_peak, sift
 from razor.config import RazorConfig
-from razor.errors import InputError
 from razor.minicanvas.dataset import AXES, Target, parse_target, targets
 from razor.minicanvas.tasks import task
 
@@ -30,21 +28,14 @@ GOALS = {
 
 def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS)) -> dict:
     """Run the parts asked for and return all results, old and new."""
-    path = out or OUT
-    chosen = [part.strip() for part in parts.split(",")]
-    if unknown := set(chosen) - set(PARTS):
-        raise InputError(f"No part named {min(unknown)!r}; pick any of {', '.join(PARTS)}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    results = json.loads(path.read_text()) if path.exists() else {}
-    results["machine"] = machine()
-    results["command"] = "python -m razor bench clip"
-    if "targets" in chosen:
-        run_targets(results, targets, lambda: jsonio.write(path, results))
-    if "scoring" in chosen:
+    wanted, (results, save) = chosen(parts, PARTS), opened(out or OUT, "python -m razor bench clip")
+    if "targets" in wanted:
+        run_targets(results, targets, save)
+    if "scoring" in wanted:
         results["scoring"] = scoring()
-    if "size" in chosen:
+    if "size" in wanted:
         results["size"] = real_size()
-    jsonio.write(path, results)
+    save()
     print(report(results))
     return results
 
@@ -56,9 +47,7 @@ def run_targets(results: dict, names: str, save: Callable[[], None]) -> None:
     adapter, config = models.load("mini-clip"), RazorConfig()
     rows = results.setdefault("targets", {})
     stamp = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash()}
-    if results.get("settings") != stamp:
-        rows.clear()  # made by other weights, settings or code
-        results["settings"] = stamp
+    sift(rows, results, "settings", stamp)
     wanted = [parse_target(name) for name in names.split(",") if name] or targets()
     for target in wanted:
         if str(target) in rows:

@@ -3,7 +3,6 @@
 Results are written as they come, so that an interrupted run goes on where it stopped.
 """
 
-import json
 import multiprocessing
 import statistics
 import time
@@ -14,10 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from razor import jsonio, metrics, models, words
-from razor.bench.measure import code_hash, machine, peak_mib, reset_peak
+from razor import metrics, models, words
+from razor.bench.measure import chosen, code_hash, opened, peak_mib, reset_peak
 from razor.config import RazorConfig
-from razor.errors import InputError
 from razor.examples import Split
 from razor.minicanvas import captions, tasks
 from razor.minicanvas.dataset import AXES, Target, combinations, parse_target, targets
@@ -35,19 +33,12 @@ OTHER_SEED = 1  # the second set of pictures of the unedited model
 
 def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS)) -> dict:
     """Run the parts asked for and return all results, old and new."""
-    path = out or OUT
-    chosen = [part.strip() for part in parts.split(",")]
-    if unknown := set(chosen) - set(PARTS):
-        raise InputError(f"No part named {min(unknown)!r}; pick any of {', '.join(PARTS)}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    results = json.loads(path.read_text()) if path.exists() else {}
-    results |= {"machine": machine(), "command": "python -m razor bench diffusion"}
-    save = lambda: jsonio.write(path, results)  # noqa: E731
-    if kinds := [part for part in ("targets", "words") if part in chosen]:
+    wanted, (results, save) = chosen(parts, PARTS), opened(out or OUT, "python -m razor bench diffusion")
+    if kinds := [part for part in ("targets", "words") if part in wanted]:
         run_targets(results, kinds, targets, save)
-    if "pairs" in chosen:
+    if "pairs" in wanted:
         results["pairs"] = pairs()
-    if "size" in chosen:
+    if "size" in wanted:
         results["size"] = real_size()
     save()
     print(report(results))

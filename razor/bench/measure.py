@@ -1,16 +1,48 @@
 """What benchmarks share: which code and machine a number comes from, and peak memory."""
 
 import hashlib
+import json
 import multiprocessing
 import platform
 import re
 import resource
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from razor import jsonio
+from razor.errors import InputError
 
 
 def machine() -> str:
     """The machine in a few words."""
     return f"{platform.system()} {platform.machine()}, {multiprocessing.cpu_count()} cores"
+
+
+def chosen(parts: str, known: Sequence[str]) -> list[str]:
+    """The parts of a bench named on the command line.
+
+    Raises:
+        InputError: one that there is not.
+    """
+    found = [part.strip() for part in parts.split(",")]
+    if unknown := set(found) - set(known):
+        raise InputError(f"No part named {min(unknown)!r}; pick any of {', '.join(known)}.")
+    return found
+
+
+def opened(path: Path, command: str) -> tuple[dict, Callable[[], None]]:
+    """What an earlier run wrote, for this machine and command from now on, and how to write it again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results |= {"machine": machine(), "command": command}
+    return results, lambda: jsonio.write(path, results)
+
+
+def sift(rows: dict, settings: dict, key: str, stamp: Mapping) -> None:
+    """Empty the rows where other weights, settings or code made them than the stamp noted under this key says."""
+    if settings.get(key) != stamp:
+        rows.clear()
+        settings[key] = dict(stamp)
 
 
 def code_hash(*more: str) -> str:

@@ -4,15 +4,13 @@ Reproduces the shape of the paper's tables on the bundled models. A slice of the
 results are written as they come, so that an interrupted run goes on where it stopped.
 """
 
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from razor import baselines, jsonio, models
+from razor import baselines, models
 from razor.baselines import ABLATIONS, NAMES, Budget
-from razor.bench.measure import code_hash, machine
-from razor.errors import InputError
+from razor.bench.measure import chosen, code_hash, opened, sift
 from razor.metrics import Evaluation
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
@@ -74,16 +72,9 @@ def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS
     Args:
         targets: comma-separated, or "all"; default SLICE.
     """
-    path = out or OUT
-    chosen = [part.strip() for part in parts.split(",")]
-    if unknown := set(chosen) - set(PARTS):
-        raise InputError(f"No part named {min(unknown)!r}; pick any of {', '.join(PARTS)}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    results = json.loads(path.read_text()) if path.exists() else {}
-    results |= {"machine": machine(), "command": "python -m razor bench rivals"}
-    save = lambda: jsonio.write(path, results)  # noqa: E731
+    part_names, (results, save) = chosen(parts, PARTS), opened(out or OUT, "python -m razor bench rivals")
     wanted = [str(t) for t in every_target()] if targets == "all" else [n for n in targets.split(",") if n] or SLICE
-    for part in chosen:
+    for part in part_names:
         run_part(results, part, wanted, save)
     save()
     print(report(results))
@@ -94,14 +85,9 @@ def run_part(results: dict, part: str, wanted: Sequence[str], save: Callable[[],
     """Every method of a part on every target; what is in the results already is kept."""
     adapter = models.load(MODELS.get(part, "mini-clip"))
     rows = results.setdefault(part, {})
-    stamps, stamp = results.setdefault("settings", {}), {
-        "model": adapter.fingerprint(),
-        "budget": vars(BUDGET),
-        "code": code_hash("baselines", "robustness"),
-    }  # fmt: skip
-    if stamps.get(part) != stamp:
-        rows.clear()  # made by other weights, settings or code
-        stamps[part] = stamp
+    code = code_hash("baselines", "robustness")
+    stamp = {"model": adapter.fingerprint(), "budget": vars(BUDGET), "code": code}
+    sift(rows, results.setdefault("settings", {}), part, stamp)
     for name in wanted:
         task = tasks.task(parse_target(name))
         row = rows.setdefault(name, {})

@@ -3,7 +3,6 @@
 Results are written as they come, so that an interrupted run goes on where it stopped.
 """
 
-import json
 import multiprocessing
 import statistics
 import time
@@ -14,12 +13,11 @@ from typing import TypeVar
 
 import torch
 
-from razor import asking, jsonio, models
+from razor import asking, models
 from razor.answers import NAMED, normalised
 from razor.asking import Answered
-from razor.bench.measure import code_hash, machine, peak_mib, reset_peak
+from razor.bench.measure import chosen, code_hash, opened, peak_mib, reset_peak, sift
 from razor.config import RazorConfig
-from razor.errors import InputError
 from razor.examples import Split, Task
 from razor.metrics import share
 from razor.minicanvas import tasks
@@ -55,17 +53,10 @@ T = TypeVar("T")
 
 def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS)) -> dict:
     """Run the parts asked for and return all results, old and new."""
-    path = out or OUT
-    chosen = [part.strip() for part in parts.split(",")]
-    if unknown := set(chosen) - set(PARTS):
-        raise InputError(f"No part named {min(unknown)!r}; pick any of {', '.join(PARTS)}.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    results = json.loads(path.read_text()) if path.exists() else {}
-    results |= {"machine": machine(), "command": "python -m razor bench vlm"}
-    save = lambda: jsonio.write(path, results)  # noqa: E731
-    if "targets" in chosen:
+    wanted, (results, save) = chosen(parts, PARTS), opened(out or OUT, "python -m razor bench vlm")
+    if "targets" in wanted:
         run_targets(results, targets, save)
-    if "size" in chosen:
+    if "size" in wanted:
         results["size"] = real_size()
     save()
     print(report(results))
@@ -79,9 +70,7 @@ def run_targets(results: dict, names: str, save: Callable[[], None]) -> None:
     adapter, config = models.load("mini-vlm"), RazorConfig()
     rows = results.setdefault("targets", {})
     stamp = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash()}
-    if results.get("settings") != stamp:
-        rows.clear()  # made by other weights, settings or code
-        results["settings"] = stamp
+    sift(rows, results, "settings", stamp)
     for target in [parse_target(name) for name in names.split(",") if name] or targets():
         if str(target) in rows:
             continue
