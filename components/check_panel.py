@@ -70,14 +70,15 @@ class CheckPanel:
             },
             self.status: "",
             self.stale: "",
-            self.verdict: NOTHING_CHECKED,
-            self.evidence: "",
-            self.file: gr.update(visible=False),
             self.compare_status: "",
-            self.front: gr.update(value=chart_value([], {})),
-            self.table: "",
-            self.costs: "",
+            **self.empty(True, True),
         }
+
+    def empty(self, verdict: bool, rivals: bool) -> dict:
+        """Either view with nothing in it, where there is nothing to show."""
+        found = {self.verdict: NOTHING_CHECKED, self.evidence: "", self.costs: "", self.file: gr.update(visible=False)}
+        other = {self.front: gr.update(value=chart_value([], {})), self.table: ""}
+        return (found if verdict else {}) | (other if rivals else {})
 
     def offered(self, family: str) -> dict:
         """Attacks and methods there are for a family of models."""
@@ -150,11 +151,9 @@ def verdict_html(found: Sequence[Verdict], findings: Sequence[Finding], concept:
     Args:
         done: every attack a gate needs has been run.
     """
-    waiting = [v for v in found if v.measure is None and v.gate.attack]
-    said = OPEN if not done and waiting and overall(found) != FAIL else overall(found)
-    headline = HEADLINE[said].format(capital(concept)) if done else "Checking ..."
-    rows = "".join(_gate_html(v, waits=not done and v in waiting) for v in found)
-    shown = said if done else "none"
+    shown = overall(found) if done else "none"
+    headline = HEADLINE[shown].format(capital(concept)) if done else "Checking ..."
+    rows = "".join(_gate_html(v, waits=not done and v.measure is None and v.gate.attack != "") for v in found)
     worst = f"<p>{escape(worst_text(findings))}</p>" if findings else ""
     return f'<div class="verdict-card" data-said="{shown}"><h3>{escape(headline)}</h3>{worst}<ul>{rows}</ul></div>'
 

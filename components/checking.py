@@ -1,9 +1,7 @@
 """What screen 4 does: the gates with the attacks they need, and rivals on the same task."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import gradio as gr
 
@@ -14,7 +12,7 @@ from components.theme import status_html
 from razor import jsonio
 from razor.baselines import Budget, find, run
 from razor.bench.measure import peak_mib
-from razor.errors import InputError, Stopped
+from razor.errors import InputError, RazorError, Stopped
 from razor.examples import Task
 from razor.gates import Gate, usual, verdicts, with_limits
 from razor.growth import Growth
@@ -25,6 +23,7 @@ from razor.robustness import ATTACKS, Case, Finding, attack
 
 NOTHING = "Nothing is edited yet; grow an edit on screen 2, then check it."
 STALE_CHECK = "The edit has changed since it was checked; run the checks again to see how it stands now."
+STALE_RIVALS = "The edit has changed since methods were compared; the row of this edit is that of the earlier one."
 STOPPED = "Stopped; what was found so far stays, and the model is unchanged."
 RIVAL = Budget(steps=24, checks=4)  # of each setting of a trained rival
 
@@ -49,15 +48,16 @@ class Checking(Desk):
         growth, panel = session.growth, self.page.check
         if growth is None or not growth.patch.deltas:
             raise InputError(NOTHING)
-        gates = gates_at(growth.task.chance, limits)
+        before = session.found.get("check")
+        fixed = before is not None and before.revision == session.revision
+        gates = before.gates if fixed else gates_at(growth.task.chance, limits)
         session.stop.clear()
-        fixed = {number: gr.update(interactive=False) for number in panel.limits}
-        yield {panel.status: status_html("Measuring on the test split", "busy"), panel.stale: "", **fixed}
-        tested = session.tested or (
-            yield from self.watched(
-                session, growth, panel.status, "Measuring on the test split", lambda: self.test(session, growth)
-            )
-        )
+        yield {panel.stale: "", **{number: gr.update(interactive=False) for number in panel.limits}}
+        try:
+            tested = yield from self._tested(session, growth, panel.status)
+        except RazorError:
+            yield self.checkable(session)  # nothing was checked, so nothing is fixed
+            raise
         check = Check(session.revision, gates, tested)
         session.found["check"] = check
         yield {**self._checked(growth, check), panel.costs: check_panel.costs_html(growth, peak_mib())}
@@ -73,7 +73,12 @@ class Checking(Desk):
                         yield self.current(session)
                         return
                     if session.revision != check.revision:
-                        yield {panel.status: status_html(STALE_CHECK, "problem"), **self.checkable(session)}
+                        check.done = True
+                        yield {
+                            **self._checked(growth, check),
+                            **self.checkable(session),
+                            panel.status: status_html(STALE_CHECK, "problem"),
+                        }
                         return
                     check.findings.append(found)
                     yield self._checked(growth, check)
@@ -82,12 +87,7 @@ class Checking(Desk):
             yield {**self._checked(growth, check), panel.status: status_html(STOPPED), **self._kept(session, growth)}
             return
         check.done = True
-        yield {
-            **self._checked(growth, check),
-            panel.status: status_html("Checked."),
-            **self._kept(session, growth),
-            **self.checkable(session),
-        }
+        yield {**self._checked(growth, check), panel.status: status_html("Checked."), **self._kept(session, growth)}
 
     @handler(lambda page: page.check.compare_status)
     def compare_methods(self, session: Session, methods: list[str], seconds: float) -> Iterator[dict]:
@@ -100,11 +100,9 @@ class Checking(Desk):
         for name in methods:
             find(name, growth.adapter.family)
         session.stop.clear()
-        status, what = panel.compare_status, "Measuring on the test split"
-        yield {status: status_html(what, "busy")}
-        before, after = session.tested or (
-            yield from self.watched(session, growth, status, what, lambda: self.test(session, growth))
-        )
+        status = panel.compare_status
+        before, after = yield from self._tested(session, growth, status)
+        session.found["rivals"] = session.revision
         rows = [check_panel.own_row(growth, after)]
         yield self._compared(rows, before, growth.task)
         for name in methods:
@@ -122,17 +120,26 @@ class Checking(Desk):
 
     def checkable(self, session: Session) -> dict:
         """Whether the gates may be moved and whether the verdict is about the edit as it stands."""
-        panel, check = self.page.check, session.found.get("check")
-        moved = isinstance(check, Check) and check.revision != session.revision
-        free = check is None or moved
-        return {
-            panel.stale: status_html(STALE_CHECK, "problem") if moved else "",
-            **{number: gr.update(interactive=free) for number in panel.limits},
-        }
+        panel, found = self.page.check, session.found
+        check, rivals = found.get("check"), found.get("rivals")
+        holds = check is not None and check.revision == session.revision
+        shown = {number: gr.update(interactive=not holds) for number in panel.limits}
+        shown[panel.stale] = status_html(STALE_CHECK, "problem") if check and not holds else ""
+        if rivals not in (None, session.revision):
+            shown[panel.compare_status] = status_html(STALE_RIVALS, "problem")
+        return {**panel.empty(check is None, rivals is None), **shown}
 
     def unchecked(self, session: Session) -> dict:
         """Screen 4 with nothing checked."""
         return self.page.check.blank(chance_of(session))
+
+    def _tested(self, session: Session, growth: Growth, status: gr.HTML) -> Iterator[dict]:
+        """Before and after on the test split, measured where they are not known yet; returns both."""
+        what = "Measuring on the test split"
+        yield {status: status_html(what, "busy")}
+        if session.tested is None:
+            return (yield from self.watched(session, growth, status, what, lambda: self.test(session, growth)))
+        return session.tested
 
     def _checked(self, growth: Growth, check: Check) -> dict:
         panel, concept = self.page.check, growth.task.concept
@@ -153,7 +160,7 @@ class Checking(Desk):
         """The evidence as a file to take away."""
         check = session.found["check"]
         found = verdicts(check.gates, *check.tested, check.findings)
-        path = Path(tempfile.mkdtemp(prefix="razor-evidence-")) / "evidence.json"
+        path = session.new_folder("evidence") / "evidence.json"
         jsonio.write(path, check_panel.evidence_json(growth, found, check.findings, check.tested, recipe(growth)))
         session.uploads.add(str(path))
         return {self.page.check.file: gr.update(value=str(path), visible=True)}

@@ -1,7 +1,6 @@
 """What screen 5 does: write the edit in a form other programs load, load it again, and say how exact it is."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,27 +34,22 @@ class Exporting(Desk):
         session.stop.clear()
         yield {panel.status: status_html("Writing the edit and loading it again", "busy"), panel.file: gr.skip()}
         patch = patch.bound_to(growth.adapter.model).with_recipe(recipe(growth))
-        home = Path(tempfile.mkdtemp(prefix="razor-export-"))
+        home = session.new_folder("export")
         name = f"{slug(Path(growth.adapter.name).name)}-without-{slug(growth.task.concept)}"
         options = {"rank": int(rank) or None} if rank else {}
         try:
             made = write(growth.adapter, patch, home, name, form, options, redacted, session.stop.is_set)
-            if made is None:
-                yield {panel.status: status_html("Stopped; nothing was written.")}
-                return
-            written, check = made
-            path = (
-                written.path
-                if written.path.is_file()
-                else Path(shutil.make_archive(str(home / name), "zip", written.path))
-            )
+            path = made and packed(made[0].path)
         except Exception:
             shutil.rmtree(home, ignore_errors=True)
             raise
+        if made is None:
+            shutil.rmtree(home, ignore_errors=True)
+            yield {panel.status: status_html("Stopped; nothing was written.")}
+            return
         session.uploads.add(str(path))
-        tone = "ready" if check.exact or written.ranks else "problem"
         yield {
-            panel.status: status_html(told(written, check), tone),
+            panel.status: status_html(told(*made)),
             panel.file: gr.update(value=str(path), label=f"Save {path.name}", visible=True),
         }
 
@@ -80,19 +74,21 @@ def write(
     if written is None:
         return None
     check = export.verify(adapter, patch, written.path)
-    if not check.exact and not written.ranks:
-        raise ModelError(
-            f"Loaded again, its answers differ from the edited model's by {check.difference:.1e} of their norm; the "
-            "file was thrown away. Try another form."
-        )
+    if not export.sound(written, check):
+        raise ModelError(f"{export.compared(check)} The file was thrown away; try another form.")
     return written, check
+
+
+def packed(path: Path) -> Path:
+    """The file to hand out: a folder becomes a zip in its place."""
+    if path.is_file():
+        return path
+    packed = Path(shutil.make_archive(str(path), "zip", path))
+    shutil.rmtree(path)
+    return packed
 
 
 def told(written: Written, check: Check) -> str:
     """What was written, how exact it is, and what a person should know of it."""
-    if check.exact:
-        found = "Loaded again, it is the edited model bit for bit."
-    else:
-        found = f"Loaded again, its answers differ from the edited model's by {check.difference:.1e} of their norm."
-    left = f" Its ranks leave out {written.residual:.1%} of the change." if written.residual else ""
-    return " ".join([f"{written.bytes / 1000:,.0f} kB written. {found}{left}", *written.notes])
+    left = [f"Its ranks leave out {written.residual:.1%} of the change."] if written.residual else []
+    return " ".join([f"{written.bytes / 1000:,.0f} kB written.", export.compared(check), *left, *written.notes])

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gradio.utils import get_upload_folder
+
 from razor import saved
 from razor.adapters.base import Adapter
 from razor.config import RazorConfig
@@ -33,6 +35,7 @@ MAX_SESSIONS = 64
 CLOSING = 3.0  # seconds the server may take to hear that a page was closed
 ARRIVING = 0.5  # seconds a gesture waits for one made before it
 KEEP_SAVED = 7 * 24 * 3600.0  # seconds saved rounds stay on disk
+OWN = "razor-taken-"  # how folders of `Session.new_folder` are called
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 
 
@@ -76,10 +79,26 @@ class Session:
     def forget_files(self) -> None:
         """Stop work and delete what this visitor uploaded and had drawn."""
         self.stop.set()
-        for path in self.uploads:
-            Path(path).unlink(missing_ok=True)
+        for path in set(self.uploads):
+            self._drop(path)
         if self.easel is not None:
             self.easel.album.close()
+
+    def new_folder(self, kind: str) -> Path:
+        """An empty folder for a file this visitor takes away; put the file among `uploads`, and both go with it.
+
+        What was written for the same kind before goes now.
+        """
+        for path in [path for path in self.uploads if _own_folder(path, kind)]:
+            self._drop(path)
+        Path(get_upload_folder()).mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{OWN}{kind}-", dir=get_upload_folder()))
+
+    def _drop(self, path: str) -> None:
+        self.uploads.discard(path)
+        Path(path).unlink(missing_ok=True)
+        if _own_folder(path):
+            shutil.rmtree(Path(path).parent, ignore_errors=True)
 
     def start_over(self) -> None:
         """Drop everything that followed from the task, and end work on it; the stack of other concepts stays."""
@@ -294,6 +313,11 @@ class Left:
     session: Session | None
     folder: Path | None
     note: Mapping[str, str]
+
+
+def _own_folder(path: str, kind: str = "") -> bool:
+    """The file lies in a folder of `Session.new_folder`, for this kind where one is given."""
+    return Path(path).parent.name.startswith(OWN + kind)
 
 
 def _note(session: Session) -> dict:

@@ -173,6 +173,7 @@ def _carry(args: argparse.Namespace) -> None:
 
 def _export(args: argparse.Namespace) -> None:
     from razor import export, models
+    from razor.errors import ModelError
     from razor.patches import Patch
 
     fitting = {"lora": ("keys", "rank", "scale"), "full": ("single_file", "redacted")}
@@ -188,25 +189,15 @@ def _export(args: argparse.Namespace) -> None:
     written = write(adapter, patch, args.out, replace=args.replace, **options)
     for note in written.notes:
         _note(note)
-    print(f"{written.bytes / 1000:,.0f} kB {_FORMS[args.form]} in {args.out}")
-    _print_check(written, export.verify(adapter, patch, written.path, scale=options.get("scale", 1.0)))
+    left = f"; its ranks leave out {written.residual:.1%} of the change" if written.residual else ""
+    print(f"{written.bytes / 1000:,.0f} kB {_FORMS[args.form]} in {args.out}{left}")
+    check = export.verify(adapter, patch, written.path, scale=options.get("scale", 1.0))
+    if not export.sound(written, check):
+        raise ModelError(f"{export.compared(check)} Do not use {written.path.name}.")
+    print(export.compared(check))
 
 
 _FORMS = {"patch": "patch", "lora": "LoRA", "full": "model"}
-
-
-def _print_check(written, check) -> None:
-    """What came of loading an export again; a ModelError where it is not what it should be."""
-    from razor.errors import ModelError
-
-    differs = f"Loaded again, its answers differ from the edited model's by {check.difference:.1e} of their norm"
-    if check.exact:
-        print("Loaded again, it is the edited model bit for bit.")
-    elif written.ranks:
-        left = f"; its ranks leave out {written.residual:.1%} of the change" if written.residual else ""
-        print(f"{differs}{left}.")
-    else:
-        raise ModelError(f"{differs}; do not use {written.path.name}.")
 
 
 def _ask(args: argparse.Namespace) -> None:

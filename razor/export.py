@@ -28,13 +28,25 @@ from razor.patches import Patch
 from razor.reloading import Check, _answers, verify
 from razor.single_file import as_one_file
 
-__all__ = ["WHY_REDACTED", "Check", "Written", "_answers", "verify", "write_full", "write_lora", "write_patch"]
+__all__ = [
+    "WHY_REDACTED",
+    "Check",
+    "Written",
+    "_answers",
+    "compared",
+    "sound",
+    "verify",
+    "write_full",
+    "write_lora",
+    "write_patch",
+]
 
 WHY_REDACTED = (
     "A patch, a LoRA or a recipe says which heads were edited, and from their places what was removed can be brought "
     "back (arXiv:2603.06640). A redacted export holds the merged weights alone. Whoever has the unedited model "
     "can still compare the two."
 )
+TOLERANCE = 1e-4  # of the answers' norm, by which those of an exact LoRA may differ
 MARKS = ("model_index.json", "open_clip_config.json", "config.json", "adapter_config.json")  # a folder of a model
 
 
@@ -155,6 +167,18 @@ def write_full(
             _go_on(stop)
         return Written(out, _size(out), _single_file_notes(adapter) if single_file else ())
     return None
+
+
+def sound(written: Written, check: Check) -> bool:
+    """What was written is the edit: bit for bit, or as a LoRA within TOLERANCE but for what its ranks leave out."""
+    return check.exact or bool(written.ranks and (written.residual or check.difference <= TOLERANCE))
+
+
+def compared(check: Check) -> str:
+    """What came of loading it again, in a sentence."""
+    if check.exact:
+        return "Loaded again, it is the edited model bit for bit."
+    return f"Loaded again, its answers differ from the edited model's by {check.difference:.1e} of their norm."
 
 
 # ---------------------------------------------------------------- forms

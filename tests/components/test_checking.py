@@ -12,6 +12,7 @@ from components.check_panel import OURS, Row, front_finding, verdict_html, worst
 from components.session import Sessions
 from razor import robustness
 from razor.config import RazorConfig
+from razor.errors import Stopped
 from razor.gates import usual, verdicts
 from razor.growth import Growth
 from razor.metrics import Evaluation, share
@@ -205,3 +206,48 @@ def test_each_family_is_offered_its_own_attacks_and_rivals(studio):
     assert "uce" in offered["diffusion"][panel.methods]["value"] and "uce" not in offered["vlm"][panel.methods]["value"]
     assert set(check_panel.ATTACK_WORDS) == {name for known in robustness.ATTACKS.values() for name in known}
     assert checking.attacks_of("clip", usual(0.05), ["probe"]) == ["quantise", "relearn", "benign", "probe"]
+
+
+def test_a_second_run_on_the_same_edit_has_the_gates_of_the_first(studio, visitor, quick):
+    panel = studio.page.check
+    list(studio.run_checks(visitor, [], *LIMITS))
+    end = last(studio.run_checks(visitor, [], 0.0, *LIMITS[1:]))
+    kept = json.loads(Path(end[panel.file]["value"]).read_text())
+    assert kept["gates"][0]["gate"]["limit"] == pytest.approx(1 / 3)
+
+
+def test_stopping_while_measuring_fixes_nothing(studio, visitor, quick, monkeypatch):
+    panel, session = studio.page.check, studio.sessions.get("a")
+    session.edited()  # nothing is measured yet
+
+    def stopped(*_):
+        raise Stopped("Stopped.")
+        yield
+
+    monkeypatch.setattr(studio, "watched", stopped)
+    end = last(studio.run_checks(visitor, [], *LIMITS))
+    assert end[panel.limits[0]]["interactive"] is True and "check" not in session.found
+
+
+def test_an_edit_that_changes_meanwhile_ends_the_checks_with_what_was_found(studio, visitor, quick):
+    panel, session, updates = studio.page.check, studio.sessions.get("a"), []
+    for update in studio.run_checks(visitor, [], *LIMITS):
+        updates.append(update)
+        if "8 bits" in update.get(panel.evidence, ""):
+            session.edited()
+    end = last(updates)
+    assert "changed since it was checked" in end[panel.stale] and "Checking ..." not in end[panel.verdict]
+    assert end[panel.limits[0]]["interactive"] is True
+
+
+def test_a_verdict_and_a_comparison_do_not_outlive_their_growth(studio, visitor, quick):
+    panel, session = studio.page.check, studio.sessions.get("a")
+    list(studio.run_checks(visitor, [], *LIMITS))
+    list(studio.compare_methods(visitor, ["null-space"], 60))
+    held = studio.checkable(session)
+    assert panel.verdict not in held and panel.table not in held
+    session.edited()
+    assert "earlier one" in studio.checkable(session)[panel.compare_status]
+    session.found = {}  # as a new growth leaves it
+    gone = studio.checkable(session)
+    assert "Nothing is checked yet" in gone[panel.verdict] and gone[panel.table] == gone[panel.evidence] == ""

@@ -44,7 +44,7 @@ def test_nothing_edited_and_an_unknown_form_are_one_sentence(studio, edited):
 
 def test_an_export_that_answers_otherwise_is_thrown_away(studio, edited, monkeypatch, tmp_path):
     monkeypatch.setattr(exporting.export, "verify", lambda *_: Check(False, 0.5, 10))
-    monkeypatch.setattr(exporting.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "made"))
+    monkeypatch.setattr("components.session.Session.new_folder", lambda self, kind: tmp_path / "made")
     (tmp_path / "made").mkdir()
     with pytest.warns(UserWarning):
         end = last(studio.write_export(edited("a"), "patch", 0, False))
@@ -66,3 +66,13 @@ def test_what_is_told_of_an_inexact_lora():
         "2 kB written. Loaded again, its answers differ from the edited model's by 1.0e-03 of their norm. Its ranks "
         "leave out 25.0% of the change. A note."
     )
+
+
+def test_a_new_export_takes_the_place_of_the_one_before_and_all_go_with_the_visitor(studio, edited):
+    request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
+    first = Path(last(studio.write_export(request, "full", 0, False))[panel.file]["value"])
+    assert [path.name for path in first.parent.iterdir()] == [first.name]  # the zip alone
+    second = Path(last(studio.write_export(request, "patch", 0, False))[panel.file]["value"])
+    assert not first.parent.exists() and second.exists()
+    session.forget_files()
+    assert not second.parent.exists() and not session.uploads
