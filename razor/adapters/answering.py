@@ -3,7 +3,8 @@
 With a the answer that names the forgotten class, f(x) the mean of a picture's tokens as the language model reads them,
 and r the mean of f over the retain pictures, the terms are
 
-    A_f = mean min(-log p(a | picture, question), log c + MARGIN)    "answer"; ascended until beyond chance of c classes
+    A_f = mean min(-log p(a | picture, question), log c + MARGIN)    "answer"; steps ascend it to beyond chance of c
+                                                                     classes, scores count it without the bound
     A_f = mean (1 - cos(f(x) - r, mean f_0(forget) - r))             "alignment"; ascended; f_0 of the frozen model
     R   = mean -log p(right answer | picture, question)              on retain pictures, over all axes
     M   = mean KL(p_0(next token) || p(next token))                  after neutral questions on pictures of both sets
@@ -173,7 +174,7 @@ class VlmBench:
         half = max(2, self.batch // 2)
         forget, rows = self._draw("forget", half, f"forget/{step}"), self._draw("retain", self.batch, f"retain/{step}")
         return {
-            "forget": lambda: self._alignment(forget, edited),
+            "forget": lambda: self._alignment(forget, edited, sated=True),
             "keep": lambda: self._retain(rows, beside=forget[: half // 2], turn=step, edited=edited),
         }
 
@@ -242,15 +243,15 @@ class VlmBench:
 
     # Losses
 
-    def _alignment(self, rows: Tensor, edited: Sequence[str] | None = None) -> Tensor:
-        """A_f on these forget pictures; see the module's head."""
+    def _alignment(self, rows: Tensor, edited: Sequence[str] | None = None, *, sated: bool = False) -> Tensor:
+        """A_f on these forget pictures, see the module's head; with `sated`, those past MARGIN are not pushed on."""
         if self.adapter.alignment == "alignment":
             means = self._each("forget", rows, edited, lambda _, tokens: _means(tokens))
             middle, direction = (kept.to(means.device) for kept in (self._middle, self._direction))
             return losses.alignment(means - middle, direction)
         own = self._own("forget", "gradient")
         named = lambda mine, tokens: self._surprise("forget", [own[i] for i in mine], tokens)  # noqa: E731
-        most = math.log(len(self._names[self.axis])) + MARGIN
+        most = math.log(len(self._names[self.axis])) + MARGIN if sated else math.inf
         return self._each("forget", rows, edited, named).clamp(max=most).mean()
 
     def _retain(

@@ -2,14 +2,18 @@
 
 import copy
 import json
+from functools import cache
 
 import pytest
+import tiny_vlms
 import torch
 from tiny_adapters import fresh
 from tiny_adapters import make_task as make_drawing_task
 
 from razor import baselines
+from razor.adapters.answering import VlmBench
 from razor.adapters.clip import ClipBench
+from razor.adapters.vlm import VlmAdapter
 from razor.baselines import ABLATIONS, NAMES, Budget, run
 from razor.baselines import ablations as ablations_module
 from razor.baselines import slug as slug_module
@@ -30,15 +34,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(Tuning, "settings", lambda self, grid: settings(self, [grid[0], grid[-1]][: len(grid)]))
     monkeypatch.setattr(slug_module, "LENGTHS", 2)
     monkeypatch.setattr(ablations_module, "SIZES", ({"step size": 0.02},))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small spend their time on starting threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -269,6 +264,25 @@ def test_every_method_runs_to_its_end_on_a_pipeline_and_leaves_it_bit_equal(pipe
     check_result(result, pipeline, name, before)
     towers = {pipeline.tower_of(where.parameter) for where in result.patch.deltas}
     assert towers == ({"text"} if name in ("diffquickfix", "slug") else {"cross"})
+
+
+# ---------------------------------------------------------------- models that answer
+
+
+@pytest.mark.parametrize("name", NAMES["vlm"])
+def test_every_method_runs_to_its_end_on_a_model_that_answers_and_leaves_it_bit_equal(name, make_task, monkeypatch):
+    monkeypatch.setattr(VlmBench, "knows", lambda self, base: True)  # its weights are random
+    adapter = speaker()
+    before = alike(adapter)
+    result = run(name, adapter, make_task(each=2), SHORT, batch=4)
+    check_result(result, adapter, name, before)
+    assert {adapter.tower_of(where.parameter) for where in result.patch.deltas} == {"language"}
+
+
+@cache
+def speaker():
+    """A tiny LLaVA of random weights: leave it as found."""
+    return VlmAdapter(*tiny_vlms.tiny("llava", 0), name="tiny-vlm")
 
 
 def test_a_pipeline_that_draws_nan_is_reported(pipeline, monkeypatch):

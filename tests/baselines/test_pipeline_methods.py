@@ -19,15 +19,6 @@ from razor.step import evaluate
 from razor.units import Slice
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small spend their time on starting threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def tuned():
     """kind -> a fresh tuning of one step on the shared pipeline of that kind."""

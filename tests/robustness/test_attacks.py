@@ -1,9 +1,12 @@
 """Attacks by hand on grids and words, and each to its end on a tiny CLIP whose edit is known to hide, or not to."""
 
 import pytest
+import tiny_adapters
+import tiny_vlms
 import torch
 
 from razor import metrics
+from razor.adapters.vlm import VlmAdapter
 from razor.baselines import run
 from razor.errors import InputError, Stopped
 from razor.patches import Patch
@@ -101,6 +104,26 @@ def test_benign_training_is_measured_too(forgotten, monkeypatch):
     found = list(attack("benign", forgotten))
     assert [f.setting for f in found] == ["retain pictures, 1 step", "retain pictures, 3 steps"]
     assert all(f.retain.value > 0.8 for f in found)
+
+
+@pytest.mark.parametrize("family", ["diffusion", "vlm"])
+@pytest.mark.parametrize("name", ["quantise", "relearn", "benign"])
+def test_models_that_draw_and_answer_are_attacked_and_left_bit_equal(
+    family, name, make_task, monkeypatch, weights_of, same_weights
+):
+    monkeypatch.setattr(relearning, "STEPS", (1,))
+    monkeypatch.setattr(relearning, "SHOTS", (1,))
+    if family == "diffusion":
+        adapter, made = tiny_adapters.shared("sd"), tiny_adapters.make_task()
+    else:
+        adapter, made = VlmAdapter(*tiny_vlms.tiny("llava", 0), name="tiny-vlm"), make_task(each=1)
+    unit = adapter.units(("head",), adapter.growing)[0]
+    parameters = dict(adapter.model.named_parameters())
+    patch = Patch({s: 0.1 * torch.ones_like(s.view(parameters[s.parameter])) for s in unit.slices})
+    before = weights_of(adapter.model)
+    found = list(attack(name, Case(adapter, made, patch)))
+    assert len(found) == (2 if name == "quantise" else 1) and all(f.attacked.n == f.edited.n > 0 for f in found)
+    assert same_weights(adapter.model, before)
 
 
 # ---------------------------------------------------------------- words and probes
