@@ -76,39 +76,50 @@ def _unlearn(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from razor import jsonio
     from razor.patches import Patch
+    from razor.robustness import Case
     from razor.step import evaluate
 
     adapter, task, config = _prepare(args)
+    attacks = _attacks(args.attacks, adapter.family)
     patch = Patch.load(args.patch) if args.patch else Patch()
     patch.check(adapter.model)
     bench = adapter.bench(task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed)
     before = evaluate(adapter, bench, Patch(), "test").to_json()
     after = evaluate(adapter, bench, patch, "test").to_json()
     _print_metrics(before, after, bench.read_by)
-    findings = _attacked(args.attacks, adapter, task, patch, bench, config.seed) if args.attacks else []
+    findings = _attacked(attacks, Case(adapter, task, patch, bench=bench, seed=config.seed)) if attacks else []
     if args.json:
         found = {"model": adapter.name, "concept": task.concept, "read_by": bench.read_by}
         jsonio.write(args.json, {**found, "before": before, "after": after, "attacks": findings})
 
 
-def _attacked(names: str, adapter, task, patch, bench, seed: int) -> list[dict]:
-    """Run the attacks, print what each got back, and give the rows."""
-    from razor.robustness import ATTACKS, Case, attack
+def _attacks(names: str | None, family: str) -> list[str]:
+    """The attacks named on the command line; a wrong name is told before anything is measured."""
+    from razor.robustness import ATTACKS, find
 
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
-    chosen = list(ATTACKS[adapter.family]) if chosen == ["all"] else chosen
-    case = Case(adapter, task, patch, bench=bench, seed=seed)
-    runs = [attack(name, case) for name in chosen]  # a wrong name is told before the first one runs
-    print(f"\n{'attack':12}{'setting':26}{'edited':>8}{'attacked':>9}{'unedited':>9}   95 % interval     n")
+    chosen = [name.strip() for name in (names or "").split(",") if name.strip()]
+    chosen = list(ATTACKS[family]) if chosen == ["all"] else chosen
+    for name in chosen:
+        find(name, family)
+    return chosen
+
+
+def _attacked(names: Sequence[str], case) -> list[dict]:
+    """Run the attacks, print what each got back, and give the rows."""
+    from razor.robustness import attack
+
+    print(f"\n{'attack':12}{'setting':30}{'edited':>8}{'attacked':>9}{'unedited':>9}   95 % interval     n")
     rows = []
-    for found in (finding for run in runs for finding in run):
+    for found in (finding for name in names for finding in attack(name, case)):
         control = f"{found.control.value:9.1%}" if found.control else f"{'':9}"
         now = found.attacked
         print(
-            f"{found.attack:12}{found.setting:26}{found.edited.value:8.1%}{now.value:9.1%}{control}"
+            f"{found.attack:12}{found.setting:30}{found.edited.value:8.1%}{now.value:9.1%}{control}"
             f"   {now.low:6.1%} to {now.high:6.1%}  {now.n:4}",
             flush=True,
         )
+        if found.note:
+            print(f"{'':12}{found.note}")
         rows.append(found.to_json())
     return rows
 
@@ -353,6 +364,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
+    for add in (_add_runs, _add_carrying, _add_asking, _add_bench, _add_app):
+        add(commands)
+    return parser
+
+
+def _add_runs(commands) -> None:
     score = commands.add_parser("score", help="rank every head and MLP by phi")
     _add_task(score)
     score.add_argument("--top", type=int, default=15, help="units printed (default 15)")
@@ -385,6 +402,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--json", type=Path, metavar="OUT", help="write every setting tried and both evaluations")
     compare.set_defaults(run=_compare)
 
+
+def _add_carrying(commands) -> None:
     carry = commands.add_parser("carry", help="take a CLIP's patch into a model that sees through the same tower")
     carry.add_argument("--patch", type=Path, required=True, metavar="P", help="patch.safetensors of a run")
     carry.add_argument("--from", dest="source", required=True, metavar="M", help="the CLIP it was made for")
@@ -408,6 +427,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_dtype(export)
     export.set_defaults(run=_export)
 
+
+def _add_asking(commands) -> None:
     ask = commands.add_parser("ask", help="ask a model a table of questions with or without a patch, and score it")
     ask.add_argument("--model", required=True, metavar="M", help="a model that answers questions about pictures")
     ask.add_argument(
@@ -427,6 +448,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_dtype(ask)
     ask.set_defaults(run=_ask)
 
+
+def _add_bench(commands) -> None:
     bench = commands.add_parser(
         "bench", help="clip, diffusion, vlm: every bundled target; rivals: other methods; editing: what a click costs"
     )
@@ -441,6 +464,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", type=Path, metavar="OUT", help="results file; finished targets in it are kept")
     bench.set_defaults(run=_bench)
 
+
+def _add_app(commands) -> None:
     app = commands.add_parser("app", help="start the page")
     app.add_argument("--host", default="127.0.0.1")
     app.add_argument("--port", type=int, default=7860)
@@ -449,7 +474,6 @@ def _parser() -> argparse.ArgumentParser:
     app.add_argument("--model", default="mini-clip")
     _add_dtype(app)
     app.set_defaults(run=_app)
-    return parser
 
 
 def _add_dtype(parser: argparse.ArgumentParser) -> None:

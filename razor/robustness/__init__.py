@@ -18,18 +18,21 @@ ATTACKS: Mapping[str, Mapping[str, Callable[[Case], Iterator[Finding]]]] = {
 }
 
 
-def attack(name: str, case: Case) -> Iterator[Finding]:
-    """What this attack finds, one setting after the other.
+def find(name: str, family: str) -> Callable[[Case], Iterator[Finding]]:
+    """The attack of this name on models of a family.
 
     Raises:
-        InputError: there is no such attack on a model of this family.
+        InputError: there is none.
     """
-    known = ATTACKS[case.adapter.family]
+    known = ATTACKS[family]
     if name not in known:
-        raise InputError(
-            f"There is no attack {name!r} on a {case.adapter.family} model; choose one of {', '.join(known)}."
-        )
-    return known[name](case)
+        raise InputError(f"There is no attack {name!r} on a {family} model; choose one of {', '.join(known)}.")
+    return known[name]
 
 
-__all__ = ["ATTACKS", "Case", "Finding", "attack"]
+def attack(name: str, case: Case) -> Iterator[Finding]:
+    """What this attack finds, one setting after the other. Raises InputError as `find` does."""
+    return find(name, case.adapter.family)(case)
+
+
+__all__ = ["ATTACKS", "Case", "Finding", "attack", "find"]
