@@ -171,6 +171,7 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
         if goal.reached(now):
             try:
                 if _confirmed(adapter, bench, candidate, stop):
+                    best = StepResult(candidate, now, (), step)  # also where a point not borne out had a better key
                     break
             except Stopped:
                 break

@@ -3,15 +3,18 @@
 With a the answer that names the forgotten class, f(x) the mean of a picture's tokens as the language model reads them,
 and r the mean of f over the retain pictures, the terms are
 
-    A_f = mean min(-log p(a | picture, question), log c + MARGIN)    "answer"; steps ascend it to beyond chance of c
-                                                                     classes, scores count it without the bound
+    A_f = mean min(-log p(a_1 | picture, question), log c + MARGIN)  "answer"; a_1 is a up to the token that tells it
+        + mean min(-log p(a_2 | picture, question, b_1), ...)        from the answers of the c classes, a_2 the rest,
+                                                                     b another class; ascended to beyond chance, scores
+                                                                     count the first without the bound
     A_f = mean (1 - cos(f(x) - r, mean f_0(forget) - r))             "alignment"; ascended; f_0 of the frozen model
     R   = mean -log p(right answer | picture, question)              on retain pictures, over all axes
     M   = mean KL(p_0(next token) || p(next token))                  after neutral questions on pictures of both sets
 
-A step search that wrote answers would take minutes. Inside it every class of an axis is scored by the mean
-log-probability of its answer's tokens, and the best one counts as the model's answer. Answers are written to confirm a
-round and for the reported numbers, and names are looked for in them.
+A step search that wrote answers would take minutes. Inside it every class of an axis is scored by its
+answer's log-probability, and the best one counts as the model's answer; where the unedited model would write the right
+one, anything else that the model would rather say counts as another. Answers are written to confirm a round and for
+the reported numbers, and names are looked for in them.
 """
 
 import math
@@ -41,12 +44,12 @@ if TYPE_CHECKING:
 
 FORGET_LOSSES = ("answer", "alignment")
 SEEING = ("image", "projector")  # towers a picture runs through before the language model
-MARGIN = 4.0  # nats beyond chance from which a forget picture is left alone
+MARGIN = 6.0  # nats beyond chance from which a forget picture is left alone
 MOST = {"gradient": (96, 256), "search": (48, 128), "test": (96, 320)}  # forget and retain pictures used at most
 NEUTRAL = 32  # retain pictures behind neutral_kl
 CONFIRMED = 20  # answers written before a round may say that the target is met
-LEAD = 1.0  # nats a token by which another class must lead before the forgotten one counts as gone, on new pictures too
-STRICTER = 0.5  # nats a token by which another class must lead more, where a written answer still holds the name
+LEAD = 2.5  # nats by which another answer must lead before the name counts as gone, on new pictures too
+STRICTER = 1.0  # nats by which it must lead more, where a written answer still holds the name
 RECENT = 256  # edits whose scores are remembered
 ASIDE = "aside"  # the pictures of the test split whose neutral questions are asked
 
@@ -101,7 +104,7 @@ class Asked:
 class _Scores:
     """What the model says to a split's questions."""
 
-    forget: list[Tensor]  # for each question, the score of every class of its axis, (classes,)
+    forget: list[Tensor]  # for each question, scores of the classes of its axis; see `_choices`
     retain: list[Tensor]
     drift: Tensor  # (n,) KL of the next token after neutral questions, nats
 
@@ -129,23 +132,26 @@ class VlmBench:
         self.target = task.axes[self.axis].classes.index(task.concept)
         self.slow_towers = tuple(adapter.towers)  # whatever is edited, the language model has to run
         self.measure = LEAD
+        self._said: dict[tuple[str, str], list[bool]] = {}  # whether the unedited model would write the right answer
         self._named = 0.0  # share of forget pictures of the search split the unedited model names without any lead
         self.answers: dict[str, dict[str, list[str]]] = {}  # "original" or "edited" -> side -> written last, as asked
         say = adapter.questions.answer
         self._names = [{name: (name, say(axis.name, name)) for name in axis.classes} for axis in task.axes]
         self._ids = [[adapter.answer_ids(say(axis.name, name)) for name in axis.classes] for axis in task.axes]
+        self._starts = [beginnings(answers) for answers in self._ids]
+        self._later = self._ids[self.axis][self.target][len(self._starts[self.axis][self.target]) :]
         self._asked: dict[tuple[str, str], list[Asked]] = {}
         self._pictures: dict[tuple[str, str], list[Prompt]] = {}  # each with a neutral question
         self._questions: dict[tuple[str, str], list[Prompt]] = {}  # one for each of the asked
         self._frozen: dict[tuple[str, str], list[Tensor]] = {}  # tokens of each picture
-        self._frozen_next: dict[tuple[str, str], Tensor] = {}  # see `_next`, by set and split
+        self._frozen_next: dict[tuple[str, str], Tensor] = {}  # see `_after`, by set and split
         self._frozen_association: dict[str, tuple[float, float]] = {}
         self._lately: OrderedDict[tuple, _Scores] = OrderedDict()
         self._prefixes = PrefixCache(adapter)
         with enough_memory("reading the examples", "Take fewer pictures, or load the model in half precision"):
             forget, retain = (self._tokens(side, "gradient", ()) for side in ("forget", "retain"))
             for side, tokens in (("forget", forget), ("retain", retain)):
-                self._frozen_next[side, "gradient"] = self._next(self.pictures(side, "gradient"), tokens)
+                self._frozen_next[side, "gradient"] = self._once(self._after, self.pictures(side, "gradient"), tokens)
             self.neighbours = task.neighbours or self._most_confused(forget)
         self._middle = _means(retain).mean(0)
         self._direction = _means(forget).mean(0) - self._middle
@@ -234,11 +240,8 @@ class VlmBench:
         """
         pictures, count = self.pictures("forget", "search"), len(self.task.forget.search)
         chosen = [row * len(pictures) // count for row in rows]
-        tokens = self.adapter.features([pictures[i] for i in chosen])
-        questions = self.questions("forget", "search")
-        own = self._own("forget", "search")
-        name = self._ids[self.axis][self.target]
-        asked = [questions[own[i]] for i in chosen]
+        tokens, questions = self.adapter.features([pictures[i] for i in chosen]), self._about_concept("search")
+        name, asked = self._ids[self.axis][self.target], [questions[i] for i in chosen]
         return torch.cat(self.adapter.token_logprobs(asked, tokens, [name] * len(asked))).mean()
 
     # Losses
@@ -249,10 +252,30 @@ class VlmBench:
             means = self._each("forget", rows, edited, lambda _, tokens: _means(tokens))
             middle, direction = (kept.to(means.device) for kept in (self._middle, self._direction))
             return losses.alignment(means - middle, direction)
-        own = self._own("forget", "gradient")
-        named = lambda mine, tokens: self._surprise("forget", [own[i] for i in mine], tokens)  # noqa: E731
-        most = math.log(len(self._names[self.axis])) + MARGIN if sated else math.inf
-        return self._each("forget", rows, edited, named).clamp(max=most).mean()
+        most = math.log(len(self._names[self.axis])) + MARGIN
+        found = self._each("forget", rows, edited, self._first_words)
+        if sated:
+            found = found.clamp(max=most)
+        if len(self._later):
+            found = found + self._each("forget", rows, edited, self._later_words).clamp(max=most)
+        return found.mean()
+
+    def _first_words(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
+        """-log p of the name's beginning as the answer about forget pictures of the gradient split, (n,)."""
+        questions, start = self._about_concept("gradient"), self._starts[self.axis][self.target]
+        said = self.adapter.token_logprobs([questions[i] for i in mine], tokens, [start] * len(mine))
+        return -torch.stack(said).sum(1)
+
+    def _later_words(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
+        """-log p of the rest of the name after the beginning of another class, (n,).
+
+        Where a first name alone is forgotten, the last one is said after someone else's.
+        """
+        questions, starts = self._about_concept("gradient"), self._starts[self.axis]
+        others = [start for number, start in enumerate(starts) if number != self.target]
+        answers = [torch.cat([others[i % len(others)], self._later]) for i in mine]
+        said = self.adapter.token_logprobs([questions[i] for i in mine], tokens, answers)
+        return -torch.stack([value[-len(self._later) :].sum() for value in said])
 
     def _retain(
         self,
@@ -274,7 +297,7 @@ class VlmBench:
         known = max(1, sum(i in chosen for i in rows.tolist()))
 
         def surprise(mine: list[int], tokens: list[Tensor]) -> Tensor:
-            return self._surprise("retain", [chosen.get(i) for i in mine], tokens)
+            return self._surprise([chosen.get(i) for i in mine], tokens)
 
         def both(mine: list[int], tokens: list[Tensor]) -> Tensor:
             return torch.stack([surprise(mine, tokens), self._moved("retain", mine, tokens)], 1)
@@ -285,14 +308,14 @@ class VlmBench:
         there = self._each("forget", beside, edited, lambda mine, tokens: self._moved("forget", mine, tokens))
         return found[:, 0].sum() / known + self.mismatch_weight * torch.cat([found[:, 1], there]).mean()
 
-    def _surprise(self, side: str, asked: Sequence[int | None], tokens: Sequence[Tensor]) -> Tensor:
-        """-log p of the right answer to questions of the gradient split, (n,); 0 for None."""
+    def _surprise(self, asked: Sequence[int | None], tokens: Sequence[Tensor]) -> Tensor:
+        """-log p of the right answer to questions about retain pictures of the gradient split, (n,); 0 for None."""
         rows = [row for row, number in enumerate(asked) if number is not None]
-        known = [self.asked(side, "gradient")[asked[row]] for row in rows]
+        known = [self.asked("retain", "gradient")[asked[row]] for row in rows]
         found = torch.zeros(len(asked), device=self.adapter.device)
         if not rows:
             return found
-        questions = [self.questions(side, "gradient")[asked[row]] for row in rows]
+        questions = [self.questions("retain", "gradient")[asked[row]] for row in rows]
         right = [self._ids[a.axis][a.right] for a in known]
         said = self.adapter.token_logprobs(questions, [tokens[row] for row in rows], right)
         values = torch.stack([value.sum() for value in said])
@@ -342,7 +365,10 @@ class VlmBench:
         return _Scores(*scores, self._drift(split, retain, edited))
 
     def _choices(self, side: str, split: str, tokens: Sequence[Tensor]) -> list[Tensor]:
-        """For each question asked, the score of every class of its axis, (classes,).
+        """For each question asked, the score of every class of its axis.
+
+        That of the answer's log-probability, of the concept's only its beginning's, which is all it takes to tell.
+        And one more, (classes + 1,): that of what the model would rather say than the right one.
 
         Raises:
             ModelError: scores are NaN.
@@ -350,9 +376,12 @@ class VlmBench:
         asked, questions = self.asked(side, split), self.questions(side, split)
         found: dict[int, Tensor] = {}
         for axis, answers in enumerate(self._ids):
+            if axis == self.axis:
+                answers = [*answers[: self.target], self._starts[axis][self.target], *answers[self.target + 1 :]]
             rows = [i for i, a in enumerate(asked) if a.axis == axis]
             about = [tokens[asked[i].picture] for i in rows]
-            scores = self.adapter.choice_scores([questions[i] for i in rows], about, answers)
+            right = [asked[i].right for i in rows]
+            scores = self.adapter.choice_scores([questions[i] for i in rows], about, answers, right)
             if scores.isnan().any():
                 raise ModelError(
                     f"The model's answers came out as NaN in {str(self.adapter.dtype).removeprefix('torch.')}: the "
@@ -364,7 +393,8 @@ class VlmBench:
     def _drift(self, split: str, tokens: Sequence[Tensor], edited: Sequence[str]) -> Tensor:
         """KL of the next token after neutral questions about retain pictures, (n,), nats."""
         rows = evenly(len(tokens), NEUTRAL)
-        now = self._next([self.pictures("retain", split)[i] for i in rows], [tokens[i] for i in rows])
+        pictures = self.pictures("retain", split)
+        now = self._once(self._after, [pictures[i] for i in rows], [tokens[i] for i in rows])
         if not edited:
             self._frozen_next["retain", split] = now
         return divergence(now, self._frozen_next["retain", split])
@@ -372,19 +402,28 @@ class VlmBench:
     def _counted(self, split: str, found: _Scores, edited: Sequence[str]) -> Evaluation:
         """The search metrics."""
         forget, retain = (list(zip(self.asked(s, split), getattr(found, s), strict=True)) for s in ("forget", "retain"))
-        own = torch.stack([scores for a, scores in forget if a.axis == self.axis])  # (n, classes)
-        others = torch.cat([own[:, : self.target], own[:, self.target + 1 :]], 1).amax(1)
+        if not edited:
+            for side, pairs in (("forget", forget), ("retain", retain)):
+                self._said[side, split] = [bool(scores[a.right] > scores[-1]) for a, scores in pairs]
+        leads, right = (
+            [_lead(scores, a.right, said) for (a, scores), said in zip(pairs, self._said[side, split], strict=True)]
+            for side, pairs in (("forget", forget), ("retain", retain))
+        )
+        mine = [i for i, (a, _) in enumerate(forget) if a.axis == self.axis]
+        about = torch.stack([forget[i][1] for i in mine])  # (n, classes + 1)
+        own, classes = about[:, self.target], about[:, :-1]
         if not edited and split == "search":
-            self._named = metrics.share(own[:, self.target] > others).value
+            self._named = metrics.share([_lead(scores, self.target, said=False) > 0 for scores in about]).value
+        said = torch.tensor([self._said["forget", split][i] for i in mine])
         return self._evaluation(
-            still=own[:, self.target] + self.measure > others,
-            right=[int(scores.argmax()) == a.right for a, scores in retain],
+            still=[leads[i] + self.measure > 0 for i in mine],
+            right=[lead > 0 for lead in right],
             asked=[a for a, _ in retain],
-            cross=[int(scores.argmax()) == a.right for a, scores in forget if a.axis != self.axis],
-            forget_probability=metrics.mean(own.softmax(1)[:, self.target]),
-            retain_probability=metrics.mean(torch.stack([scores.softmax(0)[a.right] for a, scores in retain])),
+            cross=[leads[i] > 0 for i, (a, _) in enumerate(forget) if a.axis != self.axis],
+            forget_probability=metrics.mean(torch.where(said, own.exp(), classes.softmax(1)[:, self.target])),
+            retain_probability=metrics.mean(torch.stack([scores[:-1].softmax(0)[a.right] for a, scores in retain])),
             neutral_kl=metrics.mean(found.drift, highest=math.inf),
-            association=self._association(own[:, self.target], retain, split, edited),
+            association=self._association(own, retain, split, edited),
         )
 
     def _association(
@@ -453,9 +492,7 @@ class VlmBench:
 
     def _most_confused(self, tokens: Sequence[Tensor], count: int = 2) -> tuple[str, ...]:
         """The classes the model finds likeliest after the target on forget pictures, among those it is tested on."""
-        own, questions = self._own("forget", "gradient"), self.questions("forget", "gradient")
-        asked = [questions[own[i]] for i in range(len(tokens))]
-        scores = self.adapter.choice_scores(asked, tokens, self._ids[self.axis]).mean(0)
+        scores = self.adapter.choice_scores(self._about_concept("gradient"), tokens, self._starts[self.axis]).mean(0)
         names = self.task.axes[self.axis].classes
         tested = {e.labels.get(self.task.axis) for e in self.task.retain.test} - {self.task.concept}
         return tuple(names[i] for i in scores.argsort(descending=True).tolist() if names[i] in tested)[:count]
@@ -518,6 +555,11 @@ class VlmBench:
         """Answers in words; none where stopped."""
         return self.adapter.answer([a.example.image for a in asked], [self._question(a) for a in asked], stop=stop)
 
+    def _about_concept(self, split: str) -> list["Prompt"]:
+        """For each forget picture, the question that the concept answers."""
+        own, questions = self._own("forget", split), self.questions("forget", split)
+        return [questions[own[i]] for i in range(len(own))]
+
     def _own(self, side: str, split: str) -> dict[int, int]:
         """Picture -> number of the question asked about it on the target's axis."""
         return {a.picture: number for number, a in enumerate(self.asked(side, split)) if a.axis == self.axis}
@@ -565,11 +607,16 @@ class VlmBench:
         return self.adapter.logits(prompts, tokens, nothing)[:, 0].log_softmax(-1)
 
     @torch.no_grad()
-    def _next(self, prompts: Sequence["Prompt"], tokens: Sequence[Tensor]) -> Tensor:
-        """The same without a graph, a few at a time, on the CPU."""
+    def _once(
+        self,
+        read: Callable[[Sequence["Prompt"], Sequence[Tensor]], Tensor],
+        prompts: Sequence["Prompt"],
+        tokens: Sequence[Tensor],
+    ) -> Tensor:
+        """What `read` makes of the prompts, without a graph, a few at a time, on the CPU."""
         found: dict[int, Tensor] = {}
         for rows in self.adapter.batches(prompts):
-            part = self._after([prompts[i] for i in rows], [tokens[i] for i in rows])
+            part = read([prompts[i] for i in rows], [tokens[i] for i in rows])
             found |= dict(zip(rows, part.cpu(), strict=True))
         return torch.stack([found[i] for i in range(len(prompts))])
 
@@ -580,6 +627,33 @@ class VlmBench:
         count, rng = len(self.pictures(side, "gradient")), random.Random(f"{self.seed}/{key}")
         rows = rng.choices(range(count), k=min(count, size)) if again else rng.sample(range(count), min(count, size))
         return torch.tensor(rows)
+
+
+def _lead(scores: Tensor, right: int, said: bool) -> float:
+    """By how many nats the right answer is ahead of others.
+
+    Of anything else the model might say, where the unedited model said the right one; else of the other classes.
+
+    Args:
+        scores: see `VlmBench._choices`.
+    """
+    others = scores[-1:] if said else torch.cat([scores[:right], scores[right + 1 : -1]])
+    return (scores[right] - others.max()).item()
+
+
+def beginnings(answers: Sequence[Tensor]) -> list[Tensor]:
+    """The tokens of each answer up to the first by which it is told from all the others, (tokens,) each.
+
+    Whole where another goes on from it. A model that answers greedily says an answer only if it likes each of these
+    tokens best, and no text begins with two of them.
+    """
+
+    def alike(mine: int, length: int) -> bool:
+        others = (ids for i, ids in enumerate(answers) if i != mine)
+        return any(ids[:length].equal(answers[mine][:length]) for ids in others)
+
+    lengths = (next((n for n in range(1, len(ids)) if not alike(i, n)), len(ids)) for i, ids in enumerate(answers))
+    return [ids[:length] for ids, length in zip(answers, lengths, strict=True)]
 
 
 def divergence(now: Tensor, frozen: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ another way is refused.
 
 import copy
 import inspect
+import math
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -258,12 +259,22 @@ class VlmAdapter:
         ]
 
     @torch.no_grad()
-    def choice_scores(self, prompts: Sequence[Prompt], features: Sequence[Tensor], answers: Sequence[Tensor]) -> Tensor:
-        """Mean log-probability a token of each of several answers to each prompt, (n, answers), on the CPU.
+    def choice_scores(
+        self,
+        prompts: Sequence[Prompt],
+        features: Sequence[Tensor],
+        answers: Sequence[Tensor],
+        right: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Log-probability of each of several answers to each prompt, (n, answers), on the CPU.
 
         A question is run once; each beginning that answers share goes on from there.
+
+        Args:
+            right: number of an answer to each prompt; what is likeliest to be said instead, the answer's tokens up to
+                any place and another one there, comes as one more column.
         """
-        scores = torch.empty(len(prompts), len(answers))
+        scores = torch.empty(len(prompts), len(answers) + (right is not None))
         beginnings: dict[tuple[int, ...], list[int]] = {}
         for number, answer in enumerate(answers):
             beginnings.setdefault(tuple(answer[:-1].tolist()), []).append(number)
@@ -276,7 +287,12 @@ class VlmAdapter:
                 found = torch.cat([first, *self._go_on(asked, beginning, len(rows))], 1)  # (n, tokens, vocabulary)
                 for number in numbers:
                     told = answers[number].to(found.device).expand(len(rows), -1)[..., None]
-                    scores[rows, number] = found.gather(2, told).mean((1, 2)).cpu()
+                    each = found.gather(2, told)[..., 0]  # (n, tokens)
+                    scores[rows, number] = each.sum(1).cpu()
+                    if right and (mine := [i for i, row in enumerate(rows) if right[row] == number]):
+                        other = found[mine].scatter(2, told[mine], -math.inf).amax(2)
+                        instead = (each.cumsum(1) - each)[mine] + other
+                        scores[[rows[i] for i in mine], -1] = instead.amax(1).cpu()
         return scores
 
     def batches(self, prompts: Sequence[Prompt], more: int = 0) -> list[list[int]]:
