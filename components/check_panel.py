@@ -94,6 +94,8 @@ NOTHING_CHECKED = (
     '<div class="verdict-card" data-said="none"><h3>Nothing is checked yet</h3><p>Set what the edit has to stand, then '
     "run the checks. The limits hold from then on, so that nobody moves them to fit the result.</p></div>"
 )
+SYMBOLS = ("square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "hourglass", "bowtie", "cross",
+           "triangle-left", "hexagon", "triangle-right")  # fmt: skip
 QUICK = ("slug", "ssd", "null-space", "uce", "diffquickfix")  # rivals ticked at first: those that take no training
 
 
@@ -270,15 +272,19 @@ def own_row(growth: Growth, after: Evaluation) -> Row:
 
 
 def front_value(rows: Sequence[Row], before: Evaluation, concept: str) -> dict:
-    """Forgetting against keeping, every method a point with its intervals; better is up and to the left."""
+    """Forgetting against keeping, every method a shape with its intervals; better is up and to the left.
+
+    A hollow shape missed the target on the search split.
+    """
     points = [row for row in rows if row.after]
-    traces = [_point("unedited model", before, "original", "circle-open")]
-    traces += [
-        _point(row.name, row.after, "edited" if row.name == OURS else "soft", "circle" if row.reached else "x")
-        for row in points
-    ]
+    traces = [_point("unedited model", before, "original", "x-thin-open")]
+    rivals = [row.name for row in points if row.name != OURS]
+    for row in points:
+        symbol = "circle" if row.name == OURS else SYMBOLS[rivals.index(row.name) % len(SYMBOLS)]
+        named, hollow = (row.name, "") if row.reached else (f"{row.name}, target not met", "-open")
+        traces.append(_point(named, row.after, "edited" if row.name == OURS else "soft", symbol + hollow))
     layout = {
-        "xaxis": {"title": {"text": f"{literal(concept)} still there, % of its test pictures"}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": f"{literal(concept)} still there, % of its test pictures"}, "range": [-3, 104]},
         "yaxis": {"title": {"text": "other answers right, %"}},
         "height": 420,
         "showlegend": True,
@@ -297,7 +303,7 @@ def front_finding(rows: Sequence[Row], concept: str) -> str:
         row.name for row in there
         if row is not best and row.after.retain_accuracy.high >= best.after.retain_accuracy.low
     ]  # fmt: skip
-    beside = f"; within its interval lie {', '.join(tied)}" if tied else ""
+    beside = f"; {', '.join(tied)} lie{'s' if len(tied) == 1 else ''} within its interval" if tied else ""
     right = best.after.retain_accuracy
     return (
         f"Of {len(there)} methods that met the target, {best.name} keeps most: {100 * right.value:.1f} % of other "
@@ -357,14 +363,13 @@ def _point(name: str, found: Evaluation, colour: str, symbol: str) -> dict:
 
     return {
         "type": "scatter",
-        "mode": "markers+text",
+        "mode": "markers",
         "name": literal(name),
         "x": [100 * x.value],
         "y": [100 * y.value],
         "text": [literal(name)],
-        "textposition": "top center",
         "error_x": bars(x),
         "error_y": bars(y),
-        "marker": {"size": 11, "symbol": symbol, "color": f"token:{colour}"},
+        "marker": {"size": 12, "symbol": symbol, "color": f"token:{colour}", "line": {"width": 2}},
         "hovertemplate": "%{text}: still there %{x:.1f} %, other answers right %{y:.1f} %<extra></extra>",
     }

@@ -107,7 +107,7 @@ class Checking(Desk):
         yield self._compared(rows, before, growth.task)
         for name in methods:
             work = rival(session, growth, name, seconds)
-            result = yield from self.told(status, f"{name}, % of its settings", work)
+            result = yield from self.told(status, f"Tuning {name}, % done", work)
             if session.growth is not growth:
                 yield self.current(session)
                 return

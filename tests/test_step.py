@@ -92,6 +92,19 @@ def test_steps_go_on_while_closer_inspection_does_not_bear_out_the_target(model)
     assert delta(result)[1] > 0.5 and result.evaluation.forget_accuracy.value == 0.0
 
 
+def test_a_point_that_was_borne_out_goes_before_a_better_one_that_was_not(model):
+    class Doubting(Bench):
+        looks = 0
+
+        def confirm(self, stop=None):  # by the metrics nothing is left anywhere, and the first point costs less
+            self.looks += 1
+            return self.looks > 1
+
+    bench = Doubting(model, g_k=(0.0, 0.0), metrics=lambda w: found(0.0, retain=1.0 - w[1] / 100))
+    result = steps(model, bench, inner_steps=8, step_size=0.1)
+    assert bench.looks == result.chosen == 2
+
+
 def test_a_search_that_ends_short_of_the_target_asks_for_a_closer_look(model):
     class Strict(Bench):
         looks = 0

@@ -3,13 +3,15 @@
 With a the answer that names the forgotten class, f(x) the mean of a picture's tokens as the language model reads them,
 and r the mean of f over the retain pictures, the terms are
 
-    A_f = mean min(-log p(a_1 | picture, question), log c + MARGIN)  "answer"; a_1 is a up to the token that tells it
-        + mean min(-log p(a_2 | picture, question, b_1), ...)        from the answers of the c classes, a_2 the rest,
-                                                                     b another class; ascended to beyond chance, scores
-                                                                     count the first without the bound
+    A_f = mean -log p(a_1 | picture, question)                       "answer": ascended; a_1 is a up to the token that
+                                                                     tells it from the answers of the other classes
     A_f = mean (1 - cos(f(x) - r, mean f_0(forget) - r))             "alignment"; ascended; f_0 of the frozen model
     R   = mean -log p(right answer | picture, question)              on retain pictures, over all axes
     M   = mean KL(p_0(next token) || p(next token))                  after neutral questions on pictures of both sets
+
+Steps ascend A_f no further than log c + MARGIN in each picture, beyond chance of c classes, and with it
+-log p(a_2 | picture, question, b_1) up to log c + LATER, for a_2 the rest of the name and b another class: where a first
+name alone is forgotten, the last one is said after someone else's.
 
 A step search that wrote answers would take minutes. Inside it every class of an axis is scored by its
 answer's log-probability, and the best one counts as the model's answer; where the unedited model would write the right
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 FORGET_LOSSES = ("answer", "alignment")
 SEEING = ("image", "projector")  # towers a picture runs through before the language model
 MARGIN = 6.0  # nats beyond chance from which a forget picture is left alone
+LATER = 1.0  # the same of the rest of a name, which is only said where nothing is likelier
 MOST = {"gradient": (96, 256), "search": (48, 128), "test": (96, 320)}  # forget and retain pictures used at most
 NEUTRAL = 32  # retain pictures behind neutral_kl
 CONFIRMED = 20  # answers written before a round may say that the target is met
@@ -247,17 +250,16 @@ class VlmBench:
     # Losses
 
     def _alignment(self, rows: Tensor, edited: Sequence[str] | None = None, *, sated: bool = False) -> Tensor:
-        """A_f on these forget pictures, see the module's head; with `sated`, those past MARGIN are not pushed on."""
+        """A_f on these forget pictures; with `sated`, what steps ascend. See the module's head."""
         if self.adapter.alignment == "alignment":
             means = self._each("forget", rows, edited, lambda _, tokens: _means(tokens))
             middle, direction = (kept.to(means.device) for kept in (self._middle, self._direction))
             return losses.alignment(means - middle, direction)
-        most = math.log(len(self._names[self.axis])) + MARGIN
-        found = self._each("forget", rows, edited, self._first_words)
+        found, chance = self._each("forget", rows, edited, self._first_words), math.log(len(self._names[self.axis]))
         if sated:
-            found = found.clamp(max=most)
-        if len(self._later):
-            found = found + self._each("forget", rows, edited, self._later_words).clamp(max=most)
+            found = found.clamp(max=chance + MARGIN)
+        if sated and len(self._later):
+            found = found + self._each("forget", rows, edited, self._later_words).clamp(max=chance + LATER)
         return found.mean()
 
     def _first_words(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
@@ -267,10 +269,7 @@ class VlmBench:
         return -torch.stack(said).sum(1)
 
     def _later_words(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
-        """-log p of the rest of the name after the beginning of another class, (n,).
-
-        Where a first name alone is forgotten, the last one is said after someone else's.
-        """
+        """-log p of the rest of the name after the beginning of another class, (n,)."""
         questions, starts = self._about_concept("gradient"), self._starts[self.axis]
         others = [start for number, start in enumerate(starts) if number != self.target]
         answers = [torch.cat([others[i % len(others)], self._later]) for i in mine]

@@ -166,7 +166,7 @@ def test_the_finding_names_ties_and_leaves_out_who_missed_the_target():
     rows = [row("a", of(590, 600)), row("b", of(588, 600)), row("c", of(400, 600)), row("d", of(600, 600), False)]
     said = front_finding(rows, "cat")
     assert said.startswith("Of 3 methods that met the target, a keeps most: 98.3 % of other answers (n = 600)")
-    assert said.endswith("; within its interval lie b.")
+    assert said.endswith("; b lies within its interval.")
     assert front_finding(rows[3:], "cat") == "No method met the target for cat on the search split."
 
 
