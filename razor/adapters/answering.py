@@ -10,13 +10,13 @@ and r the mean of f over the retain pictures, the terms are
     M   = mean KL(p_0(next token) || p(next token))                  after neutral questions on pictures of both sets
 
 Steps ascend A_f no further than log c + MARGIN in each picture, beyond chance of c classes, and with it
--log p(a_2 | picture, question, b_1) up to log c + LATER, for a_2 the rest of the name and b another class: where a first
-name alone is forgotten, the last one is said after someone else's.
+-log p(a_2 | picture, question, b_1) up to log c + LATER, for a_2 the rest of the name and b another class: where a
+first name alone is forgotten, the last one is said after someone else's.
 
-A step search that wrote answers would take minutes. Inside it every class of an axis is scored by its
-answer's log-probability, and the best one counts as the model's answer; where the unedited model would write the right
-one, anything else that the model would rather say counts as another. Answers are written to confirm a round and for
-the reported numbers, and names are looked for in them.
+A step search that wrote answers would take minutes. Inside it every class of an axis is scored by its answer's
+log-probability, and the best one counts as the model's answer; where the unedited model would write the right one,
+anything else that the model would rather say counts as another. Answers are written to confirm a round and for the
+reported numbers, and names are looked for in them.
 """
 
 import math
