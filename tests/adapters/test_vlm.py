@@ -18,7 +18,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from razor.adapters.answering import LEAD, STRICTER, Questions, beginnings
+from razor.adapters.answering import LATER, LEAD, MARGIN, STRICTER, Questions, _lead, beginnings
 from razor.adapters.vlm import VlmAdapter
 from razor.config import RazorConfig
 from razor.errors import InputError, ModelError, Stopped
@@ -563,6 +563,37 @@ def test_the_answer_loss_is_worked_out_by_hand_and_ends_beyond_chance(knowing, t
     strong = random_patch(knowing, knowing.units(("layer",), ("image",)), 3.0)
     with strong.applied(knowing.model), torch.no_grad():
         assert bench.scoring_terms()["forget"]().item() <= math.log(6) + 4 + 1e-6
+
+
+def test_steps_push_the_rest_of_a_name_said_after_another_one_too_and_neither_without_end(knowing, task):
+    whole = replace(QUESTIONS, answer=lambda axis, name: f"{name} square")
+    adapter = VlmAdapter(knowing.model, knowing.processor, name="x", questions=whole)
+    bench = adapter.bench(task)
+    pictures = [e.image for e in task.forget.gradient]
+    others = [name for name in task.axes[0].classes if name != "red"]
+
+    def surprise(image, name, part):
+        return -sum(v for _, v in adapter.name_logprobs([image], [ASK["colour"]], name)[0][part])
+
+    first = [surprise(image, "red square", slice(0, 1)) for image in pictures]
+    later = [surprise(p, f"{others[i % len(others)]} square", slice(1, None)) for i, p in enumerate(pictures)]
+    every = torch.arange(len(pictures))
+    with torch.no_grad():
+        scored, pushed = (bench._alignment(every, sated=sated).item() for sated in (False, True))
+    assert scored == pytest.approx(sum(first) / len(first), rel=1e-4)
+    bounded = [min(f, math.log(6) + MARGIN) + min(r, math.log(6) + LATER) for f, r in zip(first, later, strict=True)]
+    assert pushed == pytest.approx(sum(bounded) / len(bounded), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("said", "lead"),
+    [
+        (True, -1.0),  # the name was written, and now something that is no class is likelier
+        (False, 1.5),  # it never was: classes are compared
+    ],
+)
+def test_the_right_answer_leads_over_what_would_be_said_instead(said, lead):
+    assert _lead(torch.tensor([0.5, 2.0, -4.0, 3.0]), 1, said) == lead
 
 
 def test_alignment_is_worked_out_by_hand_and_reads_no_language_model(knowing, task):
