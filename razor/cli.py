@@ -7,6 +7,7 @@ python -m razor evaluate --model mini-clip --forget style:neon --patch runs/neon
 python -m razor compare  --model mini-clip --forget style:neon --methods razor,slug,ssd --json neon.json
 python -m razor carry    --from mini-clip --to mini-vlm --patch runs/neon/patch.safetensors --out runs/vlm.safetensors
 python -m razor export   --model mini-clip --patch runs/neon/patch.safetensors --as full --out neon-clip
+python -m razor diff     runs/neon runs/neon-2/patch.safetensors
 python -m razor ask      --model ~/models/llava --questions mme.csv --rule mme --patch runs/ada/patch.safetensors
 python -m razor bench clip
 python -m razor app
@@ -180,6 +181,19 @@ def _carry(args: argparse.Namespace) -> None:
     edited = f"{found.patch.parameters_edited:,} parameters of {target.name} edited"
     print(f"{edited}; {size / 1000:.0f} kB patch in {args.out}")
     print(f"What {target.name} forgets by it was not measured; evaluate measures it.")
+
+
+def _diff(args: argparse.Namespace) -> None:
+    from razor import jsonio
+    from razor.recipe import differences, read
+
+    found = differences(read(args.first), read(args.second))
+    for difference in found:
+        print(difference)
+    if not found:
+        print("The two recipes are the same.")
+    if args.json:
+        jsonio.write(args.json, [vars(difference) for difference in found])
 
 
 def _export(args: argparse.Namespace) -> None:
@@ -426,6 +440,12 @@ def _add_carrying(commands) -> None:
     export.add_argument("--device", help="cpu, cuda, ... (default: CUDA where there is one)")
     _add_dtype(export)
     export.set_defaults(run=_export)
+
+    diff = commands.add_parser("diff", help="where the recipes of two runs differ")
+    diff.add_argument("first", type=Path, help="a run's folder, recipe.json, patch, or picture drawn here")
+    diff.add_argument("second", type=Path, help="another one")
+    diff.add_argument("--json", type=Path, metavar="OUT", help="write the differences")
+    diff.set_defaults(run=_diff)
 
 
 def _add_asking(commands) -> None:

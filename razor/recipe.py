@@ -1,15 +1,22 @@
-"""What reproduces a run: model, examples, settings, seeds and rounds, as plain JSON."""
+"""What reproduces a run: model, examples, settings, seeds and rounds, as plain JSON; read again and compared."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from razor.adapters.base import Adapter
+from razor.errors import InputError
 from razor.examples import Example, Split, Task
 from razor.growth import Growth
 from razor.history import State
 
-FORMAT = "razor-recipe-1"
+VERSION = 1
+FORMAT = f"razor-recipe-{VERSION}"
+SOURCES = "a recipe.json, a patch, a picture drawn here or a run's folder"
+MAX_BYTES = 8_000_000  # of a JSON file that is read
 _PACKAGES = ("torch", "open_clip_torch", "transformers", "diffusers", "safetensors")
 
 
@@ -73,6 +80,102 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+# ---------------------------------------------------------------- read again
+
+
+def read(path: Path) -> dict:
+    """The recipe in a recipe, run or evidence file, in a patch's header, in a picture drawn here, or in a run's folder.
+
+    Raises:
+        InputError: there is none, it is broken, or a newer version wrote it.
+    """
+    if path.is_dir():
+        path = path / "recipe.json"
+    if not path.is_file():
+        raise InputError(
+            f"There is no file {path}; name a recipe.json, a patch, a picture drawn here or a run's folder."
+        )
+    found = _READERS.get(path.suffix.lower(), _from_json)(path)
+    kind, _, number = str(found.get("format", "")).rpartition("-")
+    if kind != "razor-recipe" or not number.isdecimal():
+        raise InputError(
+            f"{path} holds no recipe; name a recipe.json, a patch, a picture drawn here or a run's folder."
+        )
+    if int(number) > VERSION:
+        raise InputError(
+            f"The recipe in {path} was written by a newer version (format {number}, known up to {VERSION})."
+        )
+    return found
+
+
+def _from_json(path: Path) -> dict:
+    if path.stat().st_size > MAX_BYTES:
+        raise InputError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB, which no recipe is.")
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}).") from error
+    inner = found.get("recipe", found) if isinstance(found, dict) else {}
+    return inner if isinstance(inner, dict) else {}
+
+
+def _from_patch(path: Path) -> dict:
+    from razor.patches import Patch
+
+    return dict(Patch.load(path).recipe)
+
+
+def _from_picture(path: Path) -> dict:
+    from razor.picture_files import read_png
+
+    return dict(read_png(path.read_bytes(), path.name).recipe)
+
+
+_READERS = {".safetensors": _from_patch, ".png": _from_picture}
+
+
+# ---------------------------------------------------------------- compared
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One place at which two recipes differ."""
+
+    place: str  # such as "config.rho"
+    first: object  # None: it is not there
+    second: object
+
+    def __str__(self) -> str:
+        if isinstance(self.first, list) and isinstance(self.second, list):
+            lone = [[v for v in mine if v not in others] for mine, others in (
+                (self.first, self.second), (self.second, self.first)
+            )]  # fmt: skip
+            parts = [
+                f"only in the {which}: {', '.join(map(str, values))}"
+                for which, values in zip(("first", "second"), lone, strict=True)
+                if values
+            ]
+            return f"{self.place}: {'; '.join(parts) or 'the same in another order or number'}"
+        said = ["(none)" if value is None else json.dumps(value) for value in (self.first, self.second)]
+        return f"{self.place}: {said[0]} -> {said[1]}"
+
+
+def differences(first: Mapping, second: Mapping) -> list[Difference]:
+    """Where two recipes differ, in the order of the first; rounds are compared one by one."""
+    return list(_differences("", dict(first), dict(second)))
+
+
+def _differences(place: str, first: object, second: object) -> Iterator[Difference]:
+    if isinstance(first, dict) and isinstance(second, dict):
+        for key in dict.fromkeys([*first, *second]):
+            yield from _differences(f"{place}.{key}".lstrip("."), first.get(key), second.get(key))
+    elif all(isinstance(v, list) and v and all(isinstance(e, dict) for e in v) for v in (first, second)):
+        numbered = [{str(i): e for i, e in enumerate(v)} for v in (first, second)]
+        yield from _differences(place, *numbered)
+    elif first != second:
+        yield Difference(place, first, second)
 
 
 def _split_entry(split: Split) -> dict[str, dict]:
