@@ -226,7 +226,8 @@ def _cell(measure: Measure | None) -> str:
     if measure is None:
         return "<td>\u2013</td>"
     return (
-        f"<td>{100 * measure.value:.1f} %<small>{100 * measure.low:.1f} to {100 * measure.high:.1f}</small>"
+        f'<td class="measure">{100 * measure.value:.1f} %'
+        f"<small>{100 * measure.low:.1f} to {100 * measure.high:.1f}</small>"
         f"<small>n = {measure.n:,}</small></td>"
     )
 
@@ -305,10 +306,10 @@ def front_finding(rows: Sequence[Row], concept: str) -> str:
     ]  # fmt: skip
     beside = f"; {', '.join(tied)} lie{'s' if len(tied) == 1 else ''} within its interval" if tied else ""
     right = best.after.retain_accuracy
-    return (
-        f"Of {len(there)} methods that met the target, {best.name} keeps most: {100 * right.value:.1f} % of other "
-        f"answers (n = {right.n}){beside}."
-    )
+    kept = f"{100 * right.value:.1f} % of other answers (n = {right.n})"
+    if len(there) == 1:
+        return f"Only {best.name} met the target; it keeps {kept}."
+    return f"Of {len(there)} methods that met the target, {best.name} keeps most: {kept}{beside}."
 
 
 def table_html(rows: Sequence[Row], before: Evaluation) -> str:

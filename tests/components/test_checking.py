@@ -167,6 +167,7 @@ def test_the_finding_names_ties_and_leaves_out_who_missed_the_target():
     said = front_finding(rows, "cat")
     assert said.startswith("Of 3 methods that met the target, a keeps most: 98.3 % of other answers (n = 600)")
     assert said.endswith("; b lies within its interval.")
+    assert front_finding(rows[2:], "cat") == "Only c met the target; it keeps 66.7 % of other answers (n = 600)."
     assert front_finding(rows[3:], "cat") == "No method met the target for cat on the search split."
 
 
