@@ -366,8 +366,8 @@ class VlmBench:
     def _choices(self, side: str, split: str, tokens: Sequence[Tensor]) -> list[Tensor]:
         """For each question asked, the score of every class of its axis.
 
-        That of the answer's log-probability, of the concept's only its beginning's, which is all it takes to tell.
-        And one more, (classes + 1,): that of what the model would rather say than the right one.
+        That is its answer's log-probability; where the concept should be named, that of the answer's beginning, which
+        is all it takes to tell. And one more, (classes + 1,): of what the model would rather say than the right one.
 
         Raises:
             ModelError: scores are NaN.
@@ -375,8 +375,8 @@ class VlmBench:
         asked, questions = self.asked(side, split), self.questions(side, split)
         found: dict[int, Tensor] = {}
         for axis, answers in enumerate(self._ids):
-            if axis == self.axis:
-                answers = [*answers[: self.target], self._starts[axis][self.target], *answers[self.target + 1 :]]
+            if side == "forget" and axis == self.axis:
+                answers = self._starts[axis]
             rows = [i for i, a in enumerate(asked) if a.axis == axis]
             about = [tokens[asked[i].picture] for i in rows]
             right = [asked[i].right for i in rows]
@@ -428,7 +428,10 @@ class VlmBench:
     def _association(
         self, named: Tensor, retain: Sequence[tuple[Asked, Tensor]], split: str, edited: Sequence[str]
     ) -> float | None:
-        """Evaluation.association; None where the unedited model sees no difference, or nothing to compare with."""
+        """Evaluation.association, on retain pictures of the whole name.
+
+        None where the unedited model sees no difference, or nothing to compare with.
+        """
         now, other = named.mean().item(), [scores[self.target] for a, scores in retain if a.axis == self.axis]
         if not edited:
             self._frozen_association[split] = now, torch.stack(other).mean().item() if other else now
