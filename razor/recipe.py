@@ -94,15 +94,11 @@ def read(path: Path) -> dict:
     if path.is_dir():
         path = path / "recipe.json"
     if not path.is_file():
-        raise InputError(
-            f"There is no file {path}; name a recipe.json, a patch, a picture drawn here or a run's folder."
-        )
+        raise InputError(f"There is no file {path}; name {SOURCES}.")
     found = _READERS.get(path.suffix.lower(), _from_json)(path)
     kind, _, number = str(found.get("format", "")).rpartition("-")
     if kind != "razor-recipe" or not number.isdecimal():
-        raise InputError(
-            f"{path} holds no recipe; name a recipe.json, a patch, a picture drawn here or a run's folder."
-        )
+        raise InputError(f"{path} holds no recipe; name {SOURCES}.")
     if int(number) > VERSION:
         raise InputError(
             f"The recipe in {path} was written by a newer version (format {number}, known up to {VERSION})."
@@ -149,14 +145,9 @@ class Difference:
 
     def __str__(self) -> str:
         if isinstance(self.first, list) and isinstance(self.second, list):
-            lone = [[v for v in mine if v not in others] for mine, others in (
-                (self.first, self.second), (self.second, self.first)
-            )]  # fmt: skip
-            parts = [
-                f"only in the {which}: {', '.join(map(str, values))}"
-                for which, values in zip(("first", "second"), lone, strict=True)
-                if values
-            ]
+            sides = (("first", self.first, self.second), ("second", self.second, self.first))
+            lone = {which: [v for v in mine if v not in others] for which, mine, others in sides}
+            parts = [f"only in the {which}: {', '.join(map(str, values))}" for which, values in lone.items() if values]
             return f"{self.place}: {'; '.join(parts) or 'the same in another order or number'}"
         said = ["(none)" if value is None else json.dumps(value) for value in (self.first, self.second)]
         return f"{self.place}: {said[0]} -> {said[1]}"

@@ -117,6 +117,15 @@ def same_weights(model, before):
     return now.keys() == before.keys() and all(torch.equal(now[name], before[name]) for name in before)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Networks this small spend their time on starting threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(name="make_clip", scope="session")
 def _make_clip():
     return make_clip

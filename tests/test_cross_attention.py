@@ -14,19 +14,12 @@ from razor.cross_attention import END, START, before_after, token_maps, word_sha
 from razor.errors import InputError, ModelError
 from razor.patches import Patch
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROMPT = "red cat"
 TOKENS = (START, "r", "e", "d", "c", "a", "t", END)
 PIECES = ("▁", "r", "e", "d", "▁", "c", "a", "t", END)  # as T5 reads it
 OPTIONS = {"steps": 2, "guidance": 3.0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small spend their time on starting threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=KINDS)

@@ -1,23 +1,15 @@
 """Judges say what a picture shows, on the axes they know, and never the wrong way round."""
 
 import pytest
-import torch
 
 from razor.examples import Axis
 from razor.judges import ClipJudge, WorldJudge
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import draw
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHOWN = [{"object": "cat", "style": "photo"}, {"object": "house", "style": "mosaic"}]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small spend their time on starting threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def world(name):

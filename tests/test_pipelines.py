@@ -22,17 +22,10 @@ from razor import pipelines
 from razor.adapters.diffusion import DiffusionAdapter
 from razor.errors import ModelError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 KINDS = ("sd", "sd2", "sdxl", "sd3")
 ENDING = f"; {pipelines.SUPPORTED}."
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small spend their time on starting threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,8 @@ from razor.examples import Axis, Split, Task
 from razor.patches import Patch
 from razor.step import edited, evaluate
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ASK = "Which colour is the square?"
 QUESTIONS = Questions(
     ask=lambda axis: ASK,
@@ -31,15 +33,6 @@ WIDE = Image.effect_noise((48, 32), 90).convert("RGB")
 FLAT = Image.new("RGB", (48, 32), (200, 40, 40))
 FLAT.paste((40, 60, 220), (20, 0, 48, 20))
 UNITS = ("image.1.head.0", "image.2.head.1", "language.0.head.1", "language.1.head.2")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small spend their time on starting threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def fresh(kind):

@@ -17,6 +17,8 @@ from razor.examples import Split
 from razor.minicanvas.dataset import Target
 from razor.words import GENERAL, Plan, bundled_task, known_target, suggest, task_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {"gradient": (5, 6), "search": (3, 5), "test": (4, 5)}
 PLAN = Plan("a garbage truck", "object", "something", ("a car", "a bus"), ("a cat", "a tree", "a house"))
 
@@ -56,15 +58,6 @@ def reader(*nearest):
 def small(monkeypatch):
     """A few pictures of each set."""
     monkeypatch.setattr(words, "SIZES", SMALL)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small spend their time on starting threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # ---------------------------------------------------------------- suggestions

@@ -255,12 +255,15 @@ class VlmBench:
             means = self._each("forget", rows, edited, lambda _, tokens: _means(tokens))
             middle, direction = (kept.to(means.device) for kept in (self._middle, self._direction))
             return losses.alignment(means - middle, direction)
-        found, chance = self._each("forget", rows, edited, self._first_words), math.log(len(self._names[self.axis]))
-        if sated:
-            found = found.clamp(max=chance + MARGIN)
+        words = {self._first_words: MARGIN}
         if sated and len(self._later):
-            found = found + self._each("forget", rows, edited, self._later_words).clamp(max=chance + LATER)
-        return found.mean()
+            words[self._later_words] = LATER
+        surprise = lambda mine, tokens: torch.stack([part(mine, tokens) for part in words], 1)  # noqa: E731
+        found = self._each("forget", rows, edited, surprise, runs=len(words))  # (n, parts of the name)
+        if sated:
+            chance = math.log(len(self._names[self.axis]))
+            found = found.minimum(chance + found.new_tensor([*words.values()]))
+        return found.sum(1).mean()
 
     def _first_words(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
         """-log p of the name's beginning as the answer about forget pictures of the gradient split, (n,)."""

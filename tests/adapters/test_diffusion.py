@@ -20,6 +20,8 @@ from razor.patches import Patch
 from razor.replay import earliest_blocks
 from razor.units import parameters_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROMPT = "red cat"
 VALUE = re.compile(r"(^|[._])v(_proj)?\.(weight|bias)$")
 # kind -> (tower, layer) -> heads, and whether the row has an MLP of that tower
@@ -39,15 +41,6 @@ ROWS = {
         "self": [(2, True)] * 2,
     },
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small spend their time on starting threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=KINDS)

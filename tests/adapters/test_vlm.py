@@ -30,6 +30,8 @@ from razor.replay import earliest_blocks
 from razor.step import evaluate
 from razor.units import Slice, find_attention, parameters_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ASK = {"colour": "Which colour is the square?", "side": "Which side is it on?"}
 QUESTIONS = Questions(
     ask=ASK.__getitem__,
@@ -39,15 +41,6 @@ QUESTIONS = Questions(
 PICTURES = [Image.effect_noise((40, 50), 60).convert("RGB"), Image.effect_noise((90, 50), 90).convert("RGB")]
 ASKED = ["What is this?", "Which colour is the square?"]
 PLAIN = "USER: <image>\nWhich colour is the square?\nASSISTANT:"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small spend their time on starting threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def fresh(kind, seed=0, text=None, **options):

@@ -1,13 +1,8 @@
-"""What tests of rivals share."""
+"""Every test of rivals runs on one thread."""
 
 import pytest
-import torch
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small spend their time on starting threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def quiet(one_thread):
+    """The shared fixture, for all modules here."""
