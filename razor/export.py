@@ -25,14 +25,13 @@ from razor.lora import fit, tensors_of
 from razor.models import BUNDLED
 from razor.modelspec import kohya_header, modelspec, native_size, recipe_header, shareable, short_name
 from razor.patches import Patch
-from razor.reloading import Check, _answers, verify
+from razor.reloading import Check, verify
 from razor.single_file import as_one_file
 
 __all__ = [
     "WHY_REDACTED",
     "Check",
     "Written",
-    "_answers",
     "compared",
     "sound",
     "verify",

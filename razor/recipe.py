@@ -110,7 +110,7 @@ def _from_json(path: Path) -> dict:
     if path.stat().st_size > MAX_BYTES:
         raise InputError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB, which no recipe is.")
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}).") from error
     inner = found.get("recipe", found) if isinstance(found, dict) else {}

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from razor import pipelines
-from razor.adapters.answering import Questions
+from razor.adapters.questions import Questions
 from razor.adapters.vlm import VlmAdapter
 from razor.errors import InputError, ModelError
 from razor.memory import enough_memory

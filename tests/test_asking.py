@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from razor import asking
-from razor.adapters.answering import PLAIN
+from razor.adapters.questions import PLAIN
 from razor.answers import Question
 from razor.asking import Answered, Ask, answer_both, answer_table, of_table, suggested, table, verdict
 from razor.errors import Stopped

@@ -30,6 +30,7 @@ from razor.cli import main
 from razor.errors import InputError, PatchError
 from razor.export import verify, write_full, write_lora
 from razor.patches import Patch
+from razor.reloading import _answers
 from razor.units import find_units
 
 RECIPE = {"format": "razor-recipe-1", "task": {"concept": "purple heron"}, "edit_set": {"members": ["text.0.head.1"]}}
@@ -287,10 +288,10 @@ def test_peft_itself_loads_the_folder(tmp_path, vlm):
     patch = edit(vlm, vision_head(vlm))
     write_lora(vlm, patch, tmp_path / "lora")
     with patch.applied(vlm.model):
-        expected = export._answers(vlm)[0]
+        expected = _answers(vlm)[0]
     loaded = peft.PeftModel.from_pretrained(vlm.model, tmp_path / "lora").eval()
     try:
-        found = export._answers(SimpleNamespace(family="vlm", model=loaded, processor=vlm.processor))[0]
+        found = _answers(SimpleNamespace(family="vlm", model=loaded, processor=vlm.processor))[0]
     finally:
         loaded.unload()
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()

@@ -11,7 +11,7 @@ from tiny_vlms import KINDS
 
 from razor import answer_attribution as module
 from razor import attribution
-from razor.adapters.answering import Questions
+from razor.adapters.questions import Questions
 from razor.adapters.vlm import VlmAdapter
 from razor.answer_attribution import answer_attribution
 from razor.attention import attention

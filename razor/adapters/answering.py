@@ -1,4 +1,4 @@
-"""One forgetting task on one vision-language model: questions, losses, class scores for the search, written answers.
+"""One forgetting task on one vision-language model: losses, class scores for the search, written answers.
 
 With a the answer that names the forgotten class, f(x) the mean of a picture's tokens as the language model reads them,
 and r the mean of f over the retain pictures, the terms are
@@ -57,42 +57,6 @@ RECENT = 256  # edits whose scores are remembered
 ASIDE = "aside"  # the pictures of the test split whose neutral questions are asked
 
 
-# ---------------------------------------------------------------- questions
-
-
-@dataclass(frozen=True)
-class Questions:
-    """How a model is asked about a picture, and what it should say."""
-
-    ask: Callable[[str], str]  # axis -> the question whose answer is a class of it
-    answer: Callable[[str, str], str]  # (axis, class) -> the answer that names it
-    # (classes of a picture by axis, axis) -> questions whose answers name no class of that axis
-    neutral: Callable[[Mapping[str, str], str], Sequence[str]]
-    paraphrases: Callable[[str], Sequence[str]] = lambda axis: ()  # axis -> the same question in other words
-    check: Callable[[str, str], str] = lambda axis, name: f"Is this {name}?"  # (axis, class) -> yes where it is shown
-
-
-_ASKED = {"identity": "Who is this?", "style": "Which style is this picture in?"}
-_ASKED_AGAIN = {
-    "identity": ("What is the name of the person in the picture?", "Whose portrait is this?"),
-    "style": ("How would you name the style of this picture?", "In whose or which style is this made?"),
-}
-_BRIEFLY = "Answer the question using a single word or phrase."  # as LLaVA-1.5 was taught to ask for short answers
-_ANYWHERE = ("Is this indoors or outdoors?", "Which colour stands out in this picture?", "Is there any text in it?")
-
-# For pictures of one's own: the question fits any picture, and the class itself is the answer.
-PLAIN = Questions(
-    ask=lambda axis: f"{_ASKED.get(axis, 'What is this?')} {_BRIEFLY}",
-    answer=lambda axis, name: name,
-    neutral=lambda labels, axis: [f"{question} {_BRIEFLY}" for question in _ANYWHERE],
-    paraphrases=lambda axis: [
-        f"{question} {_BRIEFLY}"
-        for question in _ASKED_AGAIN.get(axis, ("What does this picture show?", "Name the main thing in this picture."))
-    ],
-    check=lambda axis, name: f"Does this picture show {name}? Answer yes or no.",
-)
-
-
 @dataclass(frozen=True)
 class Asked:
     """A question about one picture, about one axis."""
@@ -110,9 +74,6 @@ class _Scores:
     forget: list[Tensor]  # for each question, scores of the classes of its axis; see `_choices`
     retain: list[Tensor]
     drift: Tensor  # (n,) KL of the next token after neutral questions, nats
-
-
-# ---------------------------------------------------------------- the task
 
 
 class VlmBench:
@@ -147,14 +108,14 @@ class VlmBench:
         self._pictures: dict[tuple[str, str], list[Prompt]] = {}  # each with a neutral question
         self._questions: dict[tuple[str, str], list[Prompt]] = {}  # one for each of the asked
         self._frozen: dict[tuple[str, str], list[Tensor]] = {}  # tokens of each picture
-        self._frozen_next: dict[tuple[str, str], Tensor] = {}  # see `_after`, by set and split
+        self._frozen_next: dict[tuple[str, str], Tensor] = {}  # see `_next`, by set and split
         self._frozen_association: dict[str, tuple[float, float]] = {}
         self._lately: OrderedDict[tuple, _Scores] = OrderedDict()
         self._prefixes = PrefixCache(adapter)
         with enough_memory("reading the examples", "Take fewer pictures, or load the model in half precision"):
             forget, retain = (self._tokens(side, "gradient", ()) for side in ("forget", "retain"))
             for side, tokens in (("forget", forget), ("retain", retain)):
-                self._frozen_next[side, "gradient"] = self._once(self._after, self.pictures(side, "gradient"), tokens)
+                self._frozen_next[side, "gradient"] = self._next(self.pictures(side, "gradient"), tokens)
             self.neighbours = task.neighbours or self._most_confused(forget)
         self._middle = _means(retain).mean(0)
         self._direction = _means(forget).mean(0) - self._middle
@@ -395,37 +356,40 @@ class VlmBench:
     def _drift(self, split: str, tokens: Sequence[Tensor], edited: Sequence[str]) -> Tensor:
         """KL of the next token after neutral questions about retain pictures, (n,), nats."""
         rows = evenly(len(tokens), NEUTRAL)
-        pictures = self.pictures("retain", split)
-        now = self._once(self._after, [pictures[i] for i in rows], [tokens[i] for i in rows])
+        now = self._next([self.pictures("retain", split)[i] for i in rows], [tokens[i] for i in rows])
         if not edited:
             self._frozen_next["retain", split] = now
         return divergence(now, self._frozen_next["retain", split])
 
     def _counted(self, split: str, found: _Scores, edited: Sequence[str]) -> Evaluation:
         """The search metrics."""
-        forget, retain = (list(zip(self.asked(s, split), getattr(found, s), strict=True)) for s in ("forget", "retain"))
+        scored = {
+            side: list(zip(self.asked(side, split), getattr(found, side), strict=True)) for side in ("forget", "retain")
+        }
+        own = [i for i, (a, _) in enumerate(scored["forget"]) if a.axis == self.axis]
+        about = torch.stack([scored["forget"][i][1] for i in own])  # (n, classes + 1)
         if not edited:
-            for side, pairs in (("forget", forget), ("retain", retain)):
+            for side, pairs in scored.items():
                 self._said[side, split] = [bool(scores[a.right] > scores[-1]) for a, scores in pairs]
-        leads, right = (
-            [_lead(scores, a.right, said) for (a, scores), said in zip(pairs, self._said[side, split], strict=True)]
-            for side, pairs in (("forget", forget), ("retain", retain))
-        )
-        mine = [i for i, (a, _) in enumerate(forget) if a.axis == self.axis]
-        about = torch.stack([forget[i][1] for i in mine])  # (n, classes + 1)
-        own, classes = about[:, self.target], about[:, :-1]
-        if not edited and split == "search":
-            self._named = metrics.share([_lead(scores, self.target, said=False) > 0 for scores in about]).value
-        said = torch.tensor([self._said["forget", split][i] for i in mine])
+            if split == "search":
+                self._named = metrics.share([_lead(scores, self.target, said=False) > 0 for scores in about]).value
+        said = {side: self._said[side, split] for side in scored}
+        leads = {
+            side: [_lead(scores, a.right, was) for (a, scores), was in zip(pairs, said[side], strict=True)]
+            for side, pairs in scored.items()
+        }
+        name, among = about[:, self.target], about[:, :-1].softmax(1)[:, self.target]
+        wrote = torch.tensor([said["forget"][i] for i in own])
+        right = [scores[:-1].softmax(0)[a.right] for a, scores in scored["retain"]]
         return self._evaluation(
-            still=[leads[i] + self.measure > 0 for i in mine],
-            right=[lead > 0 for lead in right],
-            asked=[a for a, _ in retain],
-            cross=[leads[i] > 0 for i, (a, _) in enumerate(forget) if a.axis != self.axis],
-            forget_probability=metrics.mean(torch.where(said, own.exp(), classes.softmax(1)[:, self.target])),
-            retain_probability=metrics.mean(torch.stack([scores[:-1].softmax(0)[a.right] for a, scores in retain])),
+            still=[leads["forget"][i] + self.measure > 0 for i in own],
+            right=[lead > 0 for lead in leads["retain"]],
+            asked=[a for a, _ in scored["retain"]],
+            cross=[leads["forget"][i] > 0 for i, (a, _) in enumerate(scored["forget"]) if a.axis != self.axis],
+            forget_probability=metrics.mean(torch.where(wrote, name.exp(), among)),
+            retain_probability=metrics.mean(torch.stack(right)),
             neutral_kl=metrics.mean(found.drift, highest=math.inf),
-            association=self._association(own, retain, split, edited),
+            association=self._association(name, scored["retain"], split, edited),
         )
 
     def _association(
@@ -612,16 +576,11 @@ class VlmBench:
         return self.adapter.logits(prompts, tokens, nothing)[:, 0].log_softmax(-1)
 
     @torch.no_grad()
-    def _once(
-        self,
-        read: Callable[[Sequence["Prompt"], Sequence[Tensor]], Tensor],
-        prompts: Sequence["Prompt"],
-        tokens: Sequence[Tensor],
-    ) -> Tensor:
-        """What `read` makes of the prompts, without a graph, a few at a time, on the CPU."""
+    def _next(self, prompts: Sequence["Prompt"], tokens: Sequence[Tensor]) -> Tensor:
+        """The same without a graph, a few at a time, on the CPU."""
         found: dict[int, Tensor] = {}
         for rows in self.adapter.batches(prompts):
-            part = read([prompts[i] for i in rows], [tokens[i] for i in rows])
+            part = self._after([prompts[i] for i in rows], [tokens[i] for i in rows])
             found |= dict(zip(rows, part.cpu(), strict=True))
         return torch.stack([found[i] for i in range(len(prompts))])
 

@@ -22,7 +22,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from razor.adapters.answering import FORGET_LOSSES, PLAIN, Questions, VlmBench
+from razor.adapters.answering import FORGET_LOSSES, VlmBench
+from razor.adapters.questions import PLAIN, Questions
 from razor.errors import InputError, ModelError
 from razor.examples import Task
 from razor.memory import enough_memory
@@ -289,7 +290,7 @@ class VlmAdapter:
                     told = answers[number].to(found.device).expand(len(rows), -1)[..., None]
                     each = found.gather(2, told)[..., 0]  # (n, tokens)
                     scores[rows, number] = each.sum(1).cpu()
-                    if right and (mine := [i for i, row in enumerate(rows) if right[row] == number]):
+                    if right is not None and (mine := [i for i, row in enumerate(rows) if right[row] == number]):
                         other = found[mine].scatter(2, told[mine], -math.inf).amax(2)
                         instead = (each.cumsum(1) - each)[mine] + other
                         scores[[rows[i] for i in mine], -1] = instead.amax(1).cpu()

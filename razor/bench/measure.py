@@ -31,9 +31,16 @@ def chosen(parts: str, known: Sequence[str]) -> list[str]:
 
 
 def opened(path: Path, command: str) -> tuple[dict, Callable[[], None]]:
-    """What an earlier run wrote, for this machine and command from now on, and how to write it again."""
+    """What an earlier run wrote, for this machine and command from now on, and how to write it again.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    results = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        results = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise InputError(f"{path} holds no results to go on from ({error}); name another file.") from error
     results |= {"machine": machine(), "command": command}
     return results, lambda: jsonio.write(path, results)
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from razor.adapters.answering import Questions
+from razor.adapters.questions import Questions
 from razor.errors import InputError
 from razor.minicanvas import captions
 from razor.minicanvas.counted import COLOURS, COUNTS

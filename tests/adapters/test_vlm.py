@@ -18,7 +18,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from razor.adapters.answering import LATER, LEAD, MARGIN, STRICTER, Questions, _lead, beginnings
+from razor.adapters.answering import LATER, LEAD, MARGIN, STRICTER, _lead, beginnings
+from razor.adapters.questions import Questions
 from razor.adapters.vlm import VlmAdapter
 from razor.config import RazorConfig
 from razor.errors import InputError, ModelError, Stopped
