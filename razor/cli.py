@@ -361,11 +361,12 @@ def _print_table(before: dict, after: dict) -> None:
     print(f"{'':22}{'before':>8}{'after':>8}   95 % interval     n")
     for name, now in after.items():
         if isinstance(now, dict) and now.get("n") and before[name]:
-            low, high = now["low"], now["high"]
-            print(
-                f"{name.replace('_', ' '):22}{before[name]['value']:8.1%}{now['value']:8.1%}"
-                f"   {low:6.1%} to {high:6.1%}  {now['n']:4}"
-            )
+            form, label = (".4f", "neutral KL, nats") if name == "neutral_kl" else (".1%", name.replace("_", " "))
+            was, value, low, high = (format(v, form) for v in (before[name]["value"], *(now[k] for k in _MEASURE)))
+            print(f"{label:22}{was:>8}{value:>8}   {low:>6} to {high:>6}  {now['n']:4}")
+
+
+_MEASURE = ("value", "low", "high")
 
 
 def _note(text: str) -> None:

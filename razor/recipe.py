@@ -86,7 +86,7 @@ def versions() -> dict[str, str]:
 
 
 def read(path: Path) -> dict:
-    """The recipe in a recipe, run or evidence file, in a patch's header, in a picture drawn here, or in a run's folder.
+    """The recipe in a recipe or evidence file, in a patch's header, in a picture drawn here, or in a run's folder.
 
     Raises:
         InputError: there is none, it is broken, or a newer version wrote it.

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from razor import models, words
+from razor import cli, models, words
 from razor.adapters import denoising
 from razor.cli import main
 from razor.minicanvas.dataset import draw
@@ -256,3 +256,12 @@ def test_a_clip_named_as_judge_reads_the_pictures(tmp_path, capsys):
 )
 def test_words_that_will_not_do_are_one_sentence(argv, said, fail):
     assert said in fail("score", *argv)
+
+
+def test_drift_is_printed_in_nats_and_shares_in_percent(capsys):
+    one = lambda value: {"value": value, "n": 32, "low": value / 2, "high": 2 * value}  # noqa: E731
+    cli._print_table({"forget_accuracy": one(0.5), "neutral_kl": one(0.0)}, {"forget_accuracy": one(0.25),
+                     "neutral_kl": one(0.0415)})  # fmt: skip
+    shares, nats = capsys.readouterr().out.splitlines()[1:]
+    assert shares.split() == ["forget", "accuracy", "50.0%", "25.0%", "12.5%", "to", "50.0%", "32"]
+    assert nats.split() == ["neutral", "KL,", "nats", "0.0000", "0.0415", "0.0208", "to", "0.0830", "32"]

@@ -28,12 +28,12 @@ OTHER = {
 
 
 def test_a_recipe_is_read_from_whatever_carries_it(tmp_path):
-    for name, table in (("recipe.json", ONE), ("run.json", {"recipe": ONE, "before": {}})):
+    for name, table in (("recipe.json", ONE), ("evidence.json", {"recipe": ONE, "before": {}})):
         (tmp_path / name).write_text(json.dumps(table))
     Patch({Slice("weight"): torch.ones(1, 2)}, ONE, {"weight": "0"}).save(tmp_path / "patch.safetensors")
     info = PictureInfo(Spec("a cat", 1, 20, 3.0, 64), "mini-sd", "0" * 16, "edited", recipe=ONE)
     (tmp_path / "cat.png").write_bytes(png_bytes(Image.new("RGB", (64, 64)), info))
-    for name in ("", "recipe.json", "run.json", "patch.safetensors", "cat.png"):
+    for name in ("", "recipe.json", "evidence.json", "patch.safetensors", "cat.png"):
         assert read(tmp_path / name) == ONE, name
 
 
