@@ -21,7 +21,7 @@ from components.export_panel import ExportPanel
 from components.head_map import map_value, picked_value
 from components.picture_panel import PicturePanel
 from components.picture_reading import Shown
-from components.session import Session, Sessions
+from components.session import Measured, Session, Sessions
 from components.stack_panel import StackPanel
 from components.theme import status_html
 from components.timeline import timeline_value
@@ -171,7 +171,8 @@ class Desk:
             if session.epoch != epoch:
                 raise InputError("Another target or model was chosen meanwhile; press the button again.")
             session.growth, session.grown_on = growth, below.active
-            session.tested, session.domain, session.shown, session.found = None, None, None, {}
+            session.tested, session.domain, session.found = None, None, {}
+            session.shown, session.earlier = None, None
             session.revision += 1
         return growth
 
@@ -313,9 +314,9 @@ class Desk:
     def drawn(self, session: Session, growth: Growth) -> dict:
         """Map, marks, timeline, tiles, tables and cards of the growth as it stands; runs no model."""
         panel = self.page.edit
-        now = growth.known_evaluation(growth.edit_set)
-        if now is not None:
-            session.shown = growth.history.position.state, growth.edit_set, now
+        at = growth.history.position
+        if (known := growth.known_evaluation(at.edit_set)) is not None:
+            session.show(Measured(at.state, at.edit_set, known))
         if not growth.showable:  # never scored, or other kinds of units are asked for since
             return {
                 panel.map: gr.update(picked=self.picked(session)),

@@ -207,9 +207,8 @@ class Editing(Desk):
         """Everything drawn anew after the position changed."""
         growth = session.growth
         session.edited()
-        estimate = (
-            "" if growth.known_evaluation(growth.edit_set) else reading.estimate_html(growth, session.shown, None)
-        )
+        known = growth.known_evaluation(growth.edit_set)
+        estimate = "" if known else self.estimating(session, growth)
         return {
             **self.drawn(session, growth),
             **self.uncompared(),
@@ -232,7 +231,7 @@ class Editing(Desk):
                     gr.Warning(escape(said))
                 if growth.edit_set != before:
                     session.edited()
-                    estimate, status = reading.estimate_html(growth, session.shown, None), ""
+                    estimate, status = self.estimating(session, growth), ""
         except (RazorError, ValueError) as error:
             gr.Warning(escape(str(error)))
         return [
@@ -293,34 +292,30 @@ class Editing(Desk):
         if measured == revision:  # an earlier call in the queue has measured this edit already
             yield {self.page.edit.estimate: said}
             return
-        before = session.shown
-        known = growth.known_evaluation(growth.edit_set)
-        if known is None:
+        before = session.before(growth.history.position)
+        if growth.known_evaluation(growth.edit_set) is None:
             look = growth.first_look()
             yield {self.page.edit.estimate: reading.estimate_html(growth, before, None, look)}
         now = growth.now
         if session.growth is not growth or session.revision != revision:
-            yield self._overtaken(session)
+            yield self.current(session)
             return
-        changed = before is not None and before[1] != growth.edit_set
-        said = reading.estimate_html(growth, before, now) if changed or growth.by_hand else ""
+        moved_here = before is not None and before.state == growth.history.position.state
+        said = reading.estimate_html(growth, before, now) if moved_here or growth.by_hand else ""
         session.found["estimate"] = revision, said
         yield {**self.drawn(session, growth), self.page.edit.estimate: said}
         shown = self.answers(session, growth)
         if session.growth is not growth or session.revision != revision:
-            yield self._overtaken(session)
+            yield self.current(session)
             return
         yield {**shown, self.page.compare.tiles: reading.tiles_of(growth, session.tested)}
         self.sessions.save(session)
         growth.prepare_look()
 
-    def _overtaken(self, session: Session) -> dict:
-        """What to show of a newer edit. What it did compared with the edit last spoken of is left for its own
-        estimate to say, though it may be known by now."""
-        before = session.shown
-        shown = self.current(session)
-        session.shown = before
-        return shown
+    @staticmethod
+    def estimating(session: Session, growth: Growth) -> str:
+        """The line under the map until the estimate is made."""
+        return reading.estimate_html(growth, session.before(growth.history.position), None)
 
     # Strength
 
@@ -344,7 +339,7 @@ class Editing(Desk):
         session.edited()
         yield {
             self.page.edit.map: gr.update(picked=self.picked(session)),
-            self.page.edit.estimate: reading.estimate_html(growth, session.shown, None),
+            self.page.edit.estimate: self.estimating(session, growth),
         }
         if not guard or value <= 1:
             return

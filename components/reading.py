@@ -5,9 +5,10 @@ from html import escape
 
 from components.compare_panel import ORIGINAL, branch_of
 from components.glossary import term
+from components.session import Measured
 from components.theme import capital, note_html, status_html, tile_html, tiles_html
 from components.wording import draws, judge_of, tested, wording
-from razor.edit_set import EditSet, describe_changes
+from razor.edit_set import describe_changes
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
 from razor.scoring import UnitScore, ranked, threshold
@@ -120,27 +121,28 @@ def signed(points: float) -> str:
 
 def estimate_html(
     growth: Growth,
-    before: tuple[int, EditSet, Evaluation] | None,
+    before: Measured | None,
     after: Evaluation | None,
     look: Evaluation | None = None,
 ) -> str:
     """The line under the map: what the last change by hand did, or that it is being estimated.
 
     Args:
+        before: the edit shown before; where it was of another state, the change is against the state as it was left.
         look: a first look at some of the pictures, shown while `after` is None.
     """
-    state, edit_set, search = growth.history.position.state, growth.edit_set, wording(growth).search
-    same = before is not None and before[0] == state
-    done = describe_changes(before[1] if same else growth.history.state.edit_set, edit_set) or "The edit as it stands"
+    at, left, search = growth.history.position, growth.history.state, wording(growth).search
+    if before is None or before.state != at.state:
+        before = Measured(at.state, left.edit_set, left.evaluation)
+    done = describe_changes(before.edit_set, at.edit_set) or "The edit as it stands"
     if after is None and look is not None:
         seen = f"forget {look.forget_accuracy.value:.0%}, retain {look.retain_accuracy.value:.1%}".replace("%", " %")
         n = f"n = {look.forget_accuracy.n} and {look.retain_accuracy.n}"
         return status_html(f"{capital(done)}: at a first look {seen} ({n}); estimating on all {search}", "busy")
     if after is None:
         return status_html(f"{capital(done)}: estimating on the {search}", "busy")
-    start = before[2] if before is not None else growth.history.state.evaluation
     n = f"n = {after.forget_accuracy.n} and {after.retain_accuracy.n}"
-    said = f"{capital(done)}: {estimate_text(start, after)} ({search}, {n}; against the edit before)."
+    said = f"{capital(done)}: {estimate_text(before.evaluation, after)} ({search}, {n}; against the edit before)."
     return status_html(said + overshoot(after, growth.adapter.family))
 
 

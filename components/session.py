@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from gradio.utils import get_upload_folder
 
@@ -25,6 +26,7 @@ from razor.edit_set import EditSet
 from razor.errors import InputError
 from razor.examples import Example, Task
 from razor.growth import Growth
+from razor.history import Position
 from razor.metrics import Evaluation
 from razor.pictures import Easel
 from razor.stack import Stack
@@ -37,6 +39,14 @@ ARRIVING = 0.5  # seconds a gesture waits for one made before it
 KEEP_SAVED = 7 * 24 * 3600.0  # seconds saved rounds stay on disk
 OWN = "razor-taken-"  # how folders of `Session.new_folder` are called
 _TOKEN = re.compile(r"[0-9a-f]{32}")
+
+
+class Measured(NamedTuple):
+    """An edit the page has shown with its metrics on the search split."""
+
+    state: int
+    edit_set: EditSet
+    evaluation: Evaluation
 
 
 @dataclass
@@ -60,7 +70,8 @@ class Session:
     tested: tuple[Evaluation, Evaluation] | None = None  # before and after on the test split
     domain: dict | None = None  # colour ranges of the first scoring, kept so that rounds stay comparable
     focus: str | None = None  # the unit looked at
-    shown: tuple[int, EditSet, Evaluation] | None = None  # state, edit set and metrics last shown
+    shown: "Measured | None" = None  # the edit last shown with its metrics
+    earlier: "Measured | None" = None  # the one shown before that
     left: "Left | None" = None  # rounds of an earlier page, offered back
     found: dict = field(default_factory=dict)  # what the expensive views found, by view
     sides: tuple[str, str] | None = None  # what the compare screen shows left and right; None for before and now
@@ -106,12 +117,27 @@ class Session:
         self.epoch += 1
         self.revision += 1
         self.growth, self.task, self.tested, self.domain = None, None, None, None
-        self.focus, self.shown, self.sides, self.found = None, None, None, {}
+        self.focus, self.sides, self.found = None, None, {}
+        self.shown, self.earlier = None, None
 
     def edited(self) -> None:
         """The edit moved: what was measured of it no longer holds."""
         self.revision += 1
         self.tested = None
+
+    def show(self, edit: Measured) -> None:
+        """An edit is shown with its metrics."""
+        if self.shown is not None and self.shown[:2] != edit[:2]:
+            self.earlier = self.shown
+        self.shown = edit
+
+    def before(self, position: Position) -> Measured | None:
+        """The edit shown before the one at `position`, whether or not that one is shown yet.
+
+        Work on an earlier edit may show this one, if its metrics are known, before its own estimate is made.
+        """
+        now = position.state, position.edit_set
+        return self.earlier if self.shown is not None and self.shown[:2] == now else self.shown
 
     @contextmanager
     def turn(self, number: int) -> Iterator[None]:

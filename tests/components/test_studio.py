@@ -535,6 +535,22 @@ def test_a_click_out_and_in_again_never_stays_on_estimating(studio, visitor):
     assert "estimating" not in said[studio.page.edit.estimate]
 
 
+def test_a_known_edit_that_late_work_has_shown_already_is_still_told_against_the_one_before(studio, visitor):
+    request = visitor("a")
+    last(studio.grow_one(request, *SETTINGS))
+    session = studio.sessions.get("a")
+    member = session.growth.edit_set.members[0]
+    for seq, action in enumerate(("out", "in"), start=1):
+        click(studio, request, [member], action, seq)
+        last(studio.estimate(request))
+    click(studio, request, [member], "out", 3)
+    studio.drawn(session, session.growth)  # work on the edit before ends only now
+    assert f"Without {member}" in last(studio.estimate(request))[studio.page.edit.estimate]
+    click(studio, request, [member], "in", 4)
+    studio.drawn(session, session.growth)
+    assert f"With {member}" in last(studio.estimate(request))[studio.page.edit.estimate]
+
+
 def test_a_stray_file_among_the_saved_rounds_breaks_nothing(studio, task, tmp_path):
     (tmp_path / "stray").write_text("x")
     opened = last(studio.open_page(SimpleNamespace(session_hash="x"), "object:cat", "tiny", "a" * 32))
