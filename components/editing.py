@@ -11,7 +11,7 @@ from components import compare_panel, edit_panel, reading, story
 from components.chart import picked_key, selected_keys
 from components.desk import Desk, handler, on_event
 from components.head_map import focus_payload, payload, tau_payload
-from components.session import Session
+from components.session import Measured, Session
 from components.theme import status_html
 from components.timeline import branch_changed, round_picked
 from components.wording import draws, judge_of
@@ -292,15 +292,17 @@ class Editing(Desk):
         if measured == revision:  # an earlier call in the queue has measured this edit already
             yield {self.page.edit.estimate: said}
             return
-        before = session.before(growth.history.position)
-        if growth.known_evaluation(growth.edit_set) is None:
+        at = growth.history.position
+        before = session.before(at)
+        if growth.known_evaluation(at.edit_set) is None:
             look = growth.first_look()
             yield {self.page.edit.estimate: reading.estimate_html(growth, before, None, look)}
-        now = growth.now
+        now = growth.evaluation(at.edit_set)
         if session.growth is not growth or session.revision != revision:
             yield self.current(session)
             return
-        moved_here = before is not None and before.state == growth.history.position.state
+        session.show(Measured(at.state, at.edit_set, now))
+        moved_here = before is not None and before.state == at.state
         said = reading.estimate_html(growth, before, now) if moved_here or growth.by_hand else ""
         session.found["estimate"] = revision, said
         yield {**self.drawn(session, growth), self.page.edit.estimate: said}

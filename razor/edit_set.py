@@ -140,7 +140,8 @@ def describe_changes(before: EditSet, after: EditSet) -> str:
     said += [f"without {', '.join(out)}"] if out else []
     said += dialled
     said += [f"all at {after.strength:.0%}"] if after.strength != before.strength else []
-    said += [f"only {after.isolated}"] if after.isolated else []
+    if after.isolated != before.isolated:
+        said.append(f"only {after.isolated}" if after.isolated else f"not only {before.isolated} any more")
     return "; ".join(said)
 
 

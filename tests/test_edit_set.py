@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from razor.edit_set import EditSet, check_names
+from razor.edit_set import EditSet, check_names, describe_changes
 from razor.errors import InputError
 from razor.gradients import UnitStats
 from razor.scoring import score
@@ -81,6 +81,8 @@ def test_isolating_leaves_one_unit_active_and_restoring_brings_the_rest_back():
     assert alone.active == ("b",) and alone.members == ("a", "b")
     assert alone.act("restore", ["b"]) == start
     assert alone.act("out", ["b"]).isolated is None
+    assert describe_changes(start, alone) == "only b"
+    assert describe_changes(alone, start) == "not only b any more"
 
 
 def test_strengths_are_one_unless_set_and_a_round_makes_them_part_of_the_change():

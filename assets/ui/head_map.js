@@ -332,8 +332,7 @@ function drawNow() {
   const started = performance.now();
   take(ahead(props.value || {}));
   const some = towers.length > 0;
-  finding.textContent = value.finding || "";
-  finding.hidden = !value.finding;
+  drawFinding();
   empty.hidden = some;
   bar.hidden = guide.hidden = grids.hidden = foot.hidden = !some;
   if (some && !grids.clientWidth) return;  // in a hidden tab; the resize observer calls again
@@ -343,6 +342,18 @@ function drawNow() {
   for (const tower of towers) paintTower(tower, look);
   if (some) drawAround(look);
   publish(started);
+}
+
+// Its room grows and never shrinks while the map is this wide: a sentence a line shorter would move cells away from
+// under the pointer.
+let findingWidth = 0;
+
+function drawFinding() {
+  finding.textContent = value.finding || "";
+  finding.hidden = !value.finding;
+  if (finding.hidden || finding.clientWidth !== findingWidth) finding.style.minHeight = "";
+  findingWidth = finding.clientWidth;
+  if (findingWidth) finding.style.minHeight = `${finding.offsetHeight}px`;
 }
 
 // Another alpha needs only arithmetic, so it is drawn at once; Python's own numbers follow.

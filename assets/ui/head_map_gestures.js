@@ -4,7 +4,9 @@ const SETTLE = 1500;  // ms after a report in which what is told may still be ol
 const REST = 150;  // ms the keyboard stays on a cell before others are told
 const PAGE = 10;  // rows
 const INVERSE = { in: "out", out: "in" };
-let lastClick = { unit: null, action: null };
+const SAME_SPOT = 6;  // px the second click of a pair may be away from the first
+let lastClick = { unit: null, action: null, only: null };  // `only`: the unit isolated when it came
+let lastCell = null;  // { tower, cell, x, y } of the last click
 let drag = null;  // { tower, from, to, out }; `to` is null until the pointer has left its first cell
 let focusSeq = 0;
 let lookedAt = null;  // the unit others describe
@@ -121,8 +123,9 @@ function unitsBetween({ data }, one, other) {
 
 function clicked(tower, event) {
   if (tower.swallow) { tower.swallow = false; return; }
-  const cell = cellAt(tower, event);
+  const cell = pairedCell(tower, event) || cellAt(tower, event);
   if (!cell.inside) return;
+  lastCell = { tower, cell, x: event.clientX, y: event.clientY };
   const again = event.detail > 0 && event.detail % 2 === 0 && lastClick.unit === cell.unit;
   settleOn(tower, cell);
   let note = "";
@@ -136,6 +139,12 @@ function clicked(tower, event) {
   showTip(tower, cell, note);
 }
 
+// The answer to the first click of a pair may move the map before the second one comes; it is meant for the same cell.
+function pairedCell(tower, { detail, clientX, clientY }) {
+  if (!lastCell || lastCell.tower !== tower || detail === 0 || detail % 2 === 1) return null;
+  return Math.hypot(clientX - lastCell.x, clientY - lastCell.y) <= SAME_SPOT ? lastCell.cell : null;
+}
+
 function settleOn(tower, { row, column }) {
   Object.assign(tower, { row, column, byKeys: false, chosen: null });
   drawCursor();
@@ -144,25 +153,25 @@ function settleOn(tower, { row, column }) {
 function toggle(unit) {
   const note = refusal(unit);
   const action = note ? null : isIn(unit) ? "out" : "in";
-  lastClick = { unit, action };
+  lastClick = { unit, action, only: isolated() };
   if (action) ask([unit], action);
   else say(`${unit} is ${note}`);
   return note;
 }
 
 function addOnly(unit) {
-  lastClick = { unit: null, action: null };
+  lastClick = { unit: null, action: null, only: null };
   const note = refusal(unit) || (isIn(unit) ? "already in" : "");
   if (note) say(`${unit} is ${note}`);
   else ask([unit], "in");
   return note;
 }
 
-// The first click of the pair has toggled; that must not stay behind.
+// The first click of the pair has toggled; that must not stay behind. Taking the isolated unit out restores the rest.
 function secondClick(unit) {
   if (lastClick.action) ask([unit], INVERSE[lastClick.action]);
   if (stateOf(unit).state === "banned") return refusal(unit);
-  toggleIsolation(unit);
+  if (lastClick.only === null || isolated() !== null) toggleIsolation(unit);
   return "";
 }
 

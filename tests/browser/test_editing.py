@@ -146,7 +146,31 @@ def test_a_double_click_isolates_a_head_and_another_restores_the_rest(page):
     estimated(page, "Only text.0.head.3")
     page.mouse.dblclick(*spot(page, 1, 0, 3))
     settled(page, 4)
+    page.locator("#head-map .map-alone:empty").wait_for(state="attached", timeout=LONG)
     assert "Only" not in page.locator("#timeline").inner_text()
+
+
+def test_no_answer_moves_the_map_away_from_under_the_pointer(page):
+    place = "document.querySelectorAll('#head-map .map-field')[1].getBoundingClientRect().top + scrollY"
+    page.click("#undo")
+    page.click("#redo")
+    note(page, "#edit-status", "Done again.")
+    settled(page, 4)
+    before = page.evaluate(place)
+    page.mouse.click(*spot(page, 1, 0, 3))
+    estimated(page, "Without text.0.head.3")
+    assert page.evaluate(place) == before and not page.locator("#edit-status .status-line").count()
+
+
+def test_the_second_click_of_a_pair_is_for_the_same_head_wherever_the_map_has_gone(page):
+    where = spot(page, 1, 0, 3)
+    page.mouse.click(*where)
+    page.locator("#head-map").evaluate("node => { node.style.marginTop = '-36px'; }")
+    page.mouse.down(click_count=2)
+    page.mouse.up(click_count=2)
+    page.locator("#head-map").evaluate("node => { node.style.marginTop = ''; }")
+    settled(page, 4)
+    estimated(page, "Only text.0.head.3")
 
 
 def test_locks_and_bans_hold_and_their_price_is_named(page):
