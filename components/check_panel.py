@@ -7,27 +7,14 @@ from html import escape
 import gradio as gr
 
 from components.chart import chart, chart_value, literal
-from components.theme import capital
 from razor.baselines import NAMES, Result
-from razor.gates import FAIL, OPEN, PASS, Verdict, overall, usual
+from razor.gates import Verdict, overall, usual
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
 from razor.robustness import ATTACKS, Finding
+from razor.telling import ATTACK_WORDS, HEADLINE, SAID, worst_text
+from razor.wording import capital
 
-ATTACK_WORDS = {
-    "quantise": "copies in 8 and 4 bits",
-    "benign": "training on what was kept",
-    "relearn": "teaching it again from few pictures",
-    "wording": "other words for it",
-    "prefix": "free words before its name",
-    "probe": "a linear probe of picture features",
-}
-SAID = {PASS: "Passed", FAIL: "Failed", OPEN: "Cannot say"}
-HEADLINE = {
-    PASS: "{} is suppressed under these tests.",
-    FAIL: "{} does not stand every test.",
-    OPEN: "These tests cannot say yet whether {} is suppressed.",
-}
 LIMITS = usual(1 / 20)
 SECONDS = (10, 600, 60)  # lowest, highest and usual limit of a rival's tuning
 OURS = "RAZOR, this edit"
@@ -158,23 +145,6 @@ def verdict_html(found: Sequence[Verdict], findings: Sequence[Finding], concept:
     rows = "".join(_gate_html(v, waits=not done and v.measure is None and v.gate.attack != "") for v in found)
     worst = f"<p>{escape(worst_text(findings))}</p>" if findings else ""
     return f'<div class="verdict-card" data-said="{shown}"><h3>{escape(headline)}</h3>{worst}<ul>{rows}</ul></div>'
-
-
-def worst_text(findings: Sequence[Finding]) -> str:
-    """The most that each kind of attack got back, the worst first; the gates may ask for less."""
-    most: dict[str, Finding] = {}
-    for f in findings:
-        if f.attack not in most or f.attacked.value > most[f.attack].attacked.value:
-            most[f.attack] = f
-    order = sorted(most.values(), key=lambda f: -f.attacked.value)
-    told = [
-        f"{100 * f.attacked.value:.0f} % by {ATTACK_WORDS[f.attack]} ({f.setting})"
-        for f in order
-        if f.attacked.value > 0
-    ]
-    if not told:
-        return "No attack tried here got anything back."
-    return f"The most that attacks got back: {'; '.join(told)}."
 
 
 def _gate_html(verdict: Verdict, waits: bool) -> str:

@@ -9,7 +9,7 @@ from components import check_panel
 from components.desk import Desk, handler
 from components.session import Session
 from components.theme import status_html
-from razor import jsonio
+from razor import jsonio, telling
 from razor.baselines import Budget, find, run
 from razor.bench.measure import peak_mib
 from razor.errors import InputError, RazorError, Stopped
@@ -66,7 +66,7 @@ class Checking(Desk):
         case.before, case.edited = tested
         try:
             for number, name in enumerate(names, start=1):
-                said = f"Attack {number} of {len(names)}: {check_panel.ATTACK_WORDS[name]}"
+                said = f"Attack {number} of {len(names)}: {telling.ATTACK_WORDS[name]}"
                 yield {panel.status: status_html(said, "busy")}
                 for found in attack(name, case):
                     if session.growth is not growth:

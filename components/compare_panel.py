@@ -8,12 +8,12 @@ from torch import Tensor
 
 from components.cards import cards, cards_value, image_url
 from components.examples_panel import read_files
-from components.theme import capital
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError
 from razor.examples import Axis, Example, Task, evenly
 from razor.growth import Growth
 from razor.patches import Patch
+from razor.wording import capital
 
 PER_GROUP = 5  # one row on a wide page
 EMPTY = "Run the story, or grow the edit, and the same pictures appear here before and after."

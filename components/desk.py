@@ -27,7 +27,6 @@ from components.theme import status_html
 from components.timeline import timeline_value
 from components.trust_panel import TrustPanel
 from components.why_panel import WhyPanel
-from components.wording import draws
 from razor import models
 from razor.adapters.base import Adapter
 from razor.adapters.clip import ClipAdapter
@@ -43,6 +42,7 @@ from razor.picture_files import Album
 from razor.pictures import Easel, streamed
 from razor.stack import set_aside
 from razor.step import evaluate
+from razor.wording import draws
 
 STALE = "The edit has changed since this was shown; ask both sides again to see it as it is now."
 STALE_PAIRS = "The edit has changed since these pairs were drawn; draw both sides again to see it as it is now."

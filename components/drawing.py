@@ -12,7 +12,6 @@ from components.desk import Desk, handler
 from components.picture_reading import Cell, Row, Shown
 from components.session import Session
 from components.theme import status_html
-from components.wording import proxy_note
 from razor import pictures, recipe
 from razor.adapters.diffusion import DiffusionAdapter
 from razor.errors import InputError, RazorError
@@ -22,6 +21,7 @@ from razor.picture_files import MAX_BYTES, read_png
 from razor.picture_grid import GridPlan, example_values, parse_axis, patch_of, state_of
 from razor.pictures import Drawn, DrawSettings, Job, Prompt, Side, Sketch
 from razor.sources import draws_its_own
+from razor.wording import proxy_note
 
 NOTHING_EDITED = "Nothing is edited yet, so both sides are the same."
 NO_JUDGE = "Nothing here can say what these pictures show, so there are no verdicts: look for yourself"

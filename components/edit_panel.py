@@ -12,6 +12,7 @@ from components.compare_panel import branch_of
 from components.head_map import UnitState, head_map, map_value, score_domain
 from components.measure_panel import MeasurePanel
 from components.timeline import timeline, timeline_value
+from razor import telling
 from razor.adapters.base import Adapter
 from razor.config import RazorConfig
 from razor.edit_set import MAX_STRENGTH
@@ -272,7 +273,7 @@ def map_of(growth: Growth, domain: dict | None = None, spread=None) -> dict:
     return map_value(
         towers_of(growth, scores, spread),
         domain=domain,
-        finding=reading.map_finding(scores, growth),
+        finding=telling.map_finding(scores, growth),
         tau=growth.config.tau,
         alpha=growth.config.alpha,
     )
@@ -402,7 +403,7 @@ def timeline_of(growth: Growth, sides: tuple[str, str] | None = None) -> dict:
         branch=history.position.branch,
         current=history.position.state,
         target=growth.goal.target,
-        finding=reading.timeline_finding(growth),
+        finding=telling.timeline_finding(growth),
         compared=[branch for side in sides or () if (branch := branch_of(side)) in history.branches],
         draft=_draft(growth),
     )

@@ -14,10 +14,11 @@ from components.head_map import focus_payload, payload, tau_payload
 from components.session import Measured, Session
 from components.theme import status_html
 from components.timeline import branch_changed, round_picked
-from components.wording import draws, judge_of
+from razor import telling
 from razor.edit_set import check_names
 from razor.errors import InputError, RazorError
 from razor.growth import Growth
+from razor.wording import draws, judge_of
 
 FREE = "Without locks and bans"
 
@@ -167,7 +168,7 @@ class Editing(Desk):
         growth = session.need_growth()
         aside = " Your changes by hand are set aside; Undo brings them back." if growth.by_hand else ""
         growth.go(round_picked(event, growth.history.states))
-        return self._moved(session, reading.round_text(growth) + aside)
+        return self._moved(session, telling.round_text(growth) + aside)
 
     @on_event(lambda page: page.edit.status)
     def change_branch(self, session: Session, event: gr.EventData) -> dict:
@@ -271,7 +272,7 @@ class Editing(Desk):
         keys = selected_keys(event, session.need_growth().every)
         session.found["brushed"] = keys
         panel = self.page.edit
-        said = f"{len(keys)} units selected: {reading.names(keys)}." if keys else ""
+        said = f"{len(keys)} units selected: {telling.names(keys)}." if keys else ""
         return {panel.brushed: status_html(said) if said else "", panel.put_in: gr.update(interactive=bool(keys))}
 
     @handler(lambda page: page.edit.status)

@@ -8,8 +8,8 @@ import gradio as gr
 
 from components.glossary import term
 from components.session import Session
-from components.wording import draws, judge_of, read_by, tested, wording
 from razor.growth import Growth
+from razor.wording import draws, judge_of, read_by, tested, wording
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from components.chart import picked_key
 from components.desk import Desk, handler, on_event
 from components.session import Session
 from components.theme import finding_html, pictures_html, status_html
-from components.wording import draws, writes
 from razor import trust
 from razor.adapters.diffusion import seeds_for
 from razor.answer_attribution import answer_attribution
@@ -26,6 +25,7 @@ from razor.growth import Growth
 from razor.patches import Patch
 from razor.step import edited
 from razor.units import Unit
+from razor.wording import draws, writes
 
 LOOKED_AT = 4  # pictures a head's attention is drawn over
 

@@ -6,9 +6,9 @@ import gradio as gr
 
 from components.picture_reading import about, duration
 from components.theme import status_html
-from components.wording import judge_of, read_by
 from razor.adapters import denoising
 from razor.growth import Growth
+from razor.wording import judge_of, read_by
 
 MEASURE, AT_POINTS = "Measure on drawn pictures", "Measure at test points"
 

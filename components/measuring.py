@@ -7,9 +7,9 @@ from components import measure_panel, reading
 from components.desk import Desk, handler
 from components.session import Session
 from components.theme import status_html
-from components.wording import draws
 from razor.errors import InputError, Stopped
 from razor.growth import Growth
+from razor.wording import draws
 
 STOPPED = "Stopped before all pictures were drawn, so nothing was measured; the tiles are as they were."
 OVERTAKEN = "The edit changed while it was measured, so the numbers were let go; measure again."

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import gradio as gr
 
 from components.theme import model_card_html
-from components.wording import read_by
 from razor.models import BUNDLED, card
 from razor.pipelines import card_of
+from razor.wording import read_by
 
 TOWER_NAMES = {
     "text2": "second text encoder",

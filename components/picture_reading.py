@@ -12,8 +12,7 @@ from PIL import Image
 
 from components.cards import image_url
 from components.pairs import pairs_value, sheet_value
-from components.theme import capital, status_html
-from components.wording import read_by
+from components.theme import status_html
 from razor import pictures
 from razor.adapters.diffusion import DiffusionAdapter
 from razor.edit_set import MAX_STRENGTH
@@ -23,6 +22,7 @@ from razor.picture_files import Kept, PictureInfo, Spec
 from razor.picture_grid import GridAxis, GridPlan
 from razor.pictures import CONCEPT, GROUPS, Prompt
 from razor.recipe import task_entry
+from razor.wording import capital, read_by
 
 AXIS_NAMES = {"seed": "Seed", "strength": "Strength of the edit", "round": "Growth round", "branch": "Branch",
               "guidance": "Guidance", "steps": "Steps"}  # fmt: skip

@@ -1,106 +1,24 @@
 """What the page says of a growth, in plain words: findings, tiles, the card of a unit, the price of a choice."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 
 from components.compare_panel import ORIGINAL, branch_of
 from components.glossary import term
 from components.session import Measured
-from components.theme import capital, note_html, status_html, tile_html, tiles_html
-from components.wording import draws, judge_of, tested, wording
+from components.theme import note_html, status_html, tile_html, tiles_html
 from razor.edit_set import describe_changes
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
-from razor.scoring import UnitScore, ranked, threshold
+from razor.scoring import UnitScore, threshold
+from razor.telling import change, names
 from razor.units import Unit
+from razor.wording import capital, draws, judge_of, tested, wording
 
 OVERSHOT = -0.25  # association below which the concept is said to be pushed further than forgetting needs
-NAMED = 4  # units named in a sentence; more are counted
-
-
-def names(units: Sequence[str]) -> str:
-    """A few unit names, then how many more."""
-    more = f" and {len(units) - NAMED} more" if len(units) > NAMED else ""
-    return ", ".join(units[:NAMED]) + more
-
-
-# Findings ------------------------------------------------------------------------------------------------------------
-
-
-def map_finding(scores: Sequence[UnitScore], growth: Growth) -> str:
-    """One sentence over the map: what is edited and what it cost, or which head presses hardest."""
-    best = ranked(scores)[0]
-    if not growth.edit_set.active:
-        middle = sorted(s.phi for s in scores)[len(scores) // 2]
-        times = f"{best.phi / middle:.0f} times" if middle > 0 else "far more than"
-        open_units = growth.candidates(scores)
-        above = sum(s.phi > threshold(open_units, growth.config.tau) for s in open_units)
-        return (
-            f"{best.unit.name} scores highest for forgetting {growth.task.concept}: its phi is {times} the median's. "
-            f"{above} of the {len(open_units)} units open to growth stand above tau."
-        )
-    now = growth.known_evaluation(growth.edit_set)
-    words = wording(growth)
-    reached = f"{growth.task.concept} is {words.seen} {now.forget_accuracy.value:.0%}" if now else "estimating"
-    lost = f", {words.answers} changed by {change(growth.base, now, 'retain_accuracy'):+.1f} points" if now else ""
-    cost = f"{lost} from the unedited model" if now else ""
-    said = f"{_edited_text(growth)}. "
-    return f"{said}Of the {words.search}, {reached}{cost}." if now else f"{said}Estimating what that does."
-
-
-def _edited_text(growth: Growth) -> str:
-    """Which units act, and why those where growth chose them."""
-    members, edit_set, concept = growth.edit_set.members, growth.edit_set, growth.task.concept
-    if edit_set.isolated:
-        return f"Only {edit_set.isolated} acts for now ({len(members)} are in)"
-    edited = f"{len(members)} units are edited: {names(members)}" if len(members) > 1 else f"{members[0]} is edited"
-    if edit_set.strength != 1:
-        edited += f", at {edit_set.strength:.0%} strength"
-    by_hand = growth.by_hand or any(r.by_hand for r in growth.rounds)
-    return edited if by_hand else f"{edited}, chosen for pushing on {concept} and little against the rest"
-
-
-def timeline_finding(growth: Growth) -> str:
-    """One sentence over the curves."""
-    now, base, words = growth.known_evaluation(growth.edit_set), growth.base, wording(growth)
-    if not growth.edit_set.active or now is None:
-        return start_text(growth)
-    lost = -change(base, now, "retain_accuracy")
-    kept = f"{words.answers} lose {lost:.1f} points" if lost > 0.05 else f"{words.answers} lose nothing"
-    many = f"{len(growth.edit_set.active)} units take" if len(growth.edit_set.active) > 1 else "1 unit takes"
-    shares = f"from {base.forget_accuracy.value:.0%} to {now.forget_accuracy.value:.0%}"
-    if draws(growth):
-        shares += f" of the {words.search} it is predicted at"
-    return f"{many} {growth.task.concept} {shares}; {kept}. Curves are on the search split."
-
-
-def start_text(growth: Growth) -> str:
-    """What the unedited model knows."""
-    concept, words = growth.task.concept, wording(growth)
-    if draws(growth):
-        return f"Before any edit {concept} counts as predicted at 100 % of the {words.search}, by definition."
-    known = f"{growth.base.forget_accuracy.value:.0%} of the {words.search}"
-    return f"{capital(concept)} is {words.seen} {known} before any edit."
-
-
-def round_text(growth: Growth) -> str:
-    """What the round shown did, in full."""
-    if not growth.rounds:
-        return start_text(growth)
-    done = growth.rounds[-1]
-    hand = f" By hand before it: {done.by_hand}." if done.by_hand else ""
-    added = (
-        ", ".join(f"{s.unit.name} (phi {s.phi:.2g}, rank {s.rank})" for s in done.added) or "the units put in by hand"
-    )
-    return f"Round {done.index} tried {added} in {len(done.trials)} steps, {done.seconds:.1f} s.{hand} {done.reason}"
 
 
 # Estimates -----------------------------------------------------------------------------------------------------------
-
-
-def change(before: Evaluation, after: Evaluation, name: str) -> float:
-    """Points by which a share changed."""
-    return 100 * (getattr(after, name).value - getattr(before, name).value)
 
 
 def estimate_text(before: Evaluation, after: Evaluation) -> str:

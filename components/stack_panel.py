@@ -10,8 +10,8 @@ import gradio as gr
 
 from components.events import field
 from components.theme import script
-from components.wording import Tested
 from razor.stack import Conflict, Stack
+from razor.wording import Tested
 
 ACTIONS = ("on", "off", "up", "down", "drop", "again")
 SEEN = "recognised in"

@@ -9,7 +9,6 @@ from components import examples_panel, stack_panel
 from components.desk import Desk, handler, on_event
 from components.session import Session
 from components.theme import status_html
-from components.wording import tested
 from razor.adapters.base import Bench
 from razor.config import RazorConfig
 from razor.errors import InputError
@@ -17,6 +16,7 @@ from razor.examples import Task
 from razor.minicanvas.dataset import parse_target
 from razor.minicanvas.tasks import axes
 from razor.stack import Concept, Conflict, conflicts
+from razor.wording import tested
 
 
 class Stacking(Desk):

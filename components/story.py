@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from components.measure_panel import MEASURE
-from components.theme import capital, status_html
-from components.wording import draws, judge_of, read_by, tested, unedited, wording
+from components.theme import status_html
 from razor.examples import Task
 from razor.growth import Growth
 from razor.metrics import Evaluation
+from razor.wording import capital, draws, judge_of, read_by, tested, unedited, wording
 
 FEW = 20  # test pictures below which a result is called a first look
 STEPS = ("Pictures", "Score", "Grow", "Check")

@@ -22,7 +22,6 @@ from components.naming import Naming
 from components.session import CLOSING, Session, Sessions
 from components.stacking import Stacking
 from components.theme import header_html, status_html
-from components.wording import draws, proxy_note, writes
 from razor import models, saved, words
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError, RazorError
@@ -31,6 +30,7 @@ from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
 from razor.sources import asks_kind, draws_its_own, own_task
 from razor.stack import Stack
+from razor.wording import draws, proxy_note, writes
 
 NAME = "RAZOR Studio"
 PURPOSE = "Make a vision model forget one thing by editing a few attention heads, and see what it cost."

@@ -262,11 +262,6 @@ def plotly_head() -> str:
     return f'<script src="gradio_api/file={plotly_js().as_posix()}"></script>'
 
 
-def capital(sentence: str) -> str:
-    """The sentence with its first letter upper case and the rest left alone."""
-    return sentence[:1].upper() + sentence[1:]
-
-
 def header_html(name: str, purpose: str, status: str = "", tone: str = "ready") -> str:
     """The page's first line: product name, what it is for, and a chip with the present state.
 

@@ -12,8 +12,7 @@ from PIL import Image
 from components.cards import image_url
 from components.edit_panel import grids
 from components.head_map import Measure, head_map, map_value
-from components.theme import capital, finding_html, pictures_html
-from components.wording import wording
+from components.theme import finding_html, pictures_html
 from razor.answer_attribution import AnswerAttribution
 from razor.attention import AttentionMap
 from razor.attribution import GateAttribution, HeadCard, PixelAttribution, overlay
@@ -21,6 +20,7 @@ from razor.cross_attention import WordMaps
 from razor.examples import Task, evenly
 from razor.growth import Growth
 from razor.trust import spearman
+from razor.wording import capital, wording
 
 METHODS = {"integrated gradients": "integrated_gradients", "switching off one by one": "ablation"}
 PIXEL_METHODS = {"integrated gradients": "integrated_gradients", "hiding squares": "occlusion"}

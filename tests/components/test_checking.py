@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 import app
-from components import check_panel, checking
+from components import checking
 from components.check_panel import OURS, Row, front_finding, verdict_html, worst_text
 from components.session import Sessions
-from razor import robustness
+from razor import robustness, telling
 from razor.config import RazorConfig
 from razor.errors import Stopped
 from razor.gates import usual, verdicts
@@ -205,7 +205,7 @@ def test_each_family_is_offered_its_own_attacks_and_rivals(studio):
     assert [name for _, name in offered["clip"][panel.attacks]["choices"]] == ["wording", "prefix", "probe"]
     assert offered["diffusion"][panel.attacks]["visible"] is False
     assert "uce" in offered["diffusion"][panel.methods]["value"] and "uce" not in offered["vlm"][panel.methods]["value"]
-    assert set(check_panel.ATTACK_WORDS) == {name for known in robustness.ATTACKS.values() for name in known}
+    assert set(telling.ATTACK_WORDS) == {name for known in robustness.ATTACKS.values() for name in known}
     assert checking.attacks_of("clip", usual(0.05), ["probe"]) == ["quantise", "relearn", "benign", "probe"]
 
 

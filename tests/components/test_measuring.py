@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from tiny_drawing import SETTINGS, Eyes, Guesses, last, told
 
-from components import guide, measure_panel, measuring, reading, story, wording
+from components import guide, measure_panel, measuring, reading, story
+from razor import telling, wording
 from razor.config import RazorConfig
 from razor.growth import Growth
 from razor.metrics import share
@@ -25,7 +26,7 @@ def painted(adapter, monkeypatch):
 def test_what_an_unedited_model_knows_is_claimed_only_where_a_judge_looked(studio, edited, adapter):
     growth = studio.sessions.get(edited("a").session_hash).growth
     assert growth.base.forget_accuracy.value == 1  # whatever it was asked for
-    assert "by definition" in reading.start_text(growth) and "points" in reading.start_text(growth)
+    assert "by definition" in telling.start_text(growth) and "points" in telling.start_text(growth)
     assert wording.unedited(growth).startswith("the unedited model draws red more often than by chance, read by a test")
     growth.bench.judge = Guesses()
     assert "by chance, guessed by tiny (CLIP" in wording.unedited(growth)
@@ -47,8 +48,8 @@ def test_search_numbers_are_predictions_at_points_everywhere(studio, edited):
     assert "Concept still predicted" in tiles and f"n = {growth.now.forget_accuracy.n} search points" in tiles
     assert "the denoiser&#x27;s predictions at search points" in tiles and "pictures, read" not in tiles
     said = [
-        reading.map_finding(growth.shown_scores(), growth),
-        reading.timeline_finding(growth),
+        telling.map_finding(growth.shown_scores(), growth),
+        telling.timeline_finding(growth),
         reading.estimate_html(growth, None, growth.now),
         guide.seen_text(2, session),
         story.drawn_ending(growth),
@@ -97,7 +98,7 @@ def test_test_numbers_of_a_clip_judge_are_guesses_and_without_a_judge_points(stu
 def test_a_clip_is_still_told_of_in_pictures(trained, task):
     growth = Growth(trained, task, RazorConfig())
     assert wording.unedited(growth).startswith("the unedited model recognises red in")
-    assert "search pictures" in reading.start_text(growth) and wording.judge_of(growth) is None
+    assert "search pictures" in telling.start_text(growth) and wording.judge_of(growth) is None
     assert "test pictures" in reading.tiles_of(growth, (growth.base, growth.base))
 
 

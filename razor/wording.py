@@ -123,3 +123,8 @@ def unedited(growth: Growth) -> str:
         f"the unedited model draws {concept} more often than by chance, {read_by(judge)}; what it predicts for it "
         "counts as 100 % from here on"
     )
+
+
+def capital(sentence: str) -> str:
+    """The sentence with its first letter upper case and the rest left alone."""
+    return sentence[:1].upper() + sentence[1:]

@@ -1,0 +1,128 @@
+"""What a growth and its evidence say, in plain words: for the page, the report and the model card."""
+
+from collections.abc import Sequence
+
+from razor.gates import FAIL, OPEN, PASS
+from razor.growth import Growth
+from razor.metrics import Evaluation
+from razor.robustness import Finding
+from razor.scoring import UnitScore, ranked, threshold
+from razor.wording import capital, draws, wording
+
+NAMED = 4  # units named in a sentence; more are counted
+ATTACK_WORDS = {
+    "quantise": "copies in 8 and 4 bits",
+    "benign": "training on what was kept",
+    "relearn": "teaching it again from few pictures",
+    "wording": "other words for it",
+    "prefix": "free words before its name",
+    "probe": "a linear probe of picture features",
+}
+SAID = {PASS: "Passed", FAIL: "Failed", OPEN: "Cannot say"}
+HEADLINE = {
+    PASS: "{} is suppressed under these tests.",
+    FAIL: "{} does not stand every test.",
+    OPEN: "These tests cannot say yet whether {} is suppressed.",
+}
+
+
+def names(units: Sequence[str]) -> str:
+    """A few unit names, then how many more."""
+    more = f" and {len(units) - NAMED} more" if len(units) > NAMED else ""
+    return ", ".join(units[:NAMED]) + more
+
+
+# Findings ------------------------------------------------------------------------------------------------------------
+
+
+def map_finding(scores: Sequence[UnitScore], growth: Growth) -> str:
+    """One sentence over the map: what is edited and what it cost, or which head presses hardest."""
+    best = ranked(scores)[0]
+    if not growth.edit_set.active:
+        middle = sorted(s.phi for s in scores)[len(scores) // 2]
+        times = f"{best.phi / middle:.0f} times" if middle > 0 else "far more than"
+        open_units = growth.candidates(scores)
+        above = sum(s.phi > threshold(open_units, growth.config.tau) for s in open_units)
+        return (
+            f"{best.unit.name} scores highest for forgetting {growth.task.concept}: its phi is {times} the median's. "
+            f"{above} of the {len(open_units)} units open to growth stand above tau."
+        )
+    now = growth.known_evaluation(growth.edit_set)
+    words = wording(growth)
+    reached = f"{growth.task.concept} is {words.seen} {now.forget_accuracy.value:.0%}" if now else "estimating"
+    lost = f", {words.answers} changed by {change(growth.base, now, 'retain_accuracy'):+.1f} points" if now else ""
+    cost = f"{lost} from the unedited model" if now else ""
+    said = f"{_edited_text(growth)}. "
+    return f"{said}Of the {words.search}, {reached}{cost}." if now else f"{said}Estimating what that does."
+
+
+def _edited_text(growth: Growth) -> str:
+    """Which units act, and why those where growth chose them."""
+    members, edit_set, concept = growth.edit_set.members, growth.edit_set, growth.task.concept
+    if edit_set.isolated:
+        return f"Only {edit_set.isolated} acts for now ({len(members)} are in)"
+    edited = f"{len(members)} units are edited: {names(members)}" if len(members) > 1 else f"{members[0]} is edited"
+    if edit_set.strength != 1:
+        edited += f", at {edit_set.strength:.0%} strength"
+    by_hand = growth.by_hand or any(r.by_hand for r in growth.rounds)
+    return edited if by_hand else f"{edited}, chosen for pushing on {concept} and little against the rest"
+
+
+def timeline_finding(growth: Growth) -> str:
+    """One sentence over the curves."""
+    now, base, words = growth.known_evaluation(growth.edit_set), growth.base, wording(growth)
+    if not growth.edit_set.active or now is None:
+        return start_text(growth)
+    lost = -change(base, now, "retain_accuracy")
+    kept = f"{words.answers} lose {lost:.1f} points" if lost > 0.05 else f"{words.answers} lose nothing"
+    many = f"{len(growth.edit_set.active)} units take" if len(growth.edit_set.active) > 1 else "1 unit takes"
+    shares = f"from {base.forget_accuracy.value:.0%} to {now.forget_accuracy.value:.0%}"
+    if draws(growth):
+        shares += f" of the {words.search} it is predicted at"
+    return f"{many} {growth.task.concept} {shares}; {kept}. Curves are on the search split."
+
+
+def start_text(growth: Growth) -> str:
+    """What the unedited model knows."""
+    concept, words = growth.task.concept, wording(growth)
+    if draws(growth):
+        return f"Before any edit {concept} counts as predicted at 100 % of the {words.search}, by definition."
+    known = f"{growth.base.forget_accuracy.value:.0%} of the {words.search}"
+    return f"{capital(concept)} is {words.seen} {known} before any edit."
+
+
+def round_text(growth: Growth) -> str:
+    """What the round shown did, in full."""
+    if not growth.rounds:
+        return start_text(growth)
+    done = growth.rounds[-1]
+    hand = f" By hand before it: {done.by_hand}." if done.by_hand else ""
+    added = (
+        ", ".join(f"{s.unit.name} (phi {s.phi:.2g}, rank {s.rank})" for s in done.added) or "the units put in by hand"
+    )
+    return f"Round {done.index} tried {added} in {len(done.trials)} steps, {done.seconds:.1f} s.{hand} {done.reason}"
+
+
+def change(before: Evaluation, after: Evaluation, name: str) -> float:
+    """Points by which a share changed."""
+    return 100 * (getattr(after, name).value - getattr(before, name).value)
+
+
+# The verdict ---------------------------------------------------------------------------------------------------------
+
+
+def worst_text(findings: Sequence[Finding]) -> str:
+    """The most that each kind of attack got back, the worst first; the gates may ask for less."""
+    most: dict[str, Finding] = {}
+    for f in findings:
+        if f.attack not in most or f.attacked.value > most[f.attack].attacked.value:
+            most[f.attack] = f
+    order = sorted(most.values(), key=lambda f: -f.attacked.value)
+    told = [
+        f"{100 * f.attacked.value:.0f} % by {ATTACK_WORDS[f.attack]} ({f.setting})"
+        for f in order
+        if f.attacked.value > 0
+    ]
+    if not told:
+        return "No attack tried here got anything back."
+    return f"The most that attacks got back: {'; '.join(told)}."
