@@ -54,7 +54,7 @@ class Checking(Desk):
         session.stop.clear()
         yield {panel.stale: "", **{number: gr.update(interactive=False) for number in panel.limits}}
         try:
-            tested = yield from self._tested(session, growth, panel.status)
+            tested = yield from self.measured(session, growth, panel.status)
         except RazorError:
             yield self.checkable(session)  # nothing was checked, so nothing is fixed
             raise
@@ -101,7 +101,7 @@ class Checking(Desk):
             find(name, growth.adapter.family)
         session.stop.clear()
         status = panel.compare_status
-        before, after = yield from self._tested(session, growth, status)
+        before, after = yield from self.measured(session, growth, status)
         session.found["rivals"] = session.revision
         rows = [check_panel.own_row(growth, after)]
         yield self._compared(rows, before, growth.task)
@@ -132,14 +132,6 @@ class Checking(Desk):
     def unchecked(self, session: Session) -> dict:
         """Screen 4 with nothing checked."""
         return self.page.check.blank(chance_of(session))
-
-    def _tested(self, session: Session, growth: Growth, status: gr.HTML) -> Iterator[dict]:
-        """Before and after on the test split, measured where they are not known yet; returns both."""
-        what = "Measuring on the test split"
-        yield {status: status_html(what, "busy")}
-        if session.tested is None:
-            return (yield from self.watched(session, growth, status, what, lambda: self.test(session, growth)))
-        return session.tested
 
     def _checked(self, growth: Growth, check: Check) -> dict:
         panel, concept = self.page.check, growth.task.concept

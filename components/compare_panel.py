@@ -10,12 +10,12 @@ from components.cards import cards, cards_value, image_url
 from components.examples_panel import read_files
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError
-from razor.examples import Axis, Example, Task, evenly
+from razor.examples import Axis, Example, Task
 from razor.growth import Growth
 from razor.patches import Patch
+from razor.sights import answers_of, axis_of, picture_groups
 from razor.wording import capital
 
-PER_GROUP = 5  # one row on a wide page
 EMPTY = "Run the story, or grow the edit, and the same pictures appear here before and after."
 ORIGINAL, NOW = "original", "now"  # what a side can show, besides a branch's end
 SIDES = (ORIGINAL, NOW)
@@ -146,7 +146,7 @@ def suggested(
         known: where the unedited model's answers are kept from one call to the next.
     """
     task, known = growth.task, {} if known is None else known
-    groups = [(*group, [(_axis_of(e, task), e) for e in examples]) for *group, examples in _groups(growth) if examples]
+    groups = [(*group, [(axis_of(e, task), e) for e in examples]) for *group, examples in _groups(growth)]
     asked = [pair for *_, pairs in groups for pair in pairs]
     answers = []
     for patch in patches:
@@ -175,15 +175,13 @@ def _unedited(growth: Growth, asked: Sequence[tuple[Axis, Example]], known: dict
 
 
 def _groups(growth: Growth) -> list[tuple[str, str, str, list[Example]]]:
-    task, near = growth.task, growth.bench.neighbours
-    test, axis = task.retain.test, next(a for a in task.axes if a.name == task.axis)
-    target = f"pictures of {task.concept}; suppressed is what was asked for"
-    beside = "the first to suffer: " + ", ".join(near)
-    return [
-        ("Target", "forget", target, _spread(task.forget.test)),
-        ("Nearest neighbours", "neighbour", beside, _with_class(test, axis, near)),
-        ("Unrelated", "retain", "should answer as before", _unrelated(test, task, near)),
-    ]
+    near = growth.bench.neighbours
+    notes = {
+        "Target": ("forget", f"pictures of {growth.task.concept}; suppressed is what was asked for"),
+        "Nearest neighbours": ("neighbour", "the first to suffer: " + ", ".join(near)),
+        "Unrelated": ("retain", "should answer as before"),
+    }
+    return [(title, *notes[title], examples) for title, examples in picture_groups(growth.task, near).items()]
 
 
 def preview(shown: dict) -> dict:
@@ -233,14 +231,6 @@ def compare(
     return [_card(e, axis, b, a, task) for e, b, a in zip(examples, *answers, strict=True)]
 
 
-def answers_of(adapter: ClipAdapter, patch: Patch, asked: Sequence[tuple[Axis, Example]]) -> list[Tensor]:
-    """Class probabilities for each picture on the axis it is asked about, with every axis encoded once."""
-    with patch.applied(adapter.model):
-        v = adapter.embed_images(adapter.pixels([e.image for _, e in asked]))
-        classes = {name: adapter.class_embeddings(axis) for name, axis in {a.name: a for a, _ in asked}.items()}
-    return [(adapter.scale * v[i] @ classes[axis.name].T).softmax(-1) for i, (axis, _) in enumerate(asked)]
-
-
 def _card(e: Example, axis: Axis, before: Tensor, after: Tensor, task: Task | None) -> dict:
     names, truth = axis.classes, e.labels.get(axis.name)
     order = (before + after).argsort(descending=True)[:4].tolist()
@@ -261,32 +251,6 @@ def _card(e: Example, axis: Axis, before: Tensor, after: Tensor, task: Task | No
         "loss": (before[watched] - after[watched]).item(),
         "seen": (was == truth, now == truth, was == now),
     }
-
-
-def _axis_of(e: Example, task: Task) -> Axis:
-    """The axis a picture is asked about: the target's where it has a class there, else its first."""
-    name = task.axis if task.axis in e.labels else next((a.name for a in task.axes if a.name in e.labels), task.axis)
-    return next(a for a in task.axes if a.name == name)
-
-
-def _spread(examples: Sequence[Example]) -> list[Example]:
-    """A few examples from all over the list."""
-    return [examples[i] for i in evenly(len(examples), PER_GROUP)]
-
-
-def _with_class(examples: Sequence[Example], axis: Axis, names: Sequence[str]) -> list[Example]:
-    """As many of each named class, taking turns."""
-    groups = [_spread([e for e in examples if e.labels.get(axis.name) == name]) for name in names]
-    turns = [group[i] for i in range(PER_GROUP) for group in groups if i < len(group)]
-    return turns[:PER_GROUP]
-
-
-def _unrelated(examples: Sequence[Example], task: Task, near: Sequence[str]) -> list[Example]:
-    """Taking turns between the target's own axis and elsewhere, where there is an elsewhere."""
-    same = _spread([e for e in examples if task.axis in e.labels and e.labels[task.axis] not in near])
-    other = _spread([e for e in examples if task.axis not in e.labels])
-    turns = [group[i] for i in range(PER_GROUP) for group in (same, other) if i < len(group)]
-    return turns[:PER_GROUP]
 
 
 def _finding(concept: str, counts: dict[str, list[tuple]], names: tuple[str, str] | None) -> str:

@@ -309,6 +309,14 @@ class Desk:
 
         return (yield from self.told(status, what, watching))
 
+    def measured(self, session: Session, growth: Growth, status: gr.HTML) -> Iterator[dict]:
+        """Before and after on the test split, measured where they are not known yet; returns both."""
+        what = "Measuring on the test split"
+        yield {status: status_html(what, "busy")}
+        if session.tested is None:
+            return (yield from self.watched(session, growth, status, what, lambda: self.test(session, growth)))
+        return session.tested
+
     # Drawing
 
     def drawn(self, session: Session, growth: Growth) -> dict:

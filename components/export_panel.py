@@ -13,6 +13,7 @@ FORMS = {  # form -> what it is, and the families it exists for
     "full": ("The whole model, as a zipped folder", ("clip", "diffusion", "vlm")),
     "single": ("The whole model, as one file", ("diffusion",)),
 }
+LONGEST = 2000  # characters of a reason
 NOTHING = "Nothing is edited yet; grow an edit on screen 2, then take it away."
 
 
@@ -27,14 +28,22 @@ class ExportPanel:
     stop: gr.Button
     status: gr.HTML
     file: gr.DownloadButton
+    reason: gr.Textbox
+    pictures: gr.Checkbox
+    report: gr.Button
+    stop_report: gr.Button
+    report_status: gr.HTML
+    report_file: gr.DownloadButton
+    card_file: gr.DownloadButton
 
     def drawn(self) -> list[gr.components.Component]:
         """Everything handlers write to."""
-        return [self.form, self.status, self.file]
+        return [self.form, self.status, self.file, self.report_status, self.report_file, self.card_file]
 
     def blank(self) -> dict:
         """Nothing written."""
-        return {self.status: "", self.file: gr.update(visible=False)}
+        hidden = dict.fromkeys((self.file, self.report_file, self.card_file), gr.update(visible=False))
+        return {self.status: "", self.report_status: "", **hidden}
 
     def offered(self, family: str) -> dict:
         """The forms there are for a family of models."""
@@ -61,4 +70,36 @@ def build() -> ExportPanel:
         with gr.Column(scale=3, min_width=480):
             status = gr.HTML(apply_default_css=False, elem_id="export-status")
             file = gr.DownloadButton("Save the file", visible=False, elem_id="export-file")
-    return ExportPanel(form, rank, redacted, run, stop, status, file)
+    with gr.Row():
+        with gr.Column(scale=2, min_width=320):
+            reason = gr.Textbox(
+                label="Why it had to be forgotten", max_lines=3, max_length=LONGEST, elem_id="report-reason",
+                info="In your words, for the reader; may stay empty.",
+            )  # fmt: skip
+            pictures = gr.Checkbox(
+                True, label="Show pictures in the report", elem_id="report-pictures",
+                info="Without them it holds numbers, names of units and the recipe alone.",
+            )  # fmt: skip
+            with gr.Row(elem_classes="actions"):
+                report = gr.Button("Write the report", elem_id="report-run", min_width=160)
+                stop_report = gr.Button("Stop", variant="stop", elem_id="report-stop", min_width=90)
+        with gr.Column(scale=3, min_width=480):
+            report_status = gr.HTML(apply_default_css=False, elem_id="report-status")
+            report_file = gr.DownloadButton("Save the report", visible=False, elem_id="report-file")
+            card_file = gr.DownloadButton("Save a section for a model card", visible=False, elem_id="card-file")
+    return ExportPanel(
+        form,
+        rank,
+        redacted,
+        run,
+        stop,
+        status,
+        file,
+        reason,
+        pictures,
+        report,
+        stop_report,
+        report_status,
+        report_file,
+        card_file,
+    )

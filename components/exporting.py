@@ -2,22 +2,25 @@
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
 
 from components.compare_panel import NOW
 from components.desk import Desk, handler
-from components.export_panel import FORMS, NOTHING
+from components.export_panel import FORMS, LONGEST, NOTHING
 from components.session import Session
 from components.theme import status_html
-from razor import export
+from razor import export, report
 from razor.adapters.base import Adapter
 from razor.errors import InputError, ModelError
 from razor.export import Check, Written
+from razor.gates import verdicts
 from razor.minicanvas.dataset import slug
 from razor.patches import Patch
 from razor.recipe import recipe
+from razor.sights import sights
 
 
 class Exporting(Desk):
@@ -51,6 +54,46 @@ class Exporting(Desk):
         yield {
             panel.status: status_html(told(*made)),
             panel.file: gr.update(value=str(path), label=f"Save {path.name}", visible=True),
+        }
+
+    @handler(lambda page: page.export.report_status)
+    def write_report(self, session: Session, reason: str, pictures: bool) -> Iterator[dict]:
+        """One page on the edit as it stands, with what was checked of it, and a section for a model card."""
+        growth, panel, status = session.growth, self.page.export, self.page.export.report_status
+        if growth is None or not growth.patch.deltas:
+            raise InputError(NOTHING)
+        if len(reason or "") > LONGEST:
+            raise InputError(f"The reason has {len(reason):,} characters; up to {LONGEST:,} fit.")
+        session.stop.clear()
+        hidden = dict.fromkeys((panel.report_file, panel.card_file), gr.update(visible=False))
+        yield {status: status_html("Measuring on the test split", "busy"), **hidden}
+        revision = session.revision
+        before, after = yield from self.measured(session, growth, status)
+        shown = []
+        if pictures:
+            patch, near = self.side(session, NOW), growth.bench.neighbours
+            work = partial(sights, growth.adapter, growth.task, patch, near, stop=session.stop.is_set)
+            shown = yield from self.told(status, "Looking at cases before and after", lambda tell: work(report=tell))
+        if session.growth is not growth or session.revision != revision:
+            raise InputError("The edit was changed meanwhile; write the report again.")
+        check = session.found.get("check")
+        found, findings = [], []
+        if check is not None and check.done and check.revision == revision:
+            findings = check.findings
+            found = verdicts(check.gates, *check.tested, findings)
+        told_of = report.Report(growth, before, after, shown, found, findings, (reason or "").strip())
+        home = session.new_folder("report")
+        name = f"{slug(Path(growth.adapter.name).name)}-without-{slug(growth.task.concept)}"
+        files = {home / f"{name}.html": report.html, home / f"{name}.md": report.model_card}
+        for path, text in files.items():
+            path.write_text(text(told_of), "utf-8")
+            session.uploads.add(str(path))
+        page, card = map(str, files)
+        unchecked = "" if found else " Nothing was checked on screen 4, and it says so."
+        yield {
+            status: status_html(f"{Path(page).stat().st_size / 1000:,.0f} kB, opens in any browser.{unchecked}"),
+            panel.report_file: gr.update(value=page, visible=True),
+            panel.card_file: gr.update(value=card, visible=True),
         }
 
 

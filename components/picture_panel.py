@@ -10,16 +10,9 @@ from components.picture_reading import AXIS_NAMES, no_sheet
 from razor.adapters.diffusion import DiffusionAdapter
 from razor.errors import InputError
 from razor.picture_grid import AXES
-from razor.pictures import GROUPS, PAIRS, DrawSettings
+from razor.pictures import GROUP_NAMES, GROUPS, PAIRS, DrawSettings
 
 COUNTS = (8, 16, 32)
-GROUP_NAMES = {
-    "target": "Target",
-    "paraphrase": "In other words",
-    "neighbour": "Nearest neighbours",
-    "other": "Others of its kind",
-    "unrelated": "Unrelated",
-}
 MAX_SEED = 2**53 - 1  # the largest whole number a browser keeps
 _NOTHING = ("Nothing changes", "")
 

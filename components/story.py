@@ -5,12 +5,10 @@ from dataclasses import dataclass
 
 from components.measure_panel import MEASURE
 from components.theme import status_html
-from razor.examples import Task
 from razor.growth import Growth
-from razor.metrics import Evaluation
-from razor.wording import capital, draws, judge_of, read_by, tested, unedited, wording
+from razor.telling import instead
+from razor.wording import draws, judge_of, read_by, unedited, wording
 
-FEW = 20  # test pictures below which a result is called a first look
 STEPS = ("Pictures", "Score", "Grow", "Check")
 
 
@@ -73,27 +71,3 @@ def drawn_ending(growth: Growth) -> str:
         f"{words.search}, by definition {base.forget_accuracy.value:.0%} before; {kept}. {instead(growth.task)}No "
         f"picture is counted in that: the third screen shows some{count}."
     )
-
-
-def instead(task: Task) -> str:
-    """What a model that draws is to draw in the place of the concept, as a sentence with a space behind it."""
-    asked = task.forget.gradient[0]
-    return f'Asked for "{asked.caption}" it is now to draw "{asked.anchor}". ' if asked.anchor else ""
-
-
-def ending(growth: Growth, before: Evaluation, after: Evaluation) -> str:
-    """What to tell a stakeholder, in words that claim no more than was measured on the test pictures."""
-    concept, forget, retain = capital(growth.task.concept), after.forget_accuracy, after.retain_accuracy
-    words = tested(growth.adapter, growth.task)
-    seen = (
-        f"{words.seen} {forget.value:.1%} of {forget.n} new pictures (95 % interval {forget.low:.1%} to "
-        f"{forget.high:.1%}; guessing gives {growth.task.chance:.1%}), before {before.forget_accuracy.value:.1%}."
-    )
-    if forget.value > max(growth.goal.target, growth.task.chance) + 0.02:
-        advice = "Allow more rounds or a larger retain budget, then grow again."
-        return f"{concept} is not suppressed yet: {seen} {advice}"
-    lost = 100 * (before.retain_accuracy.value - retain.value)
-    kept = "none were lost" if lost < 0.05 else f"{lost:.1f} in a hundred were lost"
-    if forget.n < FEW:
-        return f"{concept} looks suppressed, on only {forget.n} pictures: {seen} Add pictures for a firmer answer."
-    return f"{concept} is suppressed under this test: {seen} Of {retain.n} answers about other pictures, {kept}."

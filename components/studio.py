@@ -22,7 +22,7 @@ from components.naming import Naming
 from components.session import CLOSING, Session, Sessions
 from components.stacking import Stacking
 from components.theme import header_html, status_html
-from razor import models, saved, words
+from razor import models, saved, telling, words
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError, RazorError
 from razor.growth import Growth
@@ -309,7 +309,7 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Exporting, I
         if session.growth is not growth:
             yield self.current(session)
             return
-        end = story.ending(growth, *tested)
+        end = telling.ending(growth, *tested)
         session.look_at_best()
         yield {
             **self.drawn(session, growth),

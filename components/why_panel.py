@@ -10,7 +10,6 @@ import gradio as gr
 from PIL import Image
 
 from components.cards import image_url
-from components.edit_panel import grids
 from components.head_map import Measure, head_map, map_value
 from components.theme import finding_html, pictures_html
 from razor.answer_attribution import AnswerAttribution
@@ -18,6 +17,7 @@ from razor.attention import AttentionMap
 from razor.attribution import GateAttribution, HeadCard, PixelAttribution, overlay
 from razor.cross_attention import WordMaps
 from razor.examples import Task, evenly
+from razor.grids import grids
 from razor.growth import Growth
 from razor.trust import spearman
 from razor.wording import capital, wording

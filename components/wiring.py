@@ -191,7 +191,9 @@ def _wire_asking(studio: Studio, drawn: list) -> None:
 def _wire_checks(studio: Studio, drawn: list) -> None:
     panel, taken = studio.page.check, studio.page.export
     taken.run.click(studio.write_export, [taken.form, taken.rank, taken.redacted], taken.drawn(), **HEAVY)
-    taken.stop.click(studio.stop, None, taken.status, queue=False, **PRIVATE)
+    taken.report.click(studio.write_report, [taken.reason, taken.pictures], taken.drawn(), **HEAVY)
+    for stop, status in ((taken.stop, taken.status), (taken.stop_report, taken.report_status)):
+        stop.click(studio.stop, None, status, queue=False, **PRIVATE)
     panel.run.click(studio.run_checks, [panel.attacks, *panel.limits], drawn, **HEAVY)
     panel.compare.click(studio.compare_methods, [panel.methods, panel.seconds], drawn, **HEAVY)
     for stop, status in ((panel.stop, panel.status), (panel.stop_compare, panel.compare_status)):

@@ -7,6 +7,7 @@ python -m razor evaluate --model mini-clip --forget style:neon --patch runs/neon
 python -m razor compare  --model mini-clip --forget style:neon --methods razor,slug,ssd --json neon.json
 python -m razor carry    --from mini-clip --to mini-vlm --patch runs/neon/patch.safetensors --out runs/vlm.safetensors
 python -m razor export   --model mini-clip --patch runs/neon/patch.safetensors --as full --out neon-clip
+python -m razor report   runs/neon --attacks all --out neon.html
 python -m razor diff     runs/neon runs/neon-2/patch.safetensors
 python -m razor ask      --model ~/models/llava --questions mme.csv --rule mme --patch runs/ada/patch.safetensors
 python -m razor bench clip
@@ -91,7 +92,52 @@ def _evaluate(args: argparse.Namespace) -> None:
     findings = _attacked(attacks, Case(adapter, task, patch, bench=bench, seed=config.seed)) if attacks else []
     if args.json:
         found = {"model": adapter.name, "concept": task.concept, "read_by": bench.read_by}
-        jsonio.write(args.json, {**found, "before": before, "after": after, "attacks": findings})
+        back = [finding.to_json() for finding in findings]
+        jsonio.write(args.json, {**found, "before": before, "after": after, "attacks": back})
+
+
+def _report(args: argparse.Namespace) -> None:
+    from razor import recipe, report
+    from razor.gates import usual, verdicts
+    from razor.robustness import Case
+    from razor.run import taken_up
+    from razor.sights import sights
+
+    made = recipe.read(args.run_folder)
+    _as_in(args, made)
+    for out in (args.out, args.card):
+        if out is not None and out.is_dir():
+            raise InputError(f"{out} is a folder; name the file to write.")
+    adapter, task, _ = _prepare(args)
+    attacks = _attacks(args.attacks, adapter.family)
+    growth, before, after = taken_up(adapter, task, args.run_folder)
+    case = Case(adapter, task, growth.patch, bench=growth.bench, seed=growth.config.seed)
+    case.before, case.edited = before, after
+    findings = _attacked(attacks, case) if attacks else []
+    found = verdicts(usual(task.chance), before, after, findings) if findings else []
+    shown = [] if args.no_pictures else sights(adapter, task, growth.patch, growth.bench.neighbours)
+    told = report.Report(growth, before, after, shown, found, findings, args.reason)
+    for out, text in ((args.out, report.html), (args.card, report.model_card)):
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(text(told), "utf-8")
+            print(f"{out.stat().st_size / 1000:,.0f} kB in {out}")
+
+
+def _as_in(args: argparse.Namespace, made: dict) -> None:
+    """Model and examples of a recipe, where the command line names none."""
+    from razor.sources import is_target
+
+    task, origin = made.get("task") or {}, (made.get("task") or {}).get("origin") or {}
+    args.model = args.model or (made.get("model") or {}).get("name", "")
+    args.concept = args.concept or task.get("concept", "")
+    if args.forget or str(origin.get("forget", "")).startswith("drawn from"):
+        return
+    if not is_target(origin.get("forget", "")):
+        raise InputError(f"This run forgot own pictures of {args.concept!r}; name them again with --forget.")
+    args.forget, args.concept = origin["forget"], ""
+    if is_target(origin.get("retain", "")):
+        args.retain = args.retain or origin["retain"]
 
 
 def _attacks(names: str | None, family: str) -> list[str]:
@@ -105,12 +151,12 @@ def _attacks(names: str | None, family: str) -> list[str]:
     return chosen
 
 
-def _attacked(names: Sequence[str], case) -> list[dict]:
-    """Run the attacks, print what each got back, and give the rows."""
+def _attacked(names: Sequence[str], case) -> list:
+    """Run the attacks, print what each got back, and give the findings."""
     from razor.robustness import attack
 
     print(f"\n{'attack':12}{'setting':30}{'edited':>8}{'attacked':>9}{'unedited':>9}   95 % interval     n")
-    rows = []
+    found_all = []
     for found in (finding for name in names for finding in attack(name, case)):
         control = f"{found.control.value:9.1%}" if found.control else f"{'':9}"
         now = found.attacked
@@ -121,8 +167,8 @@ def _attacked(names: Sequence[str], case) -> list[dict]:
         )
         if found.note:
             print(f"{'':12}{found.note}")
-        rows.append(found.to_json())
-    return rows
+        found_all.append(found)
+    return found_all
 
 
 def _compare(args: argparse.Namespace) -> None:
@@ -407,6 +453,17 @@ def _add_runs(commands) -> None:
     evaluate.add_argument("--json", type=Path, metavar="OUT")
     evaluate.set_defaults(run=_evaluate)
 
+    report = commands.add_parser("report", help="one page on a finished run: what was forgotten, at what cost")
+    report.add_argument("run_folder", type=Path, metavar="RUN", help="the folder unlearn wrote")
+    report.add_argument("--out", type=Path, metavar="F", default=Path("report.html"), help="default report.html")
+    report.add_argument("--card", type=Path, metavar="MD", help="write a section for a model card as well")
+    report.add_argument("--attacks", metavar="A", help="try these first, as evaluate does; all for all")
+    report.add_argument("--reason", default="", metavar="TEXT", help="why it had to be forgotten, in your words")
+    report.add_argument("--no-pictures", action="store_true", help="leave pictures and answers out")
+    again = report.add_argument_group("model and examples", "as in the run, where they can be found; else name them")
+    _add_names(again, required=False)
+    report.set_defaults(run=_report)
+
     compare = commands.add_parser("compare", help="RAZOR beside other methods, all tuned by one rule")
     _add_task(compare)
     compare.add_argument("--methods", default="", metavar="M", help="comma-separated (default: razor and every rival)")
@@ -497,7 +554,7 @@ def _add_app(commands) -> None:
     app.set_defaults(run=_app)
 
 
-def _add_dtype(parser: argparse.ArgumentParser) -> None:
+def _add_dtype(parser) -> None:
     parser.add_argument(
         "--dtype",
         choices=["float32", "float16", "bfloat16"],
@@ -505,10 +562,11 @@ def _add_dtype(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_task(parser: argparse.ArgumentParser) -> None:
+def _add_names(parser, required: bool = True) -> None:
+    """The model and what is forgotten and kept."""
     parser.add_argument(
         "--model",
-        required=True,
+        required=required,
         metavar="M",
         help="mini-clip, mini-sd, mini-vlm, a folder, a .safetensors checkpoint, architecture/pretrained, "
         "hf-hub:owner/model",
@@ -526,6 +584,10 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--judge", metavar="CLIP", help="a CLIP that looks at drawn pictures of models of your own")
     parser.add_argument("--device", help="cpu, cuda, ... (default: CUDA where there is one)")
     _add_dtype(parser)
+
+
+def _add_task(parser: argparse.ArgumentParser) -> None:
+    _add_names(parser)
     settings = parser.add_argument_group("settings")
     settings.add_argument("--seed", type=int)
     settings.add_argument("--alpha", type=float, help="exponent on the separation")

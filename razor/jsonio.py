@@ -4,10 +4,31 @@ import json
 import math
 from pathlib import Path
 
+from razor.errors import InputError
+
+MAX_BYTES = 8_000_000  # of a file that is read
+
 
 def write(path: Path, value: object) -> None:
     """Write indented UTF-8 JSON with a final newline."""
     path.write_text(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read(path: Path) -> dict:
+    """A JSON object from a file.
+
+    Raises:
+        InputError: there is none, it is no JSON object, or it is too large to be one of ours.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB, which none of our files is.")
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}).") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds no JSON object.")
+    return found
 
 
 def _plain(value):

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from razor.judges import Judge
 
 GROUPS = ("target", "paraphrase", "neighbour", "other", "unrelated")
+GROUP_NAMES = {
+    "target": "Target",
+    "paraphrase": "In other words",
+    "neighbour": "Nearest neighbours",
+    "other": "Others of its kind",
+    "unrelated": "Unrelated",
+}
 KINDS = {"target": "forget", "paraphrase": "paraphrase", "neighbour": "neighbour", "other": "retain",
          "unrelated": "retain", "own": "own"}  # fmt: skip
 CONCEPT = ("forget", "paraphrase")  # kinds of prompts that ask for what is to be forgotten

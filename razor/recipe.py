@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from razor import jsonio
 from razor.adapters.base import Adapter
 from razor.errors import InputError
 from razor.examples import Example, Split, Task
@@ -15,8 +17,8 @@ from razor.history import State
 
 VERSION = 1
 FORMAT = f"razor-recipe-{VERSION}"
-SOURCES = "a recipe.json, a patch, a picture drawn here or a run's folder"
-MAX_BYTES = 8_000_000  # of a JSON file that is read
+SOURCES = "a recipe.json, a patch, a picture drawn here, a report or a run's folder"
+MAX_REPORT = 50_000_000  # bytes
 _PACKAGES = ("torch", "open_clip_torch", "transformers", "diffusers", "safetensors")
 
 
@@ -86,7 +88,7 @@ def versions() -> dict[str, str]:
 
 
 def read(path: Path) -> dict:
-    """The recipe in a recipe or evidence file, in a patch's header, in a picture drawn here, or in a run's folder.
+    """The recipe in a recipe or evidence file, a patch's header, a picture drawn here, a report, or a run's folder.
 
     Raises:
         InputError: there is none, it is broken, or a newer version wrote it.
@@ -107,14 +109,22 @@ def read(path: Path) -> dict:
 
 
 def _from_json(path: Path) -> dict:
-    if path.stat().st_size > MAX_BYTES:
-        raise InputError(f"{path} is larger than {MAX_BYTES // 1_000_000} MB, which no recipe is.")
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}).") from error
-    inner = found.get("recipe", found) if isinstance(found, dict) else {}
+    found = jsonio.read(path)
+    inner = found.get("recipe", found)
     return inner if isinstance(inner, dict) else {}
+
+
+def _from_report(path: Path) -> dict:
+    if path.stat().st_size > MAX_REPORT:
+        raise InputError(f"{path} is larger than {MAX_REPORT // 1_000_000} MB, which no report is.")
+    found = re.search(
+        r'<script type="application/json" id="razor-recipe">(.*?)</script>', path.read_text("utf-8"), re.S
+    )
+    try:
+        held = json.loads(found.group(1)) if found else {}
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"The recipe in {path} cannot be read as JSON ({error}).") from error
+    return held if isinstance(held, dict) else {}
 
 
 def _from_patch(path: Path) -> dict:
@@ -129,7 +139,7 @@ def _from_picture(path: Path) -> dict:
     return dict(read_png(path.read_bytes(), path.name).recipe)
 
 
-_READERS = {".safetensors": _from_patch, ".png": _from_picture}
+_READERS = {".safetensors": _from_patch, ".png": _from_picture, ".html": _from_report}
 
 
 # ---------------------------------------------------------------- compared
@@ -167,6 +177,14 @@ def _differences(place: str, first: object, second: object) -> Iterator[Differen
         yield from _differences(place, *numbered)
     elif first != second:
         yield Difference(place, first, second)
+
+
+def check_task(made: Mapping, task: Task) -> None:
+    """Raise InputError where a task is not the one of a recipe, naming what differs."""
+    found = differences(made.get("task") or {}, task_entry(task))
+    places = [d.place for d in found if not d.place.startswith("origin")]
+    if places:
+        raise InputError(f"This is not the task of that run; other than then: {', '.join(places)}.")
 
 
 def _split_entry(split: Split) -> dict[str, dict]:

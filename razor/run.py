@@ -7,15 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from razor import jsonio
+from razor import jsonio, saved
 from razor.adapters.base import Adapter
 from razor.config import RazorConfig
+from razor.errors import InputError
 from razor.examples import Task
 from razor.growth import Growth
 from razor.history import GrowthRound
 from razor.metrics import Evaluation
 from razor.patches import Patch
-from razor.recipe import recipe
+from razor.recipe import check_task, read, recipe
 from razor.step import evaluate
 
 
@@ -32,6 +33,7 @@ class Run:
     known: bool  # the unedited model did better than guessing
     reached: bool  # the goal was met on the search split
     seconds: dict[str, float]  # by phase
+    growth: Growth  # the rounds with everything known of them, to go on from
 
     def to_json(self, patch_bytes: int) -> dict:
         """What run.json holds."""
@@ -48,10 +50,11 @@ class Run:
         }
 
     def save(self, folder: Path) -> dict:
-        """Write patch.safetensors, recipe.json and run.json; returns what run.json holds."""
+        """Write patch.safetensors, recipe.json, run.json and the growth (see saved.py); returns what run.json holds."""
         folder.mkdir(parents=True, exist_ok=True)
         size = self.patch.save(folder / "patch.safetensors")
         jsonio.write(folder / "recipe.json", self.recipe)
+        saved.save(self.growth, folder)
         result = self.to_json(size)
         jsonio.write(folder / "run.json", result)
         return result
@@ -93,7 +96,27 @@ def finish(growth: Growth) -> Run:
     seconds = {**growth.seconds, "report": time.monotonic() - started}
     seconds["total"] = sum(seconds.values())
     rounds, read_by = tuple(growth.rounds), growth.bench.read_by
-    return Run(patch, made, before, after, rounds, read_by, growth.known, growth.reached, seconds)
+    return Run(patch, made, before, after, rounds, read_by, growth.known, growth.reached, seconds, growth)
+
+
+def taken_up(adapter: Adapter, task: Task, folder: Path) -> tuple[Growth, Evaluation, Evaluation]:
+    """A finished run's growth, and the test split before and after it as the run measured it.
+
+    Args:
+        adapter, task: the same as then.
+
+    Raises:
+        InputError: no run was saved there, or the model or the examples are others; says which.
+    """
+    check_task(read(folder), task)
+    growth = Growth(adapter, task, saved.config_of(folder))
+    saved.restore(growth, folder)
+    found = jsonio.read(folder / "run.json")
+    try:
+        growth.seconds |= {phase: found["seconds"][phase] for phase in growth.seconds}
+        return growth, Evaluation.from_json(found["before"]), Evaluation.from_json(found["after"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder / 'run.json'} cannot be read ({error}); run it again.") from error
 
 
 def _round_json(done: GrowthRound) -> dict:

@@ -76,3 +76,24 @@ def test_a_new_export_takes_the_place_of_the_one_before_and_all_go_with_the_visi
     assert not first.parent.exists() and second.exists()
     session.forget_files()
     assert not second.parent.exists() and not session.uploads
+
+
+def test_a_report_of_the_edit_is_written_with_its_model_card(studio, edited, adapter, weights_of, same_weights):
+    request, panel, before = edited("a"), studio.page.export, weights_of(adapter.model)
+    end = last(studio.write_report(request, "asked for", True))
+    page, card = (Path(end[file]["value"]).read_text("utf-8") for file in (panel.report_file, panel.card_file))
+    assert "Why: asked for" in page and page.count("data:image/jpeg") >= 4 and "to forget 'red'" in card
+    assert "Nothing was checked" in end[panel.report_status] and same_weights(adapter.model, before)
+    end = last(studio.write_report(request, "", False))
+    assert "data:image" not in Path(end[panel.report_file]["value"]).read_text("utf-8")
+
+
+def test_a_report_of_nothing_and_too_long_a_reason_are_one_sentence(studio, edited):
+    request, panel = edited("a"), studio.page.export
+    with pytest.warns(UserWarning):
+        end = last(studio.write_report(request, "x" * 3000, False))
+    assert "The reason has 3,000 characters" in end[panel.report_status]
+    studio.sessions.get("a").growth.reset()
+    with pytest.warns(UserWarning):
+        end = last(studio.write_report(request, "", False))
+    assert "Nothing is edited yet" in end[panel.report_status]

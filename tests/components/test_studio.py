@@ -10,6 +10,7 @@ import torch
 import app
 from components import compare_panel, edit_panel, examples_panel, story
 from components.session import Sessions
+from razor import telling
 from razor.config import RazorConfig
 from razor.examples import Example
 from razor.metrics import Measure
@@ -232,7 +233,7 @@ def test_story_does_not_claim_success_it_did_not_measure(trained, task):
 
     growth = Growth(trained, task, RazorConfig(forget_target=0.0))
     base = evaluate(trained, growth.bench, Patch(), "test")
-    assert "not suppressed yet" in story.ending(growth, base, base)
+    assert "not suppressed yet" in telling.ending(growth, base, base)
 
 
 def test_a_stopped_growth_keeps_what_was_done_and_says_so(studio, visitor):

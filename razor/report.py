@@ -1,0 +1,513 @@
+"""One self-contained page on what was forgotten, what it cost and how that is known; and the same for a model card.
+
+The page asks for nothing from outside, prints, and holds its recipe (`recipe.read` finds it).
+"""
+
+import base64
+import io
+import json
+import math
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from html import escape
+
+from PIL import Image
+
+from razor import telling
+from razor.config import RazorConfig
+from razor.gates import Verdict, overall
+from razor.grids import grids
+from razor.growth import Growth
+from razor.metrics import Evaluation, Measure
+from razor.modelspec import shareable, short_name
+from razor.recipe import recipe
+from razor.robustness import Finding
+from razor.sights import Sight
+from razor.sources import is_target
+from razor.wording import capital, tested, unedited, wording
+
+SIDE = 320  # pixels a picture is given at most
+MEASURED = {  # Evaluation field -> what a person calls it
+    "forget_accuracy": "Concept still there",
+    "retain_accuracy": "Other answers right",
+    "neighbor_accuracy": "Nearest neighbours right",
+    "cross_accuracy": "Other questions about its pictures right",
+    "retrieval_stability": "Pictures found again by their captions",
+    "prediction_stability": "Retained predictions as before",
+    "unlearning_accuracy": "Unlearning accuracy (UA)",
+    "in_domain_retain_accuracy": "In-domain retain accuracy (IRA)",
+    "cross_domain_retain_accuracy": "Cross-domain retain accuracy (CRA)",
+    "neutral_kl": "Drift on neutral questions, nats",
+}
+LIMITS = (
+    "Suppressed under these tests is all that is claimed. There is no certificate, and this is not the same as "
+    "retraining without the data.",
+    "Every number rests on the cases counted beside it; other pictures, words or attacks may find more.",
+    "The edit names where the concept was; who holds it can bring back what was suppressed.",
+)
+TEXT_ONLY = (
+    "Only text was edited: the word is cut from the picture, and the picture's own features are as they were, so that "
+    "a probe trained on them still finds the concept."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What a report tells.
+
+    Args:
+        before, after: the test split, unedited and edited.
+        sights: cases to look at; none leaves the pictures out.
+        verdicts, findings: what screen 4 or `evaluate --attacks` found; empty where nothing was checked.
+        reason: why it had to be forgotten, in the words of whoever asked for it.
+    """
+
+    growth: Growth
+    before: Evaluation
+    after: Evaluation
+    sights: Sequence[Sight] = ()
+    verdicts: Sequence[Verdict] = ()
+    findings: Sequence[Finding] = ()
+    reason: str = ""
+    made: date = field(default_factory=date.today)
+
+    @property
+    def recipe(self) -> dict:
+        """The recipe without places on this machine."""
+        return shareable(recipe(self.growth))
+
+    @property
+    def lead(self) -> str:
+        """The outcome in one or two sentences."""
+        return telling.ending(self.growth, self.before, self.after)
+
+
+def command(growth: Growth) -> str:
+    """The command that repeats a run, as far as one can: changes by hand and own pictures need more than it."""
+    task, config, usual = growth.task, growth.config, RazorConfig()
+    source = task.origin.get("forget", "")
+    parts = ["python", "-m", "razor", "unlearn", "--model", short_name(growth.adapter.name)]
+    if is_target(source):
+        parts += ["--forget", source]
+    elif source.startswith("drawn from"):
+        parts += ["--concept", task.concept]
+    else:
+        parts += ["--forget", "YOUR_PICTURES", "--concept", task.concept]
+    for name, value in vars(config).items():
+        if value != getattr(usual, name) and name in _FLAGS:
+            parts += [f"--{name.replace('_', '-')}", ",".join(value) if isinstance(value, tuple) else str(value)]
+    return shlex.join([*parts, "--out", "runs/again"])
+
+
+_FLAGS = ("seed", "alpha", "tau", "rho", "rounds", "inner_steps", "step_size", "forget_target", "retain_budget",
+          "batch", "towers", "granularity")  # fmt: skip
+
+
+# ---------------------------------------------------------------- the page
+
+
+def html(report: Report) -> str:
+    """The report as one HTML page."""
+    growth = report.growth
+    title = f"{capital(growth.task.concept)} in {short_name(growth.adapter.name)}"
+    parts = [_head(report, title), _outcome(report), _cases(report.sights), _map(growth), _rounds(growth),
+             _verdict(report), _attacks(report), _costs(growth), _limits(growth), _again(report)]  # fmt: skip
+    body = "\n".join(part for part in parts if part)
+    held = json.dumps(report.recipe).replace("<", "\\u003c")
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        f"<title>{escape(title)}: what was forgotten</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n"
+        f'<script type="application/json" id="razor-recipe">{held}</script>\n</body>\n</html>\n'
+    )
+
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def _head(report: Report, title: str) -> str:
+    why = f"<p>Why: {escape(report.reason)}</p>" if report.reason else ""
+    return (
+        f"<header><p>Unlearning report, {report.made:%d %B %Y}</p><h1>{escape(title)}</h1>"
+        f'<p class="lead">{escape(report.lead)}</p>{why}</header>'
+    )
+
+
+def _outcome(report: Report) -> str:
+    words = tested(report.growth.adapter, report.growth.task)
+    rows = [
+        (label, getattr(report.before, name), getattr(report.after, name), name)
+        for name, label in MEASURED.items()
+        if getattr(report.after, name)
+    ]
+    body = "".join(
+        f"<tr><td>{label}</td><td>{_value(was, name)}</td><td><strong>{_value(now, name)}</strong></td>"
+        f"<td>{_interval(now, name)}</td><td>{now.n:,}</td></tr>"
+        for label, was, now, name in rows
+    )
+    note = f"<p>{escape(words.note)}</p>" if words.note else ""
+    heads = ("", "before", "after", "95 % interval", "n")
+    return _section(
+        "Before and after",
+        f"<p>Counted on {escape(words.what)} that neither the edit nor its search has seen. Before it, "
+        f"{escape(unedited(report.growth))}.</p>{_table(heads, body)}{note}",
+    )
+
+
+def _value(measure: Measure | None, name: str) -> str:
+    if measure is None or math.isnan(measure.value):
+        return "\u2013"
+    return f"{measure.value:.4f}" if name == "neutral_kl" else f"{measure.value:.1%}"
+
+
+def _interval(measure: Measure, name: str) -> str:
+    form = ".4f" if name == "neutral_kl" else ".1%"
+    return f"{measure.low:{form}} to {measure.high:{form}}"
+
+
+def _cases(sights: Sequence[Sight]) -> str:
+    if not sights:
+        return ""
+    groups = dict.fromkeys(sight.group for sight in sights)
+    built = "".join(
+        f"<h3>{escape(group)}</h3><div class='cases'>{''.join(_case(s) for s in sights if s.group == group)}</div>"
+        for group in groups
+    )
+    return _section("Cases to look at", f"<p>Chosen from all over the test split, not by how they came out.</p>{built}")
+
+
+def _case(sight: Sight) -> str:
+    sides = ("before", "after")
+    pictures = "".join(
+        f'<img src="{_address(image)}" alt="{escape(sight.words)}{f", {side}" if len(sight.pictures) > 1 else ""}">'
+        for image, side in zip(sight.pictures, sides, strict=False)
+    )
+    said = "".join(
+        f"<dt>{side}</dt><dd>{escape(words)}</dd>" for side, words in zip(sides, sight.said, strict=True) if words
+    )
+    verdict = f'<p class="verdict" data-said="{escape(sight.verdict)}">{escape(sight.verdict)}</p>'
+    return (
+        f'<figure data-pictures="{len(sight.pictures)}"><div>{pictures}</div><figcaption>{escape(sight.words)}'
+        f"</figcaption>{f'<dl>{said}</dl>' if said else ''}{verdict if sight.verdict else ''}</figure>"
+    )
+
+
+def _address(image: Image.Image) -> str:
+    """The picture inside the page, no larger than it is shown."""
+    small = image.convert("RGB")
+    small.thumbnail((SIDE, SIDE))
+    held = io.BytesIO()
+    small.save(held, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode()
+
+
+# ---------------------------------------------------------------- where it was edited
+
+
+CELL = 22  # px
+RAMP = ("#00224e", "#575d6d", "#a59c74", "#fee838")  # low to high
+
+
+def _map(growth: Growth) -> str:
+    if not growth.showable:
+        return ""
+    scores = growth.shown_scores()
+    joined = {name: r.index for r in reversed(growth.rounds) if r.accepted for name in r.members}
+    phi = {s.unit.name: s.phi for s in scores}
+    logs = sorted(math.log10(value) for value in phi.values() if value > 0)
+    low, high = (logs[round(share * (len(logs) - 1))] for share in (0.02, 0.98)) if logs else (0.0, 1.0)
+    active = set(growth.edit_set.active)
+    drawn = "".join(
+        _grid(tower, phi, (low, high), {name: joined.get(name) for name in active})
+        for tower in grids([s.unit for s in scores], {"phi": phi})
+    )
+    said = telling.map_finding(scores, growth)
+    key = (
+        "One cell a head or MLP, brighter where it pushes harder on forgetting without pulling against the rest "
+        f"(phi, log scale, {10**low:.2g} to {10**high:.2g}). Outlined: edited, with the growth round it joined in, or "
+        "+ where it was put in by hand."
+    )
+    return _section("Where it was edited", f"<p>{escape(said)}</p><div class='towers'>{drawn}</div><p>{key}</p>")
+
+
+def _grid(tower: dict, phi: dict, domain: tuple[float, float], edited: dict[str, int | None]) -> str:
+    rows, columns = tower["rows"], tower["columns"]
+    left, top = 64, 18
+    cells = []
+    for r, line in enumerate(tower["units"]):
+        cells.append(f'<text x="{left - 6}" y="{top + r * CELL + 15}" text-anchor="end">{escape(rows[r])}</text>')
+        for c, name in enumerate(line):
+            if name is None:
+                continue
+            x, y = left + c * CELL, top + r * CELL
+            fill = _colour(phi[name], domain)
+            cells.append(
+                f'<rect x="{x}" y="{y}" width="{CELL - 1}" height="{CELL - 1}" fill="{fill}">'
+                f"<title>{escape(name)}, phi {phi[name]:.3g}</title></rect>"
+            )
+            if name in edited:
+                number = "+" if edited[name] is None else edited[name]
+                cells.append(
+                    f'<rect x="{x + 1}" y="{y + 1}" width="{CELL - 3}" height="{CELL - 3}" class="edited"/>'
+                    f'<text x="{x + CELL / 2}" y="{y + 15}" text-anchor="middle" class="round">{number}</text>'
+                )
+    heads = "".join(
+        f'<text x="{left + c * CELL + CELL / 2}" y="12" text-anchor="middle">{escape(name)}</text>'
+        for c, name in enumerate(columns)
+    )
+    width, height = left + len(columns) * CELL + 4, top + len(rows) * CELL + 4
+    return (
+        f"<figure><figcaption>{escape(tower['title'])}</figcaption>"
+        f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
+        f'aria-label="{escape(tower["title"])}: phi of every unit">{heads}{"".join(cells)}</svg></figure>'
+    )
+
+
+def _colour(phi: float, domain: tuple[float, float]) -> str:
+    """The ramp at phi's place in the domain of its logarithm."""
+    low, high = domain
+    at = (math.log10(phi) - low) / (high - low) if phi > 0 and high > low else 0.0
+    place = min(1.0, max(0.0, at)) * (len(RAMP) - 1)
+    first = min(int(place), len(RAMP) - 2)
+    ends = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in RAMP[first : first + 2]]
+    mixed = (round(a + (b - a) * (place - first)) for a, b in zip(*ends, strict=True))
+    return "#" + "".join(f"{value:02x}" for value in mixed)
+
+
+def _rounds(growth: Growth) -> str:
+    if not growth.rounds and not growth.by_hand:
+        return ""
+    rows = "".join(
+        f"<tr><td>{r.index}</td><td>{escape(_added(r))}</td><td>{r.after.forget_accuracy.value:.1%}</td>"
+        f"<td>{r.after.retain_accuracy.value:.1%}</td><td>{'taken' if r.accepted else 'not taken'}</td>"
+        f"<td>{r.seconds:.1f}</td></tr>"
+        for r in growth.rounds
+    )
+    heads = ("round", "units that joined", wording(growth).forget, wording(growth).retain, "", "seconds")
+    last = f"<p>Since then by hand: {escape(growth.by_hand)}.</p>" if growth.by_hand else ""
+    said = f"<p>{escape(telling.timeline_finding(growth))}</p>"
+    return _section("How it grew", said + (_curves(growth) + _table(heads, rows) if rows else "") + last)
+
+
+def _curves(growth: Growth) -> str:
+    """Forget and retain accuracy after every round, with their intervals, on the search split."""
+    left, top, wide, tall = 44, 12, 420, 150
+    measured = [growth.base, *(r.after for r in growth.rounds)]
+
+    def x(at: int) -> float:
+        return left + wide * at / max(1, len(measured) - 1)
+
+    def y(share: float) -> float:
+        return top + tall * (1 - share)
+
+    drawn = [
+        f'<line x1="{left}" x2="{left + wide}" y1="{y(share)}" y2="{y(share)}" class="rule"/>'
+        f'<text x="{left - 6}" y="{y(share) + 3}" text-anchor="end">{share:.0%}</text>'
+        for share in (0.0, 0.5, 1.0)
+    ]
+    drawn += [
+        f'<text x="{x(i)}" y="{top + tall + 16}" text-anchor="middle">{f"round {i}" if i else "unedited"}</text>'
+        for i in range(len(measured))
+    ]
+    for name, words in (("forget_accuracy", "forget"), ("retain_accuracy", "retain")):
+        found = [getattr(e, name) for e in measured]
+        points = " ".join(f"{x(i):.1f},{y(m.value):.1f}" for i, m in enumerate(found))
+        bars = "".join(f'<line x1="{x(i)}" x2="{x(i)}" y1="{y(m.low)}" y2="{y(m.high)}"/>' for i, m in enumerate(found))
+        last = f'<text x="{x(len(found) - 1) + 8}" y="{y(found[-1].value) + 4}">{words} {found[-1].value:.1%}</text>'
+        drawn.append(f'<g class="{words}">{bars}<polyline points="{points}"/>{last}</g>')
+    return (
+        f'<svg class="curves" width="{left + wide + 110}" height="{top + tall + 24}" role="img" '
+        f'aria-label="Forget and retain accuracy by round">{"".join(drawn)}</svg>'
+    )
+
+
+def _added(done) -> str:
+    hand = [f"by hand: {done.by_hand}"] if done.by_hand else []
+    return "; ".join([", ".join(s.unit.name for s in done.added) or "none", *hand])
+
+
+# ---------------------------------------------------------------- what it stands
+
+
+def _verdict(report: Report) -> str:
+    if not report.verdicts:
+        said = "Nothing was attacked. Screen 4, or evaluate --attacks all, tries what an attacker would."
+        return _section("What it stands", f"<p>{said}</p>")
+    headline = telling.HEADLINE[overall(report.verdicts)].format(capital(report.growth.task.concept))
+    rows = "".join(
+        f'<tr><td data-said="{v.said}"><strong>{telling.SAID[v.said]}</strong></td><td>{escape(v.gate.words)}</td>'
+        f"<td>{escape(v.why)}</td></tr>"
+        for v in report.verdicts
+    )
+    worst = f"<p>{escape(telling.worst_text(report.findings))}</p>" if report.findings else ""
+    lead = f"<p><strong>{escape(headline)}</strong> The limits were fixed before the tests.</p>"
+    return _section("What it stands", f"{lead}{worst}{_table(('', 'question', 'evidence'), rows)}")
+
+
+def _attacks(report: Report) -> str:
+    if not report.findings:
+        return ""
+    heads = ("attack", "setting", "before it", "after it", "unedited model, same attack", "other answers right")
+    rows = "".join(
+        f"<tr><td>{escape(telling.ATTACK_WORDS[f.attack])}</td><td>{escape(f.setting)}"
+        f"{f'<small>{escape(f.note)}</small>' if f.note else ''}</td>{_cell(f.edited)}{_cell(f.attacked)}"
+        f"{_cell(f.control)}{_cell(f.retain)}</tr>"
+        for f in report.findings
+    )
+    return _section("What attacks get back", _table(heads, rows))
+
+
+def _cell(measure: Measure | None) -> str:
+    if measure is None:
+        return "<td>\u2013</td>"
+    low, high = 100 * measure.low, 100 * measure.high
+    return f"<td>{measure.value:.1%}<small>{low:.1f} to {high:.1f}, n = {measure.n:,}</small></td>"
+
+
+# ---------------------------------------------------------------- costs, limits, again
+
+
+def _costs(growth: Growth) -> str:
+    edited = growth.patch.parameters_edited
+    total = sum(p.numel() for p in growth.adapter.model.parameters())
+    facts = [
+        ("weights changed", f"{edited:,} of {total:,} ({edited / total:.2%})"),
+        ("units edited", f"{len(growth.edit_set.active)} of {len(growth.units)}"),
+        *((f"seconds, {phase}", f"{spent:.1f}") for phase, spent in growth.seconds.items()),
+    ]
+    rows = "".join(f"<tr><td>{escape(label)}</td><td>{escape(text)}</td></tr>" for label, text in facts)
+    return _section("What it took", _table((), rows))
+
+
+def limits(growth: Growth) -> list[str]:
+    """What a reader must not take the numbers for."""
+    towers = {growth.every[name].tower for name in growth.edit_set.active}
+    text_only = growth.adapter.family == "clip" and towers and "image" not in towers
+    return [*LIMITS, *([TEXT_ONLY] if text_only else [])]
+
+
+def _limits(growth: Growth) -> str:
+    return _section("Limits", f"<ul>{''.join(f'<li>{escape(limit)}</li>' for limit in limits(growth))}</ul>")
+
+
+def _again(report: Report) -> str:
+    growth = report.growth
+    by_hand = growth.by_hand or any(r.by_hand for r in growth.rounds)
+    more = " It does not repeat what was changed by hand." if by_hand else ""
+    held = json.dumps(report.recipe, indent=1)
+    return _section(
+        "How to repeat it",
+        f"<p>The command; on another machine the last digits may differ.{more}</p><pre>{escape(command(growth))}</pre>"
+        "<details><summary>The recipe: model and pictures by hash, settings, edit set, rounds, versions</summary>"
+        f"<pre>{escape(held)}</pre></details>",
+    )
+
+
+def _section(title: str, inside: str) -> str:
+    return f"<section><h2>{title}</h2>{inside}</section>"
+
+
+def _table(heads: Iterable[str], rows: str) -> str:
+    named = "".join(f"<th>{escape(head)}</th>" for head in heads)
+    return f"<table>{f'<thead><tr>{named}</tr></thead>' if named else ''}<tbody>{rows}</tbody></table>"
+
+
+_STYLE = """
+:root { --ink: #1f2838; --soft: #5d6b82; --line: #e1e6ef; --pass: #0b746b; --fail: #c2371f; --open: #94600a; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 40px 32px 64px; max-width: 960px; color: var(--ink); background: #fff;
+  font: 15px/24px system-ui, -apple-system, "Segoe UI", sans-serif; }
+header { border-bottom: 2px solid var(--ink); padding-bottom: 16px; }
+header > p:first-child { margin: 0; color: var(--soft); }
+h1 { margin: 4px 0 12px; font-size: 28px; line-height: 36px; }
+h2 { margin: 40px 0 12px; font-size: 19px; line-height: 28px; }
+h3 { margin: 24px 0 8px; font-size: 15px; }
+p { margin: 0 0 12px; max-width: 80ch; }
+.lead { font-size: 18px; line-height: 28px; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: 6px 16px 6px 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+th { color: var(--soft); font-weight: 400; }
+small { display: block; color: var(--soft); font-size: 13px; line-height: 20px; }
+figure { margin: 0; break-inside: avoid; }
+figcaption { font-size: 13px; line-height: 20px; color: var(--soft); overflow-wrap: anywhere; }
+.cases { display: flex; flex-wrap: wrap; gap: 16px; }
+.cases figure { width: 160px; }
+.cases figure[data-pictures="2"] { width: 280px; }
+.cases figure > div { display: flex; gap: 4px; }
+.cases img { width: 100%; min-width: 0; flex: 1; border-radius: 4px; aspect-ratio: 1; object-fit: cover; }
+dl { display: grid; grid-template-columns: auto 1fr; gap: 0 8px; margin: 4px 0; font-size: 13px; line-height: 20px; }
+dt { color: var(--soft); }
+dd { margin: 0; overflow-wrap: anywhere; }
+.verdict { margin: 0; font-size: 13px; line-height: 20px; font-weight: 700; }
+.verdict[data-said^="suppressed"], .verdict[data-said="kept"], [data-said="pass"] { color: var(--pass); }
+.verdict[data-said^="still"], .verdict[data-said="names it"], [data-said="fail"] { color: var(--fail); }
+.verdict[data-said="changed"], [data-said="inconclusive"] { color: var(--open); }
+.towers { display: flex; flex-wrap: wrap; gap: 24px; margin-bottom: 12px; }
+.towers figcaption { color: var(--ink); font-weight: 700; }
+.towers svg { max-width: 100%; height: auto; }
+svg text { font: 10px system-ui, sans-serif; fill: var(--soft); }
+svg .edited { fill: #fff; fill-opacity: 0.72; stroke: #3f51d6; stroke-width: 2.5; }
+.curves .rule { stroke: var(--line); }
+.curves polyline { fill: none; stroke-width: 2; }
+.curves .forget { stroke: var(--fail); }
+.curves .retain { stroke: var(--pass); }
+.curves g text { stroke: none; font-size: 12px; font-weight: 700; }
+.curves .forget text { fill: var(--fail); }
+.curves .retain text { fill: var(--pass); }
+svg .round { fill: #1f2838; font-weight: 700; font-size: 11px; }
+pre { margin: 0 0 12px; padding: 12px; background: #f0f3f8; border-radius: 4px; font-size: 13px; line-height: 20px;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
+summary { cursor: pointer; }
+@media print {
+  body { padding: 0; max-width: none; font-size: 11pt; line-height: 1.45; }
+  section { break-inside: auto; }
+  h2 { break-after: avoid; margin-top: 24px; }
+  tr { break-inside: avoid; }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+}
+"""
+
+
+# ---------------------------------------------------------------- the model card
+
+
+def model_card(report: Report) -> str:
+    """A section for the card of an edited model, in Markdown."""
+    growth, words = report.growth, tested(report.growth.adapter, report.growth.task)
+    rows = [
+        f"| {label} | {_value(getattr(report.before, name), name)} | {_value(now, name)} | {_interval(now, name)} | "
+        f"{now.n:,} |"
+        for name, label in MEASURED.items()
+        if (now := getattr(report.after, name))
+    ]
+    checked = [f"- {v.gate.words} {telling.SAID[v.said]}: {v.why}" for v in report.verdicts]
+    lines = [
+        f"## Edited to forget {growth.task.concept!r}",
+        "",
+        report.lead,
+        "",
+        *([f"Why: {report.reason}", ""] if report.reason else []),
+        f"Base model: {short_name(growth.adapter.name)}, weights hash `{growth.adapter.fingerprint()}`. "
+        f"{growth.patch.parameters_edited:,} weights changed, in {telling.names(list(growth.edit_set.active))}.",
+        "",
+        f"Counted on {words.what}. {words.note}".strip(),
+        "",
+        "| | before | after | 95 % interval | n |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+        *(["What it was tested against:", "", *checked, ""] if checked else []),
+        "Limits:",
+        "",
+        *(f"- {limit}" for limit in limits(growth)),
+        "",
+        "Made with RAZOR Studio. To repeat it:",
+        "",
+        "```sh",
+        command(growth),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"

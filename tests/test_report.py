@@ -1,0 +1,104 @@
+"""The report of a run on a tiny CLIP: it tells what was measured, asks for nothing outside, and holds its recipe."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from razor import recipe, report, run
+from razor.config import RazorConfig
+from razor.errors import InputError
+from razor.gates import usual, verdicts
+from razor.metrics import share
+from razor.robustness import Finding
+from razor.sights import Sight, sights
+
+
+@pytest.fixture(scope="module")
+def finished(trained, task):
+    return run.unlearn(trained, task, RazorConfig(rounds=2, retain_budget=0.3))
+
+
+@pytest.fixture
+def told(finished):
+    return report.Report(finished.growth, finished.before, finished.after)
+
+
+class Outside(HTMLParser):
+    """Every address the page names."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [v for k, v in attrs if k in ("src", "href", "action", "srcset") and not v.startswith("data:")]
+
+
+def test_it_tells_every_number_with_its_interval_and_n(told, finished):
+    page = report.html(told)
+    now = finished.after.forget_accuracy
+    assert f"<strong>{now.value:.1%}</strong>" in page and f"{now.low:.1%} to {now.high:.1%}" in page
+    assert f"<td>{now.n:,}</td>" in page and report.command(finished.growth).split(" --out")[0] in page
+    for name in finished.growth.edit_set.active:
+        assert name in page
+    assert "Nothing was attacked" in page and 'class="edited"' in page
+
+
+def test_it_asks_for_nothing_from_outside_and_runs_no_script(told):
+    page = report.html(told)
+    parser = Outside()
+    parser.feed(page)
+    assert parser.found == [] and "default-src 'none'" in page and "url(" not in page
+    assert re.findall(r"<script[^>]*>", page) == ['<script type="application/json" id="razor-recipe">']
+
+
+def test_the_recipe_is_read_back_from_it(told, tmp_path):
+    (tmp_path / "r.html").write_text(report.html(told), "utf-8")
+    assert recipe.read(tmp_path / "r.html") == told.recipe
+    (tmp_path / "other.html").write_text("<p>no recipe</p>", "utf-8")
+    with pytest.raises(InputError, match="holds no recipe"):
+        recipe.read(tmp_path / "other.html")
+
+
+def test_words_of_others_reach_it_as_text_only(finished):
+    evil = '</script><img src=x onerror="alert(1)">'
+    picture = Image.new("RGB", (8, 8))
+    told = report.Report(
+        finished.growth, finished.before, finished.after, [Sight(evil, (picture,), evil, (evil, ""), evil)], reason=evil
+    )
+    page = report.html(told)
+    assert "<img src=x" not in page and page.count("</script>") == 1
+
+
+def test_verdicts_and_attacks_stand_in_it(told, finished):
+    found = Finding("quantise", "8 bits", share([False] * 20), share([True] * 20), share([True] * 20))
+    gates = verdicts(usual(0.05), finished.before, finished.after, [found])
+    page = report.html(report.Report(finished.growth, finished.before, finished.after, (), gates, [found]))
+    assert "Does it hold in a copy of 8 bits?" in page and "The most that attacks got back: 100 %" in page
+    card = report.model_card(report.Report(finished.growth, finished.before, finished.after, (), gates))
+    assert "What it was tested against" in card and "| Concept still there |" in card
+
+
+def test_sights_are_of_the_test_split_and_leave_the_model_as_found(trained, task, finished, weights_of, same_weights):
+    before = weights_of(trained.model)
+    found = sights(trained, task, finished.patch, finished.growth.bench.neighbours)
+    assert same_weights(trained.model, before)
+    known = {id(e.image) for e in (*task.forget.test, *task.retain.test)}
+    assert found and all(id(s.pictures[0]) in known for s in found) and found[0].group == "Target"
+
+
+def test_a_run_is_taken_up_from_its_folder_and_another_task_is_refused(trained, task, finished, tmp_path):
+    finished.save(tmp_path)
+    growth, before, after = run.taken_up(trained, task, tmp_path)
+    assert growth.patch.key() == finished.growth.patch.key()
+    assert before.forget_accuracy.n == finished.before.forget_accuracy.n
+    assert after.retain_accuracy.value == pytest.approx(finished.after.retain_accuracy.value, abs=1e-5)
+    fewer = replace(task, retain=replace(task.retain, test=task.retain.test[1:]))
+    with pytest.raises(InputError, match=r"not the task of that run; other than then: examples\.retain\.test"):
+        run.taken_up(trained, fewer, tmp_path)
+    (tmp_path / "run.json").write_text("{}", "utf-8")
+    with pytest.raises(InputError, match=r"run\.json cannot be read"):
+        run.taken_up(trained, task, tmp_path)
