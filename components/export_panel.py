@@ -1,4 +1,4 @@
-"""Screen 5: the edit as a file that other programs load."""
+"""Screen 5: the edit as a file that other programs load, and a report on it that people read."""
 
 from dataclasses import dataclass
 
@@ -57,7 +57,8 @@ def choices(family: str) -> list[tuple[str, str]]:
 
 def build() -> ExportPanel:
     with gr.Row():
-        with gr.Column(scale=2, min_width=320):
+        with gr.Column(min_width=400):
+            gr.HTML("<h3>The edit, for other programs</h3>", apply_default_css=False, elem_classes="check-title")
             form = gr.Radio(choices("clip"), value="patch", label="Take the edit away as", elem_id="export-form")
             rank = gr.Number(
                 0, label="Rank of a LoRA at most", minimum=0, precision=0, elem_id="export-rank",
@@ -67,39 +68,25 @@ def build() -> ExportPanel:
             with gr.Row(elem_classes="actions"):
                 run = gr.Button("Write it", variant="primary", elem_id="export-run", min_width=140)
                 stop = gr.Button("Stop", variant="stop", elem_id="export-stop", min_width=90)
-        with gr.Column(scale=3, min_width=480):
             status = gr.HTML(apply_default_css=False, elem_id="export-status")
             file = gr.DownloadButton("Save the file", visible=False, elem_id="export-file")
-    with gr.Row():
-        with gr.Column(scale=2, min_width=320):
+        with gr.Column(min_width=400):
+            gr.HTML("<h3>A report, for people</h3>", apply_default_css=False, elem_classes="check-title")
             reason = gr.Textbox(
-                label="Why it had to be forgotten", max_lines=3, max_length=LONGEST, elem_id="report-reason",
+                label="Why it had to be forgotten", lines=3, max_lines=6, max_length=LONGEST, elem_id="report-reason",
                 info="In your words, for the reader; may stay empty.",
             )  # fmt: skip
             pictures = gr.Checkbox(
-                True, label="Show pictures in the report", elem_id="report-pictures",
-                info="Without them it holds numbers, names of units and the recipe alone.",
+                True, label="Show cases before and after", elem_id="report-pictures",
+                info="Pictures and answers. Without them it holds numbers, names of units and the recipe alone.",
             )  # fmt: skip
             with gr.Row(elem_classes="actions"):
-                report = gr.Button("Write the report", elem_id="report-run", min_width=160)
+                report = gr.Button("Write the report", variant="primary", elem_id="report-run", min_width=160)
                 stop_report = gr.Button("Stop", variant="stop", elem_id="report-stop", min_width=90)
-        with gr.Column(scale=3, min_width=480):
             report_status = gr.HTML(apply_default_css=False, elem_id="report-status")
             report_file = gr.DownloadButton("Save the report", visible=False, elem_id="report-file")
             card_file = gr.DownloadButton("Save a section for a model card", visible=False, elem_id="card-file")
     return ExportPanel(
-        form,
-        rank,
-        redacted,
-        run,
-        stop,
-        status,
-        file,
-        reason,
-        pictures,
-        report,
-        stop_report,
-        report_status,
-        report_file,
-        card_file,
-    )
+        form, rank, redacted, run, stop, status, file, reason, pictures, report, stop_report, report_status,
+        report_file, card_file,
+    )  # fmt: skip

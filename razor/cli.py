@@ -112,7 +112,6 @@ def _report(args: argparse.Namespace) -> None:
     attacks = _attacks(args.attacks, adapter.family)
     growth, before, after = taken_up(adapter, task, args.run_folder)
     case = Case(adapter, task, growth.patch, bench=growth.bench, seed=growth.config.seed)
-    case.before, case.edited = before, after
     findings = _attacked(attacks, case) if attacks else []
     found = verdicts(usual(task.chance), before, after, findings) if findings else []
     shown = [] if args.no_pictures else sights(adapter, task, growth.patch, growth.bench.neighbours)

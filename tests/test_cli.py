@@ -85,6 +85,28 @@ def test_attacks_on_the_saved_patch_are_printed_and_written_beside_their_control
     assert "95 % interval" in printed and "linear, on picture features" in printed
 
 
+def test_a_run_is_reported_from_its_folder_alone(neon_run, tmp_path, capsys):
+    out, card = tmp_path / "new" / "neon.html", tmp_path / "neon.md"
+    main(
+        ["report", str(neon_run), "--out", str(out), "--card", str(card), "--attacks", "quantise", "--reason", "Asked"]
+    )
+    page, run = out.read_text("utf-8"), json.loads((neon_run / "run.json").read_text())
+    assert f"{run['after']['forget_accuracy']['value']:.1%}" in page and "Why: Asked" in page
+    assert page.count("data:image/jpeg") == 15 and "Does it hold in a copy of 4 bits?" in page
+    assert out.stat().st_size < 5_000_000 and "--forget style:neon" in page and "style:neon" in card.read_text("utf-8")
+    capsys.readouterr()
+    main(["diff", str(neon_run), str(out)])
+    assert capsys.readouterr().out == "The two recipes are the same.\n"
+
+
+def test_a_report_of_no_run_or_of_other_examples_is_one_sentence(neon_run, tmp_path, fail):
+    assert "There is no file" in fail("report", str(tmp_path))
+    assert "is a folder" in fail("report", str(neon_run), "--out", str(tmp_path))
+    out = str(tmp_path / "r.html")
+    said = fail("report", str(neon_run), "--out", out, "--forget", "style:chalk")
+    assert "not the task of that run; other than then: concept" in said and not (tmp_path / "r.html").exists()
+
+
 def test_an_unknown_attack_is_told_before_any_is_run(neon_run, fail):
     patch = str(neon_run / "patch.safetensors")
     told = fail("evaluate", "--model", "mini-clip", "--forget", "style:neon", "--patch", patch, "--attacks", "probe,x")
