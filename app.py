@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # no outside request; must come before gradio
 
@@ -13,6 +14,7 @@ from components import (
     compare_panel,
     drift_panel,
     edit_panel,
+    endpoints,
     examples_panel,
     export_panel,
     glossary,
@@ -28,7 +30,7 @@ from components.blocks import Blocks
 from components.desk import Page
 from components.session import Sessions
 from components.studio import NAME, PURPOSE, Studio
-from components.wiring import wire
+from components.wiring import ONE_AT_A_TIME, wire
 from razor import models
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError
@@ -46,6 +48,7 @@ def build_demo(
     with Blocks(title=NAME, fill_width=True, delete_cache=(3600, 86400)) as demo:
         page = place(model)
         studio = Studio(page, load, sessions)
+        endpoints.add(load, ONE_AT_A_TIME)  # first, so that they get the plain names
         wire(demo, studio)
     demo.queue(api_open=False, max_size=64, default_concurrency_limit=8)
     return demo, studio
@@ -124,11 +127,17 @@ def launch(
     share: bool = False,
     model: str = "mini-clip",
     dtype: str | None = None,
+    mcp: bool = False,
     block: bool = True,
 ) -> str:
     """Serve the page until interrupted; returns its address when `block` is False."""
     if not 0 < port < 65536:
         raise InputError(f"Port {port} does not exist; choose one from 1 to 65535.")
+    if mcp and find_spec("mcp") is None:
+        raise InputError(
+            "--mcp needs the package mcp, which asks for other versions than this environment holds; make one for it: "
+            "pip install -r requirements.txt 'gradio[mcp]'."
+        )
 
     def load(name: str) -> ClipAdapter:
         """A precision is that of the model the page is started with; others have their own."""
@@ -153,6 +162,7 @@ def launch(
             show_error=False,
             max_file_size="100mb",
             ssr_mode=False,
+            mcp_server=mcp,
             quiet=True,
             prevent_thread_lock=True,
         )

@@ -4,6 +4,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.blocks import BlockFunction
+from gradio.components.api_component import Api
 from gradio.state_holder import SessionState
 
 
@@ -19,7 +20,8 @@ class Blocks(gr.Blocks):
         self, block_fn: BlockFunction, predictions: list | dict, state: SessionState | None
     ) -> list[Any]:
         """What goes to the browser for every output: a mapping as an update of the value, and no empty props."""
-        return [_update(sent) for sent in await super().postprocess_data(block_fn, predictions, state)]
+        found = await super().postprocess_data(block_fn, predictions, state)
+        return found if any(isinstance(block, Api) for block in block_fn.outputs) else [_update(sent) for sent in found]
 
 
 def _update(sent: Any) -> Any:

@@ -6,7 +6,8 @@ from components.head_map import preview
 from components.studio import Studio
 
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}
-HEAVY = PRIVATE | {"concurrency_id": "model", "concurrency_limit": 1}  # one queue slot for all that runs a model
+ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}  # one queue slot for all that runs a model
+HEAVY = PRIVATE | ONE_AT_A_TIME
 
 
 def wire(demo: gr.Blocks, studio: Studio) -> None:

@@ -356,7 +356,9 @@ def _app(args: argparse.Namespace) -> None:
     auth = tuple(args.auth.split(":", 1)) if args.auth else None
     if args.auth and len(auth) != 2:
         raise InputError("--auth needs USER:PASS, such as --auth ada:secret.")
-    app.launch(host=args.host, port=args.port, auth=auth, share=args.share, model=args.model, dtype=args.dtype)
+    app.launch(
+        host=args.host, port=args.port, auth=auth, share=args.share, model=args.model, dtype=args.dtype, mcp=args.mcp
+    )
 
 
 def _prepare(args: argparse.Namespace):
@@ -549,6 +551,7 @@ def _add_app(commands) -> None:
     app.add_argument("--auth", metavar="USER:PASS")
     app.add_argument("--share", action="store_true", help="open a public tunnel (asks an outside service)")
     app.add_argument("--model", default="mini-clip")
+    app.add_argument("--mcp", action="store_true", help="offer score, unlearn, predict, export to agents as well")
     _add_dtype(app)
     app.set_defaults(run=_app)
 

@@ -351,8 +351,9 @@ def _attacks(report: Report) -> str:
     if not report.findings:
         return ""
     heads = ("attack", "setting", "before it", "after it", "unedited model, same attack", "other answers right")
+    firsts = {f.attack: f for f in reversed(report.findings)}
     rows = "".join(
-        f"<tr><td>{escape(telling.ATTACK_WORDS[f.attack])}</td><td>{escape(f.setting)}"
+        f"<tr><td>{escape(telling.ATTACK_WORDS[f.attack]) if firsts[f.attack] is f else ''}</td><td>{escape(f.setting)}"
         f"{f'<small>{escape(f.note)}</small>' if f.note else ''}</td>{_cell(f.edited)}{_cell(f.attacked)}"
         f"{_cell(f.control)}{_cell(f.retain)}</tr>"
         for f in report.findings
@@ -364,7 +365,10 @@ def _cell(measure: Measure | None) -> str:
     if measure is None:
         return "<td>\u2013</td>"
     low, high = 100 * measure.low, 100 * measure.high
-    return f"<td>{measure.value:.1%}<small>{low:.1f} to {high:.1f}, n = {measure.n:,}</small></td>"
+    return (
+        f'<td class="measure">{measure.value:.1%}<small>{low:.1f} to {high:.1f}</small>'
+        f"<small>n = {measure.n:,}</small></td>"
+    )
 
 
 # ---------------------------------------------------------------- costs, limits, again
@@ -431,6 +435,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: 6px 16px 6px 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { color: var(--soft); font-weight: 400; }
 small { display: block; color: var(--soft); font-size: 13px; line-height: 20px; }
+.measure { white-space: nowrap; }
 figure { margin: 0; break-inside: avoid; }
 figcaption { font-size: 13px; line-height: 20px; color: var(--soft); overflow-wrap: anywhere; }
 .cases { display: flex; flex-wrap: wrap; gap: 16px; }

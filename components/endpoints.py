@@ -1,0 +1,292 @@
+"""What other programs call: typed, without a session, through gradio_client, curl or MCP.
+
+A call loads the model the page serves, runs, and keeps nothing: what it made is in its answer. Files travel as Gradio
+sends them (`handle_file`); an answer's files are let go an hour later.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from inspect import signature
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import gradio as gr
+from gradio.data_classes import FileData
+from gradio.utils import get_upload_folder, is_in_or_equal
+
+from components.examples_panel import read_files
+from components.exporting import packed, write
+from components.session import OWN
+from razor.adapters.base import Adapter
+from razor.answers import Question
+from razor.asking import answer_table
+from razor.config import RazorConfig
+from razor.errors import InputError, RazorError
+from razor.examples import Axis, Task, collect
+from razor.growth import Growth
+from razor.minicanvas.dataset import slug
+from razor.patches import Patch
+from razor.run import finish
+from razor.scoring import ranked
+from razor.sights import answers_of
+from razor.sources import from_words, is_target, own_task, resolve
+
+KEPT = 3600.0  # seconds an answer's files stay
+MOST = 32  # texts or pictures of one prediction
+KIND = "api"
+Form = Literal["patch", "peft", "kohya", "full", "single"]
+
+
+def told(work: Callable) -> Callable:
+    """An error of the library is told to the caller as its one sentence."""
+
+    @wraps(work)
+    def run(*args, **kwargs):
+        try:
+            return work(*args, **kwargs)
+        except RazorError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return run
+
+
+def streamed(work: Callable) -> Callable:
+    """`told` for a generator."""
+
+    @wraps(work)
+    def run(*args, **kwargs):
+        try:
+            yield from work(*args, **kwargs)
+        except RazorError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    asked = signature(work)
+    run.__signature__ = asked.replace(return_annotation=get_args(asked.return_annotation)[0])  # of each yield
+    return run
+
+
+def add(load: Callable[[str], Adapter], queue: dict[str, Any]) -> None:
+    """Add the endpoints to the Blocks being built.
+
+    Args:
+        load: model name -> adapter; names what this page serves.
+        queue: which queue slot they share with the page.
+    """
+
+    @told
+    def score(
+        model: str = "mini-clip",
+        forget: str = "object:cat",
+        concept: str = "",
+        forget_pictures: list[dict] = [],  # noqa: B006  Gradio shows the default, and nothing changes it
+        retain_pictures: list[dict] = [],  # noqa: B006
+        settings: dict = {},  # noqa: B006
+    ) -> dict:
+        """Rank every head and MLP by how well an edit there would forget without disturbing what is kept.
+
+        Args:
+            model: a model this page serves, such as mini-clip.
+            forget: a class of the bundled world, such as style:neon; leave empty for pictures or words.
+            concept: what own pictures show; alone, a model that draws makes the pictures itself.
+            forget_pictures: pictures of the concept, three at least.
+            retain_pictures: pictures of what must stay; without any the bundled world is kept.
+            settings: any of RazorConfig by name, such as {"alpha": 0.5}.
+
+        Returns:
+            model, concept and units, highest phi first.
+        """
+        config = RazorConfig.from_json(settings)
+        adapter = load(model)
+        task = _task(adapter, forget, concept, forget_pictures, retain_pictures, config.seed)
+        scores = ranked(Growth(adapter, task, config).scores())
+        units = [{**vars(s), "unit": s.unit.name, "kind": s.unit.kind} for s in scores]
+        return {"model": adapter.name, "concept": task.concept, "units": units}
+
+    @streamed
+    def unlearn(
+        model: str = "mini-clip",
+        forget: str = "object:cat",
+        concept: str = "",
+        forget_pictures: list[dict] = [],  # noqa: B006
+        retain_pictures: list[dict] = [],  # noqa: B006
+        settings: dict = {},  # noqa: B006
+    ) -> Iterator[tuple[dict, dict | None]]:
+        """Forget, round by round, then measure on the test split. Arguments as of score.
+
+        Returns:
+            After each round what it did and no file; at last what run.json holds, and the patch.
+        """
+        config = RazorConfig.from_json(settings)
+        adapter = load(model)
+        growth = Growth(adapter, _task(adapter, forget, concept, forget_pictures, retain_pictures, config.seed), config)
+        if not growth.known:
+            raise InputError(f"The unedited model does not know {growth.task.concept!r}: there is nothing to forget.")
+        for done in growth.run():
+            yield {"round": done.index, "accepted": done.accepted, "said": done.reason}, None
+        run, home = finish(growth), _home()
+        path = home / f"{slug(Path(adapter.name).name)}-without-{slug(growth.task.concept)}.safetensors"
+        yield run.to_json(run.patch.save(path)), _file(path)
+
+    @told
+    def predict(
+        texts: list[str],
+        model: str = "mini-clip",
+        pictures: list[dict] = [],  # noqa: B006
+        patch: dict | None = None,
+        seed: int = 0,
+    ) -> dict:
+        """What a model says or draws before and after a patch.
+
+        Args:
+            texts: labels to choose from for a CLIP; a question for all pictures, or one for each, for a model that
+                answers; prompts for a model that draws.
+            model: a model this page serves.
+            pictures: what a CLIP or a model that answers is shown; none for a model that draws.
+            patch: the file unlearn gave; without it only "before" is answered.
+            seed: of the first prompt's noise; the next ones count on.
+
+        Returns:
+            before and after: for a CLIP {label: probability} of each picture, answers, or drawn pictures as files.
+        """
+        if not texts or not all(isinstance(text, str) and text.strip() for text in texts) or len(texts) > MOST:
+            raise InputError(f"texts must be 1 to {MOST} texts with something in them.")
+        if len(pictures) > MOST:
+            raise InputError(f"Up to {MOST} pictures are looked at in one call, and there are {len(pictures)}.")
+        adapter = load(model)
+        edits = [Patch()] + ([Patch.load(_path(patch))] if patch else [])
+        for edit in edits:
+            edit.check(adapter.model)
+        found = _PREDICT[adapter.family](adapter, texts, pictures, edits, seed)
+        return dict(zip(("before", "after"), found, strict=False))
+
+    @told
+    def export(
+        patch: dict, model: str = "mini-clip", form: Form = "patch", rank: int = 0, redacted: bool = False
+    ) -> dict:
+        """The edit as a file other programs load, loaded again to see that it is the edited model.
+
+        Args:
+            patch: the file unlearn gave.
+            model: the model it was made for.
+            form: patch, peft or kohya (a LoRA), full or single (the whole model).
+            rank: of a LoRA at most; 0 for as high as makes it exact.
+            redacted: a whole model that says nothing of the edit.
+
+        Returns:
+            The file.
+        """
+        adapter, edit, home = load(model), Patch.load(_path(patch)), _home()
+        name = Path(str(patch.get("orig_name") or "edited")).stem
+        options = {"rank": rank} if rank else {}
+        made = write(adapter, edit, home, slug(name) or "edited", form, options, redacted, lambda: False)
+        return _file(packed(made[0].path))
+
+    for work in (score, unlearn, predict, export):
+        gr.api(work, api_name=work.__name__, api_description=_described(work), **queue)
+
+
+# ---------------------------------------------------------------- examples
+
+
+def _task(adapter: Adapter, forget: str, concept: str, forget_pictures, retain_pictures, seed: int) -> Task:
+    if forget_pictures:
+        kept = read_files(_paths(retain_pictures)).examples if retain_pictures else ()
+        shown = read_files(_paths(forget_pictures)).examples
+        return own_task(shown, kept, concept=concept, seed=seed, adapter=adapter)
+    if is_target(forget):
+        return resolve(forget, seed=seed, adapter=adapter)[0]
+    if forget:
+        raise InputError(f"forget is {forget!r}; write axis:name, such as object:cat, or leave it empty.")
+    if not concept.strip():
+        raise InputError("Say what to forget: forget='object:cat', pictures, or a concept in words.")
+    return from_words(adapter, concept=concept, seed=seed)
+
+
+# ---------------------------------------------------------------- predictions
+
+
+def _recognised(adapter, labels: Sequence[str], pictures, edits: Sequence[Patch], _seed: int) -> list[list[dict]]:
+    names = tuple(dict.fromkeys(labels))
+    if len(names) < 2:
+        raise InputError("A CLIP chooses among labels; give at least two different texts.")
+    axis = Axis("label", {name: (f"a picture of {name}", name, f"a photo of {name}") for name in names})
+    asked = [(axis, e) for e in _shown(pictures)]
+    return [
+        [dict(zip(names, map(float, found), strict=True)) for found in answers_of(adapter, edit, asked)]
+        for edit in edits
+    ]
+
+
+def _answered(adapter, questions: Sequence[str], pictures, edits: Sequence[Patch], _seed: int) -> list[list[str]]:
+    shown = _shown(pictures)
+    if len(questions) not in (1, len(shown)):
+        raise InputError(f"Give one question, or one for each of the {len(shown)} pictures; got {len(questions)}.")
+    each = questions if len(questions) == len(shown) else [questions[0]] * len(shown)
+    asked = [Question(e.image, text) for e, text in zip(shown, each, strict=True)]
+    answered = answer_table(adapter, asked, (edits[0], edits[-1]))
+    return [[a.said[side] for a in answered] for side in range(len(edits))]
+
+
+def _drawn(adapter, prompts: Sequence[str], pictures, edits: Sequence[Patch], seed: int) -> list[list[dict]]:
+    if pictures:
+        raise InputError(f"{adapter.name} draws from words alone; leave the pictures out.")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**53:
+        raise InputError(f"seed is {seed!r}; it must be a whole number from 0.")
+    home, sides = _home(), []
+    for name, edit in zip(("before", "after"), edits, strict=False):
+        with edit.applied(adapter.model):
+            images = adapter.draw(list(prompts), [seed + i for i in range(len(prompts))])
+        paths = [home / f"{name}-{i}.png" for i in range(len(images))]
+        for image, path in zip(images, paths, strict=True):
+            image.save(path)
+        sides.append([_file(path) for path in paths])
+    return sides
+
+
+_PREDICT = {"clip": _recognised, "vlm": _answered, "diffusion": _drawn}
+
+
+def _shown(pictures: Sequence[dict]):
+    if not pictures:
+        raise InputError("There is no picture to look at; send some with handle_file.")
+    paths = [_path(file) for file in pictures]
+    found = collect(((f"{i}-{path.name}", path) for i, path in enumerate(paths)), {})
+    if len(found.examples) < len(paths):
+        raise InputError(" ".join(found.warnings) or "Some of the pictures are the same; send each once.")
+    return found.examples
+
+
+# ---------------------------------------------------------------- files
+
+
+def _paths(files: Sequence[dict]) -> list[str]:
+    return [str(_path(file)) for file in files]
+
+
+def _path(file: dict) -> Path:
+    """Where an uploaded file lies; nothing else on this machine can be named."""
+    place = file.get("path") if isinstance(file, dict) else None
+    if not isinstance(place, str) or not is_in_or_equal(place, get_upload_folder()) or not Path(place).is_file():
+        raise InputError("A file must be sent along: with gradio_client, handle_file('its/path').")
+    return Path(place)
+
+
+def _file(path: Path) -> dict:
+    return FileData(path=str(path), orig_name=path.name).model_dump()
+
+
+def _home() -> Path:
+    """A folder for an answer's files; those of long ago go."""
+    root = Path(get_upload_folder())
+    root.mkdir(parents=True, exist_ok=True)
+    for old in root.glob(f"{OWN}{KIND}-*"):
+        if time.time() - old.stat().st_mtime > KEPT:
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{OWN}{KIND}-", dir=root))
+
+
+def _described(work: Callable) -> str:
+    return " ".join((work.__doc__ or "").split("\n\n")[0].split())

@@ -1,0 +1,42 @@
+"""Another program runs the main job against the real app: gradio_client, the bundled model, no page."""
+
+from pathlib import Path
+
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from razor.minicanvas import tasks
+from razor.minicanvas.dataset import parse_target
+from razor.patches import Patch
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def client(app_url, tmp_path_factory):
+    return Client(app_url, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
+
+
+def test_only_the_typed_endpoints_are_offered(client):
+    offered = client.view_api(return_format="dict")["named_endpoints"]
+    assert list(offered) == ["/score", "/unlearn", "/predict", "/export"]
+    assert [made["label"] for made in offered["/unlearn"]["returns"]] == ["1st", "2nd"]
+
+
+def test_a_style_is_forgotten_checked_and_taken_away(client, tmp_path):
+    job = client.submit(forget="style:neon", api_name="/unlearn")
+    run, patch = job.result(timeout=300)
+    assert job.outputs()[0][0]["round"] == 1 and job.outputs()[0][1] is None
+    assert run["before"]["forget_accuracy"]["value"] > 0.95 and run["after"]["forget_accuracy"]["value"] < 0.1
+    assert Patch.load(Path(patch)).parameters_edited == run["parameters_edited"]
+    tasks.task(parse_target("style:neon")).forget.test[0].image.save(tmp_path / "neon.png")
+    sent = {"pictures": [handle_file(tmp_path / "neon.png")], "patch": handle_file(patch)}
+    said = client.predict(texts=["a neon sign", "a chalk drawing", "a photo"], **sent, api_name="/predict")
+    assert said["before"][0]["a neon sign"] > 0.9 > said["after"][0]["a neon sign"]
+    assert Path(client.predict(patch=handle_file(patch), form="full", api_name="/export")).suffix == ".zip"
+
+
+def test_a_mistake_reaches_the_caller_in_words(client):
+    with pytest.raises(AppError, match="write axis:name, such as object:cat"):
+        client.predict(forget="a cat", api_name="/score")
