@@ -188,6 +188,14 @@ def towers_for(adapter: Adapter) -> dict:
     return gr.update(choices=_tower_choices(adapter.towers), value=list(adapter.growing))
 
 
+def settings_shown(panel: EditPanel, config: RazorConfig, adapter: Adapter) -> dict:
+    """The widgets at these settings; what the page has no widget for keeps its default."""
+    kinds = [words for words, kind in KINDS.items() if kind in config.granularity]
+    values = (config.alpha, config.tau, config.rho, config.rounds, config.step_size, config.inner_steps,
+              config.retain_budget, list(config.towers or adapter.growing), kinds)  # fmt: skip
+    return dict(zip(panel.settings(), values, strict=True))
+
+
 def fitting(config: RazorConfig, adapter: Adapter) -> RazorConfig:
     """The settings without towers this model lacks: the page keeps its ticks when another model is loaded."""
     return replace(config, towers=tuple(t for t in config.towers or () if t in adapter.towers) or None)

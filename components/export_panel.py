@@ -35,15 +35,20 @@ class ExportPanel:
     report_status: gr.HTML
     report_file: gr.DownloadButton
     card_file: gr.DownloadButton
+    brought: gr.File
+    anyway: gr.Checkbox
+    bring: gr.Button
+    bring_status: gr.HTML
 
     def drawn(self) -> list[gr.components.Component]:
         """Everything handlers write to."""
-        return [self.form, self.status, self.file, self.report_status, self.report_file, self.card_file]
+        return [self.form, self.status, self.file, self.report_status, self.report_file, self.card_file,
+                self.bring_status]  # fmt: skip
 
     def blank(self) -> dict:
         """Nothing written."""
         hidden = dict.fromkeys((self.file, self.report_file, self.card_file), gr.update(visible=False))
-        return {self.status: "", self.report_status: "", **hidden}
+        return {self.status: "", self.report_status: "", self.bring_status: "", **hidden}
 
     def offered(self, family: str) -> dict:
         """The forms there are for a family of models."""
@@ -86,7 +91,21 @@ def build() -> ExportPanel:
             report_status = gr.HTML(apply_default_css=False, elem_id="report-status")
             report_file = gr.DownloadButton("Save the report", visible=False, elem_id="report-file")
             card_file = gr.DownloadButton("Save a section for a model card", visible=False, elem_id="card-file")
+    with gr.Accordion("Bring one back", open=False, elem_id="bring-back"), gr.Row():
+        with gr.Column(min_width=400):
+            brought = gr.File(
+                label="A patch or LoRA, or a recipe: its json, a report, a picture drawn here",
+                file_types=[".safetensors", ".json", ".html", ".png"], elem_id="bring-file",
+            )  # fmt: skip
+        with gr.Column(min_width=400):
+            anyway = gr.Checkbox(
+                False, label="Take a patch that was made for other weights", elem_id="bring-anyway",
+                info="Of the same shapes, such as a later version of the model. What it does there is measured anew.",
+            )  # fmt: skip
+            with gr.Row(elem_classes="actions"):
+                bring = gr.Button("Bring it in", elem_id="bring-run", min_width=140)
+            bring_status = gr.HTML(apply_default_css=False, elem_id="bring-status")
     return ExportPanel(
         form, rank, redacted, run, stop, status, file, reason, pictures, report, stop_report, report_status,
-        report_file, card_file,
+        report_file, card_file, brought, anyway, bring, bring_status,
     )  # fmt: skip

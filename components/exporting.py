@@ -1,25 +1,29 @@
 """What screen 5 does: write the edit in a form other programs load, load it again, and say how exact it is."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
 import gradio as gr
 
+from components import edit_panel
 from components.compare_panel import NOW
 from components.desk import Desk, handler
 from components.export_panel import FORMS, LONGEST, NOTHING
 from components.session import Session
 from components.theme import status_html
-from razor import export, report
+from razor import export, report, telling
+from razor import recipe as recipes
 from razor.adapters.base import Adapter
-from razor.errors import InputError, ModelError
+from razor.config import RazorConfig
+from razor.errors import InputError, ModelError, PatchError, RazorError
 from razor.export import Check, Written
 from razor.gates import verdicts
+from razor.growth import Growth
+from razor.importing import by_unit, read_edit
 from razor.minicanvas.dataset import slug
 from razor.patches import Patch
-from razor.recipe import recipe
 from razor.sights import sights
 
 
@@ -36,7 +40,7 @@ class Exporting(Desk):
             raise InputError(f"There is no form {form!r} for {growth.adapter.name}; choose one of those shown.")
         session.stop.clear()
         yield {panel.status: status_html("Writing the edit and loading it again", "busy"), panel.file: gr.skip()}
-        patch = patch.bound_to(growth.adapter.model).with_recipe(recipe(growth))
+        patch = patch.bound_to(growth.adapter.model).with_recipe(recipes.recipe(growth))
         home = session.new_folder("export")
         name = f"{slug(Path(growth.adapter.name).name)}-without-{slug(growth.task.concept)}"
         options = {"rank": int(rank) or None} if rank else {}
@@ -95,6 +99,80 @@ class Exporting(Desk):
             panel.report_file: gr.update(value=page, visible=True),
             panel.card_file: gr.update(value=card, visible=True),
         }
+
+    @handler(lambda page: page.export.bring_status)
+    def bring_in(self, session: Session, file: str | None, anyway: bool, *settings) -> Iterator[dict]:
+        """An edit from a file becomes a round of its own; a recipe alone sets what repeats it."""
+        status = self.page.export.bring_status
+        if not file:
+            raise InputError("Choose a file first: a patch or a LoRA, or a recipe.")
+        session.uploads.add(file)
+        session.stop.clear()
+        path = Path(file)
+        if path.suffix.lower() != ".safetensors":
+            yield self._repeat(session, recipes.read(path), path.name)
+            return
+        yield {status: status_html("Getting model and pictures ready", "busy")}
+        growth = self.start(session, settings)
+        changes = by_unit(_read(path, growth, anyway), growth.every.values(), growth.adapter.model)
+        if not growth.showable:
+            yield {status: status_html(f"Scoring {len(growth.units)} units", "busy")}
+            growth.scores()
+        yield {status: status_html("Measuring the edit on the search split", "busy")}
+        done = growth.bring_in(changes, path.name)
+        if session.growth is not growth:
+            yield self.current(session)
+            return
+        session.edited()
+        self.sessions.save(session)
+        said = status_html(f"{done.reason} Its units are outlined on the map.")
+        yield {
+            **self.drawn(session, growth),
+            **self.uncompared(),
+            status: said,
+            self.page.edit.status: said,
+            self.page.tabs: gr.Tabs(selected="edit"),
+        }
+
+    def _repeat(self, session: Session, made: Mapping, name: str) -> dict:
+        """The settings of a recipe on the page, where its model and target are the session's.
+
+        Raises:
+            InputError: they are not, or the settings cannot be read; says which.
+        """
+        adapter, task, page = self.model_of(session), self.task_of(session), self.page
+        entry = made.get("model") or {}
+        if entry.get("fingerprint") != adapter.fingerprint():
+            raise InputError(f"{name} is of {entry.get('name')!r}, and {adapter.name} is loaded; load it on screen 1.")
+        recipes.check_task(made, task)
+        config = RazorConfig.from_json(dict(made.get("config") or {}))
+        rounds, members = made.get("rounds") or [], (made.get("edit_set") or {}).get("members") or []
+        by_hand = any(entry.get("by_hand") for entry in rounds)
+        more = " Some of it was done by hand, which growth does not repeat." if by_hand else ""
+        said = status_html(
+            f"The settings of {name} are set: it edited {telling.names(list(map(str, members))) or 'nothing'} in "
+            f"{len(rounds)} round{'s' if len(rounds) != 1 else ''}. Grow to target repeats it.{more}"
+        )
+        return {
+            **edit_panel.settings_shown(page.edit, config, adapter),
+            page.export.bring_status: said,
+            page.edit.status: said,
+            page.tabs: gr.Tabs(selected="edit"),
+        }
+
+
+def _read(path: Path, growth: Growth, anyway: bool) -> Patch:
+    """The edit in a file; where it is another model's, the sentence says whose."""
+    try:
+        return read_edit(path, growth.adapter, anyway=anyway)
+    except PatchError as error:
+        try:
+            made = recipes.read(path)
+        except RazorError:
+            raise error from None
+        model, task = made.get("model") or {}, made.get("task") or {}
+        whose = f"Its recipe says {model.get('name')!r}, to forget {task.get('concept')!r}."
+        raise PatchError(f"{error} {whose}") from error
 
 
 def write(

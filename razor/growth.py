@@ -17,7 +17,7 @@ from torch import Tensor
 
 from razor.adapters.base import GLANCE, Adapter
 from razor.config import RazorConfig
-from razor.edit_set import EditSet, describe_changes
+from razor.edit_set import EditSet, check_names, describe_changes
 from razor.errors import InputError
 from razor.examples import Task
 from razor.gradients import UnitStats, collect
@@ -311,6 +311,41 @@ class Growth:
         self._by_hand = {(history.position.state, name): patch for name, patch in by_hand.items()}
         self._stats = {n: found for n, found in stats.items() if [s.unit for s in found] == self.units}
         self._measured.clear()
+
+    def bring_in(self, changes: Mapping[str, Patch], origin: str) -> GrowthRound:
+        """An edit made elsewhere, as a round by hand on the unedited model, on a branch of its own.
+
+        Args:
+            changes: unit -> its part of the edit, see importing.by_unit.
+            origin: what to call it, such as a file's name.
+
+        Raises:
+            InputError: it edits nothing, or units this growth has not.
+        """
+        names = check_names(changes, self.every)
+        if not names:
+            raise InputError(f"{origin} changes no head and no MLP of {self.adapter.name}.")
+        self.still()
+        started = time.monotonic()
+        edit_set = EditSet(members=names)
+        patch = sum((changes[name] for name in names), Patch())
+        now = evaluate(self.adapter, self.bench, patch, "search")
+        seconds = time.monotonic() - started
+        done = GrowthRound(
+            index=1,
+            added=(),
+            by_hand=f"{len(names)} units brought in from {origin}",
+            members=names,
+            trials=(),
+            chosen=0,
+            before=self.base,
+            after=now,
+            accepted=True,
+            reason=f"{origin} was brought in: " + _reason(True, True, self.base, now, self.goal, self.bench.says),
+            seconds=seconds,
+        )
+        self.history.add(State(self.history.new_number(), 0, done, edit_set, dict(changes), now))
+        return done
 
     # What a person does
 

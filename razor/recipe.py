@@ -181,7 +181,10 @@ def _differences(place: str, first: object, second: object) -> Iterator[Differen
 
 def check_task(made: Mapping, task: Task) -> None:
     """Raise InputError where a task is not the one of a recipe, naming what differs."""
-    found = differences(made.get("task") or {}, task_entry(task))
+    then = made.get("task") or {}
+    if then.get("concept") != task.concept:
+        raise InputError(f"That run forgot {then.get('concept')!r}, and this task forgets {task.concept!r}.")
+    found = differences(then, task_entry(task))
     places = [d.place for d in found if not d.place.startswith("origin")]
     if places:
         raise InputError(f"This is not the task of that run; other than then: {', '.join(places)}.")

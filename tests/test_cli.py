@@ -104,7 +104,7 @@ def test_a_report_of_no_run_or_of_other_examples_is_one_sentence(neon_run, tmp_p
     assert "is a folder" in fail("report", str(neon_run), "--out", str(tmp_path))
     out = str(tmp_path / "r.html")
     said = fail("report", str(neon_run), "--out", out, "--forget", "style:chalk")
-    assert "not the task of that run; other than then: concept" in said and not (tmp_path / "r.html").exists()
+    assert "That run forgot 'neon', and this task forgets 'chalk'" in said and not (tmp_path / "r.html").exists()
 
 
 def test_an_unknown_attack_is_told_before_any_is_run(neon_run, fail):

@@ -1,11 +1,13 @@
 """Screen 5 on a tiny pipeline: every form is written, loaded again and told; what cannot be is one sentence."""
 
+import json
 from pathlib import Path
 
 import pytest
-from tiny_drawing import last
+from tiny_drawing import SETTINGS, last
 
 from components import export_panel, exporting
+from razor import recipe
 from razor.export import Check, Written
 from razor.lora import read_lora
 from razor.patches import Patch
@@ -97,3 +99,32 @@ def test_a_report_of_nothing_and_too_long_a_reason_are_one_sentence(studio, edit
     with pytest.warns(UserWarning):
         end = last(studio.write_report(request, "", False))
     assert "Nothing is edited yet" in end[panel.report_status]
+
+
+@pytest.mark.parametrize("form", ["patch", "peft"])
+def test_what_was_taken_away_can_be_brought_back(studio, edited, form):
+    request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
+    key, members = session.growth.patch.key(), session.growth.edit_set.members
+    path = last(studio.write_export(request, form, 0, False))[panel.file]["value"]
+    session.growth.reset()
+    end = last(studio.bring_in(request, path, False, *SETTINGS))
+    assert "was brought in" in end[panel.bring_status] and session.growth.edit_set.members == members
+    if form == "patch":
+        assert session.growth.patch.key() == key
+
+
+def test_a_recipe_alone_sets_the_settings_that_repeat_it(studio, edited, tmp_path):
+    request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
+    made = recipe.recipe(session.growth)
+    made["config"]["alpha"] = 2.5
+    (tmp_path / "r.json").write_text(json.dumps(made), "utf-8")
+    end = last(studio.bring_in(request, str(tmp_path / "r.json"), False, *SETTINGS))
+    assert end[studio.page.edit.alpha] == 2.5 and "Grow to target repeats it" in end[panel.bring_status]
+    made["model"]["fingerprint"] = "0" * 16
+    (tmp_path / "r.json").write_text(json.dumps(made), "utf-8")
+    with pytest.warns(UserWarning):
+        end = last(studio.bring_in(request, str(tmp_path / "r.json"), False, *SETTINGS))
+    assert "load it on screen 1" in end[panel.bring_status]
+    with pytest.warns(UserWarning):
+        end = last(studio.bring_in(request, None, False, *SETTINGS))
+    assert "Choose a file first" in end[panel.bring_status]
