@@ -3,16 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import gradio as gr
 
 from components.chart import chart, chart_value, literal
 from razor.baselines import NAMES, Result
 from razor.gates import Verdict, overall, usual
+from razor.gold import Distance
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
 from razor.robustness import ATTACKS, Finding
-from razor.telling import ATTACK_WORDS, HEADLINE, SAID, worst_text
+from razor.telling import ATTACK_WORDS, HEADLINE, SAID, gold_text, worst_text
 from razor.wording import capital
 
 LIMITS = usual(1 / 20)
@@ -298,19 +300,43 @@ def table_html(rows: Sequence[Row], before: Evaluation) -> str:
     return _table_html("", heads, body)
 
 
-def evidence_json(
-    growth: Growth, found: Sequence[Verdict], findings: Sequence[Finding], tested: tuple[Evaluation, Evaluation],
-    recipe: Mapping,
-) -> dict:  # fmt: skip
-    """Everything behind the verdict, for a file."""
-    before, after = tested
+def gold_html(found: Distance | None, concept: str) -> str:
+    """Where the edit lies between the original and a model that never saw the concept; "" where there is none."""
+    if found is None:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(about)}</td>{_cell(found.agreement_before[side])}{_cell(found.agreement[side])}"
+        f"{_bits(found.divergence_before[side])}{_bits(found.divergence[side])}</tr>"
+        for side, about in (("forget", f"pictures of {concept}"), ("retain", "other pictures"))
+    )
+    heads = ("about", "original: same class as it", "edit: same class as it", "original: divergence",
+             "edit: divergence")  # fmt: skip
+    title = f"<h3>Beside a model that never saw {escape(concept)}</h3><p>{escape(gold_text(found, concept))}</p>"
+    return _table_html(title, heads, rows)
+
+
+def _bits(measure: Measure) -> str:
+    return (
+        f'<td class="measure">{measure.value:.3f} bits'
+        f"<small>{measure.low:.3f} to {measure.high:.3f}</small><small>n = {measure.n:,}</small></td>"
+    )
+
+
+def evidence_json(growth: Growth, found: Sequence[Verdict], check: Any, recipe: Mapping) -> dict:
+    """Everything behind the verdict, for a file.
+
+    Args:
+        check: see checking.Check.
+    """
+    before, after = check.tested
     return {
         "concept": growth.task.concept,
         "verdict": overall(found),
         "gates": [v.to_json() for v in found],
         "before": before.to_json(),
         "after": after.to_json(),
-        "attacks": [f.to_json() for f in findings],
+        "attacks": [f.to_json() for f in check.findings],
+        "gold": check.gold.to_json() if check.gold else None,
         "recipe": dict(recipe),
     }
 

@@ -15,6 +15,7 @@ from razor.bench.measure import peak_mib
 from razor.errors import InputError, RazorError, Stopped
 from razor.examples import Task
 from razor.gates import Gate, usual, verdicts, with_limits
+from razor.gold import Distance, beside
 from razor.growth import Growth
 from razor.metrics import Evaluation
 from razor.minicanvas.dataset import AXES, parse_target
@@ -36,6 +37,7 @@ class Check:
     gates: tuple[Gate, ...]
     tested: tuple[Evaluation, Evaluation]
     findings: list[Finding] = field(default_factory=list)
+    gold: Distance | None = None  # beside a model that never saw the target, where there is one
     done: bool = False
 
 
@@ -82,6 +84,7 @@ class Checking(Desk):
                         return
                     check.findings.append(found)
                     yield self._checked(growth, check)
+            check.gold = beside(growth.adapter, growth.task, growth.patch)
         except Stopped:
             check.done = True
             yield {**self._checked(growth, check), panel.status: status_html(STOPPED), **self._kept(session, growth)}
@@ -138,7 +141,8 @@ class Checking(Desk):
         found = verdicts(check.gates, *check.tested, check.findings)
         return {
             panel.verdict: check_panel.verdict_html(found, check.findings, concept, check.done),
-            panel.evidence: check_panel.evidence_html(check.findings, concept),
+            panel.evidence: check_panel.evidence_html(check.findings, concept)
+            + check_panel.gold_html(check.gold, concept),
         }
 
     def _compared(self, rows: Sequence[check_panel.Row], before: Evaluation, task: Task) -> dict:
@@ -153,7 +157,7 @@ class Checking(Desk):
         check = session.found["check"]
         found = verdicts(check.gates, *check.tested, check.findings)
         path = session.new_folder("evidence") / "evidence.json"
-        jsonio.write(path, check_panel.evidence_json(growth, found, check.findings, check.tested, recipe(growth)))
+        jsonio.write(path, check_panel.evidence_json(growth, found, check, recipe(growth)))
         session.uploads.add(str(path))
         return {self.page.check.file: gr.update(value=str(path), visible=True)}
 

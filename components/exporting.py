@@ -81,11 +81,11 @@ class Exporting(Desk):
         if session.growth is not growth or session.revision != revision:
             raise InputError("The edit was changed meanwhile; write the report again.")
         check = session.found.get("check")
-        found, findings = [], []
+        found, findings, gold = [], [], None
         if check is not None and check.done and check.revision == revision:
-            findings = check.findings
+            findings, gold = check.findings, check.gold
             found = verdicts(check.gates, *check.tested, findings)
-        told_of = report.Report(growth, before, after, shown, found, findings, (reason or "").strip())
+        told_of = report.Report(growth, before, after, shown, found, findings, gold, (reason or "").strip())
         home = session.new_folder("report")
         name = f"{slug(Path(growth.adapter.name).name)}-without-{slug(growth.task.concept)}"
         files = {home / f"{name}.html": report.html, home / f"{name}.md": report.model_card}

@@ -77,9 +77,11 @@ def _unlearn(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from razor import jsonio
+    from razor.gold import beside
     from razor.patches import Patch
     from razor.robustness import Case
     from razor.step import evaluate
+    from razor.telling import gold_text
 
     adapter, task, config = _prepare(args)
     attacks = _attacks(args.attacks, adapter.family)
@@ -90,15 +92,21 @@ def _evaluate(args: argparse.Namespace) -> None:
     after = evaluate(adapter, bench, patch, "test").to_json()
     _print_metrics(before, after, bench.read_by)
     findings = _attacked(attacks, Case(adapter, task, patch, bench=bench, seed=config.seed)) if attacks else []
+    gold = beside(adapter, task, patch)
+    if gold is not None:
+        print(f"\n{gold_text(gold, task.concept)}")
     if args.json:
         found = {"model": adapter.name, "concept": task.concept, "read_by": bench.read_by}
         back = [finding.to_json() for finding in findings]
-        jsonio.write(args.json, {**found, "before": before, "after": after, "attacks": back})
+        jsonio.write(
+            args.json, {**found, "before": before, "after": after, "attacks": back, "gold": gold and gold.to_json()}
+        )
 
 
 def _report(args: argparse.Namespace) -> None:
     from razor import recipe, report
     from razor.gates import usual, verdicts
+    from razor.gold import beside
     from razor.robustness import Case
     from razor.run import taken_up
     from razor.sights import sights
@@ -115,7 +123,9 @@ def _report(args: argparse.Namespace) -> None:
     findings = _attacked(attacks, case) if attacks else []
     found = verdicts(usual(task.chance), before, after, findings) if findings else []
     shown = [] if args.no_pictures else sights(adapter, task, growth.patch, growth.bench.neighbours)
-    told = report.Report(growth, before, after, shown, found, findings, args.reason)
+    told = report.Report(
+        growth, before, after, shown, found, findings, beside(adapter, task, growth.patch), args.reason
+    )
     for out, text in ((args.out, report.html), (args.card, report.model_card)):
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from razor import metrics, models
+from razor.adapters.base import Adapter
 from razor.adapters.clip import EVAL_BATCH, ClipAdapter
 from razor.examples import Example, Task
 from razor.metrics import Measure
-from razor.minicanvas.dataset import Target, slug
-from razor.patches import Patch
+from razor.minicanvas.dataset import Target, parse_target, slug
+from razor.patches import Patch, model_lock
+from razor.sources import WORLD, is_target
 
 SIDES = ("forget", "retain")
 
@@ -58,12 +60,24 @@ def folder(target: Target) -> Path:
     return models.ASSETS / "models" / f"mini-clip-without-{slug(target.name)}"
 
 
+def beside(adapter: Adapter, task: Task, patch: Patch) -> Distance | None:
+    """The distance, where a gold model of the task's target is bundled; None for any other model or task."""
+    source, kept = task.origin.get("forget", ""), task.origin.get("retain", "")
+    if adapter.name != "mini-clip" or kept != WORLD or not is_target(source):
+        return None
+    place = folder(parse_target(source))
+    if not (place / "open_clip_config.json").exists():
+        return None
+    return distance(adapter, models.load(str(place)), task, patch)
+
+
 def distance(adapter: ClipAdapter, gold: ClipAdapter, task: Task, patch: Patch) -> Distance:
     """Compare the edited model, and the original, with the gold one."""
     pictures = {side: getattr(task, side).test for side in SIDES}
     truth = {side: answers(gold, task, examples) for side, examples in pictures.items()}
     both = [e for examples in pictures.values() for e in examples]
-    truth_states = states(gold, both)
+    with model_lock(gold.model):  # for its hooks, which are seen by whoever runs it
+        truth_states = states(gold, both)
     found = []
     for edit in (Patch(), patch):
         with edit.applied(adapter.model):

@@ -18,6 +18,7 @@ from PIL import Image
 from razor import telling
 from razor.config import RazorConfig
 from razor.gates import Verdict, overall
+from razor.gold import Distance
 from razor.grids import grids
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
@@ -60,6 +61,7 @@ class Report:
     Args:
         before, after: the test split, unedited and edited.
         sights: cases to look at; none leaves the pictures out.
+        gold: see gold.py.
         verdicts, findings: what screen 4 or `evaluate --attacks` found; empty where nothing was checked.
         reason: why it had to be forgotten, in the words of whoever asked for it.
     """
@@ -70,6 +72,7 @@ class Report:
     sights: Sequence[Sight] = ()
     verdicts: Sequence[Verdict] = ()
     findings: Sequence[Finding] = ()
+    gold: Distance | None = None  # beside a model that never saw the concept, where there is one
     reason: str = ""
     made: date = field(default_factory=date.today)
 
@@ -113,7 +116,8 @@ def html(report: Report) -> str:
     growth = report.growth
     title = f"{capital(growth.task.concept)} in {short_name(growth.adapter.name)}"
     parts = [_head(report, title), _outcome(report), _cases(report.sights), _map(growth), _rounds(growth),
-             _verdict(report), _attacks(report), _costs(growth), _limits(growth), _again(report)]  # fmt: skip
+             _verdict(report), _attacks(report), _gold(report), _costs(growth), _limits(growth),
+             _again(report)]  # fmt: skip
     body = "\n".join(part for part in parts if part)
     held = json.dumps(report.recipe).replace("<", "\\u003c")
     return (
@@ -359,6 +363,13 @@ def _attacks(report: Report) -> str:
         for f in report.findings
     )
     return _section("What attacks get back", _table(heads, rows))
+
+
+def _gold(report: Report) -> str:
+    if report.gold is None:
+        return ""
+    said = escape(telling.gold_text(report.gold, report.growth.task.concept))
+    return _section("Beside a model that never saw it", f"<p>{said}</p>")
 
 
 def _cell(measure: Measure | None) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from razor.examples import Task
 from razor.gates import FAIL, OPEN, PASS
+from razor.gold import Distance
 from razor.growth import Growth
 from razor.metrics import Evaluation
 from razor.robustness import Finding
@@ -138,6 +139,19 @@ def ending(growth: Growth, before: Evaluation, after: Evaluation) -> str:
 
 
 # The verdict ---------------------------------------------------------------------------------------------------------
+
+
+def gold_text(found: Distance, concept: str) -> str:
+    """Where an edit lies between the original and a model that never saw the concept."""
+    on, elsewhere = found.divergence, found.divergence_before
+    place = found.place("forget")
+    way = "" if place is None else f", {place:.0%} of the way from the original's {elsewhere['forget'].value:.2f}"
+    return (
+        f"A model trained from scratch without {concept} answers about its pictures in its own way; the edit's answers "
+        f"diverge from those by {on['forget'].value:.2f} bits{way} (n = {on['forget'].n}). About other pictures "
+        f"they diverge by {on['retain'].value:.3f} bits, the original's by {elsewhere['retain'].value:.3f} "
+        f"(n = {on['retain'].n})."
+    )
 
 
 def worst_text(findings: Sequence[Finding]) -> str:

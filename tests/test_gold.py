@@ -1,10 +1,12 @@
 """Distance to a model that never saw the target: measures by hand, and a stand-in that an edit comes nearer to."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 
+from components.check_panel import gold_html
 from razor import gold as module
 from razor.baselines import run
 from razor.gold import blocks, cka, distance, jensen_shannon, states
@@ -12,6 +14,7 @@ from razor.minicanvas.__main__ import main
 from razor.minicanvas.dataset import parse_target
 from razor.minicanvas.pictures import Pictures
 from razor.patches import Patch
+from razor.telling import gold_text
 
 
 def test_divergence_by_hand():
@@ -82,3 +85,20 @@ def test_only_a_clip_is_trained_without_a_target(capsys):
 
 def test_a_gold_model_lies_beside_the_bundled_ones():
     assert module.folder(parse_target("identity:mara-voss")).name == "mini-clip-without-mara-voss"
+
+
+def test_only_a_bundled_target_of_the_bundled_model_has_a_gold_model_beside_it(
+    trained, task, ignorant, monkeypatch, tmp_path
+):
+    assert module.beside(trained, task, Patch()) is None  # neither
+    bundled = replace(task, origin={"forget": "object:cat", "retain": "minicanvas"})
+    monkeypatch.setattr(trained, "name", "mini-clip")
+    monkeypatch.setattr(module, "folder", lambda target: tmp_path)
+    assert module.beside(trained, bundled, Patch()) is None  # not trained
+    (tmp_path / "open_clip_config.json").write_text("{}")
+    monkeypatch.setattr(module, "folder", lambda target: tmp_path)
+    monkeypatch.setattr(module.models, "load", lambda name: ignorant[0])
+    found = module.beside(trained, bundled, Patch())
+    assert found.place("forget") == 0
+    assert "0% of the way from the original's" in gold_text(found, "red")
+    assert "Beside a model that never saw red" in gold_html(found, "red") and gold_html(None, "red") == ""

@@ -93,7 +93,7 @@ function chip(node, forks) {
   const word = make("span", "round-word");
   const says = state === "start" ? "unedited" : state;
   word.append(icon(state), make("span", "", says), make("span", "round-later", "later"));
-  button.append(top, make("span", "round-unit", node.unit || (state === "start" ? node.note : "no unit")), word);
+  button.append(top, make("span", "round-unit", node.unit || (state === "start" ? node.note : node.by_hand || "no unit")), word);
   const note = state === "rejected" ? node.reason || node.note : state === "start" ? "" : node.note;
   if (note) button.append(make("span", "round-note", note));
   if (node.by_hand) button.append(sign("hand", "changed by hand before"));
