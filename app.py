@@ -6,6 +6,11 @@ from importlib.util import find_spec
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # no outside request; must come before gradio
 
+try:
+    import spaces  # on a Space that lends its GPU call by call; it must come before torch
+except ImportError:
+    spaces = None
+
 import gradio as gr
 
 from components import (
@@ -34,6 +39,11 @@ from components.wiring import ONE_AT_A_TIME, wire
 from razor import models
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError
+
+if spaces is not None:
+    # Such a Space wants one function that asks for its GPU. None here does: a handler's work stays in this process,
+    # where a lent card never is, so models run on the CPU there (razor/device.py).
+    spaces.GPU(lambda: None)
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -175,5 +185,5 @@ def launch(
     return url
 
 
-if __name__ == "__main__":
-    launch()
+if __name__ == "__main__":  # as a Space and the container start it
+    launch(host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), port=int(os.environ.get("GRADIO_SERVER_PORT", 7860)))

@@ -49,9 +49,9 @@ def load(name: str, *, device: str | None = None, dtype: str | None = None) -> A
         ModelError: no such model, unsafe or broken files, a model without editable heads, too little memory, or a
             dtype that this model or device cannot use.
     """
-    import torch
+    from razor.device import default_device
 
-    key = name.strip(), device or ("cuda" if torch.cuda.is_available() else "cpu"), dtype
+    key = name.strip(), device or default_device(), dtype
     if (adapter := _known(key)) is not None:
         return adapter  # not waiting for somebody else's download
     with _loading:

@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from razor.device import default_device
 from razor.errors import ModelError
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -186,7 +187,7 @@ def memory_needed(source: str, *, device: str | None = None, dtype: str | None =
     Drawing and scoring come on top. Arguments and errors as for `load_pipeline`; device defaults to CUDA where there
     is one.
     """
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = torch.device(device or default_device())
     with _quiet():
         layout = _find(source, offline)
         precision = _precision(layout.family, dtype, place)

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny_pipelines import tiny_sd
 
-from razor import models, pipelines
+from razor import device, models, pipelines
 from razor.adapters.diffusion import DiffusionAdapter
 from razor.cli import main
 from razor.errors import InputError, ModelError
@@ -479,3 +479,10 @@ def test_half_fetched_hub_pipeline_is_refused_by_what_is_in_the_way(cached, no_h
 def test_fetched_hub_clip_opens_again_without_the_hub(cached, no_hub, folder, network, same_weights, weights_of):
     cached(folder)
     assert same_weights(models.load("hf-hub:owner/name", device="cpu").model, weights_of(network))
+
+
+def test_a_card_that_is_only_lent_counts_as_none(monkeypatch):
+    monkeypatch.setattr(device.torch.cuda, "is_available", lambda: True)
+    assert device.default_device() == "cuda"
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    assert device.default_device() == "cpu"

@@ -1,0 +1,22 @@
+# docker build -t razor-studio . && docker run -p 7860:7860 razor-studio
+FROM python:3.11-slim
+
+RUN useradd --create-home --uid 1000 studio
+WORKDIR /home/studio/app
+
+COPY requirements.txt .
+RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
+
+COPY --chown=studio . .
+USER studio
+
+# A volume at /home/studio/kept keeps downloaded models; rounds and uploads live under /tmp and go with the container.
+ENV HF_HOME=/home/studio/kept \
+    GRADIO_SERVER_NAME=0.0.0.0 \
+    GRADIO_SERVER_PORT=7860 \
+    PYTHONUNBUFFERED=1
+EXPOSE 7860
+HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7860/', timeout=4).close()"]
+
+CMD ["python", "app.py"]
