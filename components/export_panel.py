@@ -39,6 +39,8 @@ class ExportPanel:
     anyway: gr.Checkbox
     bring: gr.Button
     bring_status: gr.HTML
+    link: gr.Textbox
+    make_link: gr.Button
 
     def drawn(self) -> list[gr.components.Component]:
         """Everything handlers write to."""
@@ -104,8 +106,14 @@ def build() -> ExportPanel:
             )  # fmt: skip
             with gr.Row(elem_classes="actions"):
                 bring = gr.Button("Bring it in", elem_id="bring-run", min_width=140)
+            link = gr.Textbox(
+                label="Or a link", elem_id="recipe-link", max_lines=1, buttons=["copy"],
+                info="Opens this page with the settings that repeat the run; for bundled models and targets.",
+            )  # fmt: skip
+            make_link = gr.Button("Make a link to this run", elem_id="make-link", min_width=180, size="sm")
             bring_status = gr.HTML(apply_default_css=False, elem_id="bring-status")
     return ExportPanel(
         form, rank, redacted, run, stop, status, file, reason, pictures, report, stop_report, report_status,
-        report_file, card_file, brought, anyway, bring, bring_status,
+        report_file, card_file, brought, anyway, bring, bring_status, link,
+        make_link,
     )  # fmt: skip

@@ -22,9 +22,11 @@ from razor.export import Check, Written
 from razor.gates import verdicts
 from razor.growth import Growth
 from razor.importing import by_unit, read_edit
-from razor.minicanvas.dataset import slug
+from razor.minicanvas.dataset import parse_target, slug
+from razor.models import BUNDLED
 from razor.patches import Patch
 from razor.sights import sights
+from razor.sources import is_target
 
 
 class Exporting(Desk):
@@ -132,6 +134,39 @@ class Exporting(Desk):
             status: said,
             self.page.edit.status: said,
             self.page.tabs: gr.Tabs(selected="edit"),
+        }
+
+    @handler(lambda page: page.export.bring_status)
+    def make_link(self, session: Session) -> Iterator[dict]:
+        """What opens the page at what repeats this run."""
+        growth = session.need_growth()
+        if growth.adapter.name not in BUNDLED or not is_target(growth.task.origin.get("forget", "")):
+            raise InputError("A link repeats runs of bundled models on bundled targets; take the recipe as a file.")
+        yield {self.page.export.link: f"?recipe={recipes.to_link(recipes.recipe(growth))}"}
+
+    @handler(lambda page: page.export.bring_status)
+    def follow_link(self, session: Session, link: str) -> Iterator[dict]:
+        """Open the page at what repeats a run: its model, its target, its settings."""
+        if not link:
+            return
+        made, page = recipes.from_link(link), self.page
+        name = str((made.get("model") or {}).get("name"))
+        target = str(((made.get("task") or {}).get("origin") or {}).get("forget"))
+        if name not in BUNDLED or not is_target(target):
+            raise InputError(f"This link is of {name!r} and {target!r}, not both bundled; bring the recipe as a file.")
+        parse_target(target)
+        if name != session.model:
+            yield from self.choose_model.work(self, session, name)
+        session.start_over()
+        session.target = target
+        settings = self._repeat(session, made, "the linked recipe")
+        yield {
+            **self._examples(session),
+            **self.blank(session),
+            **settings,
+            page.model.name: name,
+            page.examples.target: target,
+            page.examples.status: settings[page.edit.status],
         }
 
     def _repeat(self, session: Session, made: Mapping, name: str) -> dict:

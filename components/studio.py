@@ -206,6 +206,9 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Exporting, I
     def choose_target(self, session: Session, target: str) -> Iterator[dict]:
         """Another bundled target: new gallery, nothing scored."""
         parsed = parse_target(target)
+        if target == session.target and session.growth is None and session.task is None:
+            yield gr.skip()  # the page was told of it, and tells it back
+            return
         session.target = target
         session.start_over()
         yield {

@@ -52,7 +52,15 @@ def _wire_examples(demo: gr.Blocks, studio: Studio, drawn: list) -> None:
     first = [examples.gallery, examples.status, examples.story, page.model.card, page.header]
     offer = [examples.offer, examples.offer_text, examples.token, examples.status]
     opened = demo.load(studio.open_page, [examples.target, page.model.name, examples.token], offer, **PRIVATE)
-    opened.then(studio.show_family, None, drawn, **HEAVY)
+    shown = opened.then(studio.show_family, None, drawn, **HEAVY)
+    taken = page.export
+    linked = [*first, *drawn, page.model.name, page.model.judge, examples.target, *page.edit.settings(), page.tabs]
+    link = "() => new URLSearchParams(location.search).get('recipe') || ''"
+    shown.then(studio.follow_link, taken.link, linked, js=link, **HEAVY)
+    taken.link.submit(studio.follow_link, taken.link, linked, **HEAVY)
+    made = taken.make_link.click(studio.make_link, None, [taken.link, taken.bring_status], **PRIVATE)
+    whole = "(link) => link.startsWith('?') ? location.origin + location.pathname + link : link"
+    made.then(None, taken.link, taken.link, js=whole, show_progress="hidden", api_visibility="private")
     demo.unload(studio.close)
     examples.take_back.click(
         studio.take_back, None, [*first, *drawn, page.model.judge, examples.offer, page.tabs], **HEAVY

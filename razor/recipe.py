@@ -1,8 +1,10 @@
 """What reproduces a run: model, examples, settings, seeds and rounds, as plain JSON; read again and compared."""
 
+import base64
 import hashlib
 import json
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +21,8 @@ VERSION = 1
 FORMAT = f"razor-recipe-{VERSION}"
 SOURCES = "a recipe.json, a patch, a picture drawn here, a report or a run's folder"
 MAX_REPORT = 50_000_000  # bytes
+MAX_LINK = 16_000  # characters
+MAX_UNPACKED = 400_000  # bytes
 _PACKAGES = ("torch", "open_clip_torch", "transformers", "diffusers", "safetensors")
 
 
@@ -97,7 +101,10 @@ def read(path: Path) -> dict:
         path = path / "recipe.json"
     if not path.is_file():
         raise InputError(f"There is no file {path}; name {SOURCES}.")
-    found = _READERS.get(path.suffix.lower(), _from_json)(path)
+    return _checked(_READERS.get(path.suffix.lower(), _from_json)(path), str(path))
+
+
+def _checked(found: dict, path: str) -> dict:
     kind, _, number = str(found.get("format", "")).rpartition("-")
     if kind != "razor-recipe" or not number.isdecimal():
         raise InputError(f"{path} holds no recipe; name {SOURCES}.")
@@ -140,6 +147,32 @@ def _from_picture(path: Path) -> dict:
 
 
 _READERS = {".safetensors": _from_patch, ".png": _from_picture, ".html": _from_report}
+
+
+def to_link(made: Mapping) -> str:
+    """The recipe as a piece of an address: letters, digits, - and _."""
+    packed = zlib.compress(json.dumps(made, separators=(",", ":")).encode(), 9)
+    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def from_link(text: str) -> dict:
+    """The recipe that `to_link` made the text from; a whole address holding it as `recipe` will do too.
+
+    Raises:
+        InputError: it is none, is broken or too long, or a newer version wrote it.
+    """
+    token = re.split(r"[?&]recipe=", text.strip())[-1].partition("&")[0].partition("#")[0]
+    unpacker = zlib.decompressobj()
+    try:
+        if len(token) > MAX_LINK:
+            raise ValueError(f"{len(token):,} characters, up to {MAX_LINK:,} are read")
+        held = unpacker.decompress(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)), MAX_UNPACKED)
+        if not unpacker.eof:
+            raise ValueError("it is cut off, or far larger than a recipe")
+        found = json.loads(held)
+    except (ValueError, zlib.error, RecursionError) as error:
+        raise InputError(f"This link holds no recipe ({error}); copy it again from the page it was made on.") from error
+    return _checked(found if isinstance(found, dict) else {}, "this link")
 
 
 # ---------------------------------------------------------------- compared

@@ -1,11 +1,15 @@
 """Recipes read from every file that carries one, and where two of them differ."""
 
+import base64
 import json
+import re
+import zlib
 
 import pytest
 import torch
 from PIL import Image
 
+from razor import recipe
 from razor.cli import main
 from razor.errors import InputError
 from razor.patches import Patch
@@ -59,7 +63,7 @@ def test_differences_are_named_place_by_place():
     [
         ("missing.json", None, "There is no file"),
         ("bad.json", "{", "cannot be read as JSON"),
-        ("list.json", "[1]", "holds no recipe"),
+        ("list.json", "[1]", "holds no JSON object"),
         ("other.json", '{"format": "something"}', "holds no recipe"),
         ("newer.json", '{"format": "razor-recipe-2"}', "written by a newer version"),
         ("deep.json", "[" * 100_000, "cannot be read as JSON"),
@@ -84,3 +88,16 @@ def test_the_command_line_says_where_two_recipes_differ(tmp_path, capsys):
     assert capsys.readouterr().out == "The two recipes are the same.\n"
     with pytest.raises(SystemExit):
         main(["diff", str(tmp_path / "a.json"), str(tmp_path / "none.json")])
+
+
+def test_a_link_gives_the_recipe_back_and_anything_else_is_one_sentence():
+    made = {"format": recipe.FORMAT, "task": {"concept": "caf\u00e9 & co?"}, "config": {"alpha": 0.5}}
+    link = recipe.to_link(made)
+    assert re.fullmatch(r"[\w-]+", link)
+    assert recipe.from_link(link) == recipe.from_link(f" http://127.0.0.1:7860/?a=1&recipe={link}&b=2#c ") == made
+    bomb = base64.urlsafe_b64encode(zlib.compress(b"[" * 9_000_000, 9)).decode()
+    for bad in ("", "no recipe", link[:-9], "A" * 20_000, bomb, recipe.to_link([1]), recipe.to_link({"format": "x"})):
+        with pytest.raises(InputError, match="holds no recipe"):
+            recipe.from_link(bad)
+    with pytest.raises(InputError, match="newer version"):
+        recipe.from_link(recipe.to_link({"format": "razor-recipe-9"}))

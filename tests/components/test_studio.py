@@ -520,7 +520,7 @@ def test_work_that_is_overtaken_can_blank_every_widget_it_may_have_drawn(trained
     overtaken = {"score", "grow", "grow_one", "replan", "tell", "estimate", "compare", "guide_do", "resample"}
     checked = set()
     for fn in demo.fns.values():
-        if fn.name in overtaken:
+        if fn.name in overtaken and fn.api_visibility == "private":  # the endpoints show nothing
             checked.add(fn.name)
             assert blank <= {widget._id for widget in fn.outputs}, fn.name
     assert checked == overtaken
