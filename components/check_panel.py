@@ -143,7 +143,7 @@ def verdict_html(found: Sequence[Verdict], findings: Sequence[Finding], concept:
         done: every attack a gate needs has been run.
     """
     shown = overall(found) if done else "none"
-    headline = HEADLINE[shown].format(capital(concept)) if done else "Checking ..."
+    headline = capital(HEADLINE[shown].format(concept)) if done else "Checking ..."
     rows = "".join(_gate_html(v, waits=not done and v.measure is None and v.gate.attack != "") for v in found)
     worst = f"<p>{escape(worst_text(findings))}</p>" if findings else ""
     return f'<div class="verdict-card" data-said="{shown}"><h3>{escape(headline)}</h3>{worst}<ul>{rows}</ul></div>'

@@ -261,6 +261,15 @@ class Desk:
         """Whether the verdict on screen 4 is about the edit as it stands; see Checking."""
         return {}
 
+    def reported(self, session: Session) -> dict:
+        """No report of an edit that has changed since."""
+        if session.found.get("report") in (None, session.revision):
+            return {}
+        del session.found["report"]
+        panel = self.page.export
+        hidden = dict.fromkeys((panel.report_file, panel.card_file), gr.update(visible=False))
+        return {panel.report_status: status_html("The edit has changed; write the report again."), **hidden}
+
     def unchecked(self, session: Session) -> dict:
         """Screen 4 with nothing checked; see Checking."""
         return {}
@@ -332,6 +341,7 @@ class Desk:
                 panel.tiles: reading.tiles_of(growth, session.tested),
                 **self.measurable(session, growth),
                 **self.checkable(session),
+                **self.reported(session),
             }
         if session.domain is None:
             session.domain = edit_panel.domain_of(growth)
@@ -348,6 +358,7 @@ class Desk:
             **self.staleness(session),
             **self.measurable(session, growth),
             **self.checkable(session),
+            **self.reported(session),
         }
 
     def picked(self, session: Session) -> dict:

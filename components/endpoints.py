@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
 
 import gradio as gr
 from gradio.data_classes import FileData
 from gradio.utils import get_upload_folder, is_in_or_equal
 
 from components.examples_panel import read_files
+from components.export_panel import FORMS
 from components.exporting import packed, write
 from components.session import OWN
 from razor.adapters.base import Adapter
@@ -26,6 +28,7 @@ from razor.asking import answer_table
 from razor.config import RazorConfig
 from razor.errors import InputError, RazorError
 from razor.examples import Axis, Task, collect
+from razor.export import WHY_REDACTED
 from razor.growth import Growth
 from razor.minicanvas.dataset import slug
 from razor.patches import Patch
@@ -41,13 +44,13 @@ Form = Literal["patch", "peft", "kohya", "full", "single"]
 
 
 def told(work: Callable) -> Callable:
-    """An error of the library is told to the caller as its one sentence."""
+    """An error of the library, or an argument of the wrong type, is told to the caller as one sentence."""
 
     @wraps(work)
     def run(*args, **kwargs):
         try:
-            return work(*args, **kwargs)
-        except RazorError as error:
+            return work(**_typed(work, args, kwargs))
+        except (RazorError, OSError) as error:
             raise gr.Error(str(error), print_exception=False) from error
 
     return run
@@ -59,13 +62,45 @@ def streamed(work: Callable) -> Callable:
     @wraps(work)
     def run(*args, **kwargs):
         try:
-            yield from work(*args, **kwargs)
-        except RazorError as error:
+            yield from work(**_typed(work, args, kwargs))
+        except (RazorError, OSError) as error:
             raise gr.Error(str(error), print_exception=False) from error
 
     asked = signature(work)
     run.__signature__ = asked.replace(return_annotation=get_args(asked.return_annotation)[0])  # of each yield
     return run
+
+
+def _typed(work: Callable, args: tuple, kwargs: dict) -> dict:
+    """The arguments by name. Raises InputError for one of another type than the signature says."""
+    given = dict(zip(signature(work).parameters, args, strict=False)) | kwargs
+    for name, value in given.items():
+        hint = signature(work).parameters[name].annotation
+        options = [t for t in get_args(hint) if not isinstance(t, str)] if isinstance(hint, UnionType) else [hint]
+        if get_origin(hint) is Literal:
+            fits, wanted = value in get_args(hint), f"one of {', '.join(get_args(hint))}"
+        else:
+            fits, wanted = any(_is(value, option) for option in options), _TYPES.get(str(hint), str(hint))
+        if not fits:
+            raise InputError(f"{name} must be {wanted}, and is {str(value)[:80]!r}.")
+    return given
+
+
+def _is(value: object, hint) -> bool:
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_is(entry, get_args(hint)[0]) for entry in value)
+    return isinstance(value, hint) and (hint is not int or not isinstance(value, bool))
+
+
+_TYPES = {
+    "<class 'str'>": "a text",
+    "<class 'int'>": "a whole number",
+    "<class 'bool'>": "true or false",
+    "<class 'dict'>": "an object",
+    "list[str]": "a list of texts",
+    "list[dict]": "a list of files",
+    "dict | None": "a file, or nothing",
+}
 
 
 def add(load: Callable[[str], Adapter], queue: dict[str, Any]) -> None:
@@ -79,7 +114,7 @@ def add(load: Callable[[str], Adapter], queue: dict[str, Any]) -> None:
     @told
     def score(
         model: str = "mini-clip",
-        forget: str = "object:cat",
+        forget: str = "",
         concept: str = "",
         forget_pictures: list[dict] = [],  # noqa: B006  Gradio shows the default, and nothing changes it
         retain_pictures: list[dict] = [],  # noqa: B006
@@ -89,7 +124,7 @@ def add(load: Callable[[str], Adapter], queue: dict[str, Any]) -> None:
 
         Args:
             model: a model this page serves, such as mini-clip.
-            forget: a class of the bundled world, such as style:neon; leave empty for pictures or words.
+            forget: a class of the bundled world, such as style:neon; empty for pictures or words.
             concept: what own pictures show; alone, a model that draws makes the pictures itself.
             forget_pictures: pictures of the concept, three at least.
             retain_pictures: pictures of what must stay; without any the bundled world is kept.
@@ -108,7 +143,7 @@ def add(load: Callable[[str], Adapter], queue: dict[str, Any]) -> None:
     @streamed
     def unlearn(
         model: str = "mini-clip",
-        forget: str = "object:cat",
+        forget: str = "",
         concept: str = "",
         forget_pictures: list[dict] = [],  # noqa: B006
         retain_pictures: list[dict] = [],  # noqa: B006
@@ -156,7 +191,7 @@ def add(load: Callable[[str], Adapter], queue: dict[str, Any]) -> None:
         if len(pictures) > MOST:
             raise InputError(f"Up to {MOST} pictures are looked at in one call, and there are {len(pictures)}.")
         adapter = load(model)
-        edits = [Patch()] + ([Patch.load(_path(patch))] if patch else [])
+        edits = [Patch()] + ([] if patch is None else [Patch.load(_path(patch))])
         for edit in edits:
             edit.check(adapter.model)
         found = _PREDICT[adapter.family](adapter, texts, pictures, edits, seed)
@@ -178,8 +213,13 @@ def add(load: Callable[[str], Adapter], queue: dict[str, Any]) -> None:
         Returns:
             The file.
         """
-        adapter, edit, home = load(model), Patch.load(_path(patch)), _home()
-        name = Path(str(patch.get("orig_name") or "edited")).stem
+        if redacted and form not in ("full", "single"):
+            raise InputError(f"redacted is for the forms full and single alone, not {form}. {WHY_REDACTED}")
+        adapter, edit = load(model), Patch.load(_path(patch))
+        if adapter.family not in FORMS[form][1]:
+            raise InputError(f"There is no form {form!r} for {adapter.name}.")
+        home = _home()
+        name = Path(str(patch.get("orig_name") or "edited")[:100]).stem
         options = {"rank": rank} if rank else {}
         made = write(adapter, edit, home, slug(name) or "edited", form, options, redacted, lambda: False)
         return _file(packed(made[0].path))
@@ -192,6 +232,10 @@ def add(load: Callable[[str], Adapter], queue: dict[str, Any]) -> None:
 
 
 def _task(adapter: Adapter, forget: str, concept: str, forget_pictures, retain_pictures, seed: int) -> Task:
+    if sum(map(bool, (forget, forget_pictures))) > 1:
+        raise InputError("Give forget, or pictures of your own with a concept, not both.")
+    if forget and concept:
+        raise InputError("Give forget, or a concept in words, not both.")
     if forget_pictures:
         kept = read_files(_paths(retain_pictures)).examples if retain_pictures else ()
         shown = read_files(_paths(forget_pictures)).examples
@@ -202,7 +246,10 @@ def _task(adapter: Adapter, forget: str, concept: str, forget_pictures, retain_p
         raise InputError(f"forget is {forget!r}; write axis:name, such as object:cat, or leave it empty.")
     if not concept.strip():
         raise InputError("Say what to forget: forget='object:cat', pictures, or a concept in words.")
-    return from_words(adapter, concept=concept, seed=seed)
+    try:
+        return from_words(adapter, concept=concept, seed=seed)
+    except InputError as error:
+        raise InputError(f"{error} Here: forget_pictures=[handle_file(...)].") from error
 
 
 # ---------------------------------------------------------------- predictions
@@ -233,7 +280,7 @@ def _answered(adapter, questions: Sequence[str], pictures, edits: Sequence[Patch
 def _drawn(adapter, prompts: Sequence[str], pictures, edits: Sequence[Patch], seed: int) -> list[list[dict]]:
     if pictures:
         raise InputError(f"{adapter.name} draws from words alone; leave the pictures out.")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**53:
+    if not 0 <= seed < 2**53:
         raise InputError(f"seed is {seed!r}; it must be a whole number from 0.")
     home, sides = _home(), []
     for name, edit in zip(("before", "after"), edits, strict=False):
@@ -269,7 +316,8 @@ def _paths(files: Sequence[dict]) -> list[str]:
 def _path(file: dict) -> Path:
     """Where an uploaded file lies; nothing else on this machine can be named."""
     place = file.get("path") if isinstance(file, dict) else None
-    if not isinstance(place, str) or not is_in_or_equal(place, get_upload_folder()) or not Path(place).is_file():
+    known = isinstance(place, str) and "\0" not in place and is_in_or_equal(place, get_upload_folder())
+    if not known or not Path(place).is_file():
         raise InputError("A file must be sent along: with gradio_client, handle_file('its/path').")
     return Path(place)
 

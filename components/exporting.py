@@ -66,13 +66,13 @@ class Exporting(Desk):
     def write_report(self, session: Session, reason: str, pictures: bool) -> Iterator[dict]:
         """One page on the edit as it stands, with what was checked of it, and a section for a model card."""
         growth, panel, status = session.growth, self.page.export, self.page.export.report_status
+        hidden = dict.fromkeys((panel.report_file, panel.card_file), gr.update(visible=False))
+        yield {status: "", **hidden}
         if growth is None or not growth.patch.deltas:
             raise InputError(NOTHING)
         if len(reason or "") > LONGEST:
             raise InputError(f"The reason has {len(reason):,} characters; up to {LONGEST:,} fit.")
         session.stop.clear()
-        hidden = dict.fromkeys((panel.report_file, panel.card_file), gr.update(visible=False))
-        yield {status: status_html("Measuring on the test split", "busy"), **hidden}
         revision = session.revision
         before, after = yield from self.measured(session, growth, status)
         shown = []
@@ -95,6 +95,7 @@ class Exporting(Desk):
             path.write_text(text(told_of), "utf-8")
             session.uploads.add(str(path))
         page, card = map(str, files)
+        session.found["report"] = revision
         unchecked = "" if found else " Nothing was checked on screen 4, and it says so."
         yield {
             status: status_html(f"{Path(page).stat().st_size / 1000:,.0f} kB, opens in any browser.{unchecked}"),
@@ -116,7 +117,8 @@ class Exporting(Desk):
             return
         yield {status: status_html("Getting model and pictures ready", "busy")}
         growth = self.start(session, settings)
-        changes = by_unit(_read(path, growth, anyway), growth.every.values(), growth.adapter.model)
+        patch = _read(path, growth, anyway)
+        changes = by_unit(patch, growth.every.values(), growth.adapter.model)
         if not growth.showable:
             yield {status: status_html(f"Scoring {len(growth.units)} units", "busy")}
             growth.scores()
@@ -127,7 +129,7 @@ class Exporting(Desk):
             return
         session.edited()
         self.sessions.save(session)
-        said = status_html(f"{done.reason} Its units are outlined on the map.")
+        said = status_html(" ".join([done.reason, *_remarks(patch, growth)]))
         yield {
             **self.drawn(session, growth),
             **self.uncompared(),
@@ -182,11 +184,16 @@ class Exporting(Desk):
         recipes.check_task(made, task)
         config = RazorConfig.from_json(dict(made.get("config") or {}))
         rounds, members = made.get("rounds") or [], (made.get("edit_set") or {}).get("members") or []
+        rounds = [entry for entry in rounds if isinstance(entry, dict)]
         by_hand = any(entry.get("by_hand") for entry in rounds)
-        more = " Some of it was done by hand, which growth does not repeat." if by_hand else ""
+        more = "Grow to target repeats it."
+        if rounds and not any(entry.get("added") for entry in rounds):
+            more = "It was brought in or made by hand; only its patch brings it back."
+        elif by_hand:
+            more += " Some of it was done by hand, which growth does not repeat."
         said = status_html(
             f"The settings of {name} are set: it edited {telling.names(list(map(str, members))) or 'nothing'} in "
-            f"{len(rounds)} round{'s' if len(rounds) != 1 else ''}. Grow to target repeats it.{more}"
+            f"{len(rounds)} round{'s' if len(rounds) != 1 else ''}. {more}"
         )
         return {
             **edit_panel.settings_shown(page.edit, config, adapter),
@@ -194,6 +201,15 @@ class Exporting(Desk):
             page.edit.status: said,
             page.tabs: gr.Tabs(selected="edit"),
         }
+
+
+def _remarks(patch: Patch, growth: Growth) -> list[str]:
+    """What to know of an edit that was brought in: what it was made for, and where the one before it is."""
+    then = (patch.recipe.get("task") or {}).get("concept")
+    said = [f"It was made to forget {then!r}."] if then and then != growth.task.concept else []
+    if len(growth.history.branches) > 1:
+        said.append(f"It is on {growth.history.position.branch}, by itself; Undo returns to the edit before.")
+    return said
 
 
 def _read(path: Path, growth: Growth, anyway: bool) -> Patch:
@@ -207,6 +223,8 @@ def _read(path: Path, growth: Growth, anyway: bool) -> Patch:
             raise error from None
         model, task = made.get("model") or {}, made.get("task") or {}
         whose = f"Its recipe says {model.get('name')!r}, to forget {task.get('concept')!r}."
+        if "weights of" in str(error):
+            whose += " To take it all the same, tick the box for patches of other weights."
         raise PatchError(f"{error} {whose}") from error
 
 

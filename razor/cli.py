@@ -111,24 +111,32 @@ def _report(args: argparse.Namespace) -> None:
     from razor.run import taken_up
     from razor.sights import sights
 
+    if not args.run_folder.is_dir():
+        raise InputError(f"{args.run_folder} is no run's folder; give the one that unlearn wrote.")
     made = recipe.read(args.run_folder)
     _as_in(args, made)
-    for out in (args.out, args.card):
-        if out is not None and out.is_dir():
+    outs = [out for out in (args.out, args.card) if out is not None]
+    if len({out.resolve() for out in outs}) < len(outs):
+        raise InputError("--out and --card name the same file; give each its own.")
+    for out in outs:
+        if out.is_dir():
             raise InputError(f"{out} is a folder; name the file to write.")
+        if out.exists() and not args.replace:
+            raise InputError(f"{out} exists; give another name, or --replace.")
+        out.parent.mkdir(parents=True, exist_ok=True)
     adapter, task, _ = _prepare(args)
     attacks = _attacks(args.attacks, adapter.family)
     growth, before, after = taken_up(adapter, task, args.run_folder)
     case = Case(adapter, task, growth.patch, bench=growth.bench, seed=growth.config.seed)
     findings = _attacked(attacks, case) if attacks else []
-    found = verdicts(usual(task.chance), before, after, findings) if findings else []
+    gates = [gate for gate in usual(task.chance) if gate.attack in ("", *attacks)]
+    found = verdicts(gates, before, after, findings) if findings else []
     shown = [] if args.no_pictures else sights(adapter, task, growth.patch, growth.bench.neighbours)
     told = report.Report(
         growth, before, after, shown, found, findings, beside(adapter, task, growth.patch), args.reason
     )
     for out, text in ((args.out, report.html), (args.card, report.model_card)):
         if out is not None:
-            out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(text(told), "utf-8")
             print(f"{out.stat().st_size / 1000:,.0f} kB in {out}")
 
@@ -470,8 +478,9 @@ def _add_runs(commands) -> None:
     report.add_argument("--card", type=Path, metavar="MD", help="write a section for a model card as well")
     report.add_argument("--attacks", metavar="A", help="try these first, as evaluate does; all for all")
     report.add_argument("--reason", default="", metavar="TEXT", help="why it had to be forgotten, in your words")
+    report.add_argument("--replace", action="store_true", help="replace files that are there")
     report.add_argument("--no-pictures", action="store_true", help="leave pictures and answers out")
-    again = report.add_argument_group("model and examples", "as in the run, where they can be found; else name them")
+    again = report.add_argument_group("model and examples", "as in the run; pictures of your own must be named again")
     _add_names(again, required=False)
     report.set_defaults(run=_report)
 

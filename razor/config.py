@@ -51,6 +51,14 @@ class RazorConfig:
             if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
                 noun = "whole number" if kind is int else "number"
                 raise InputError(f"{name} is {value!r}; it must be a {noun} from {low:g} to {high:g}.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**53:
+            raise InputError(f"seed is {self.seed!r}; it must be a whole number from 0.")
+        if not isinstance(self.rescore, bool):
+            raise InputError(f"rescore is {self.rescore!r}; it must be true or false.")
+        for name in ("granularity", "towers"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, tuple) and all(isinstance(v, str) for v in value)):
+                raise InputError(f"{name} is {value!r}; it must be a list of names.")
         kinds = ("head", "mlp", "layer")
         if not self.granularity or any(entry not in kinds for entry in self.granularity):
             raise InputError(f"granularity is {self.granularity!r}; choose at least one of {', '.join(kinds)}.")

@@ -126,7 +126,7 @@ def _verdict(gate: Gate, measure: Measure | None) -> Verdict:
     points = gate.key in ("retain", "neighbours")
     unit = "points" if points else "%"
     numbers = f"{100 * measure.value:.1f} {unit} {gate.about} (n = {measure.n}, 95 % interval {_range(measure, unit)})"
-    limit = f"the limit is {100 * gate.limit:g} {unit}"
+    limit = f"the limit is {100 * gate.limit:.3g} {unit}"
     more = {PASS: "", FAIL: "", OPEN: "; too few cases to say, or too near the limit"}[said]
     return Verdict(gate, measure, said, f"{numbers}; {limit}{more}.")
 

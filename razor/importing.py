@@ -50,14 +50,18 @@ def by_unit(patch: Patch, units: Iterable[Unit], model: torch.nn.Module) -> dict
         units: heads and MLPs; whole layers count where the edit names exactly their slices.
 
     Raises:
+        PatchError: it holds NaN or infinity.
         InputError: the edit changes weights that belong to no unit, so a map could not show it.
     """
-    units, found, left = list(units), {}, dict(patch.deltas)
+    if not all(delta.isfinite().all() for delta in patch.deltas.values()):
+        raise PatchError("This edit holds NaN or infinity, so it cannot be taken in; make it again.")
+    units, found = list(units), {}
+    left = {where: delta for where, delta in patch.deltas.items() if delta.any()}
     for unit in sorted(units, key=lambda u: u.kind != "layer"):
-        if unit.slices and all(where in left for where in unit.slices):
+        if all(where in patch.deltas for where in unit.slices) and any(where in left for where in unit.slices):
             found[unit.name] = patch.only(unit.slices)
             for where in unit.slices:
-                del left[where]
+                left.pop(where, None)
     if left:
         found |= _dense(left, [u for u in units if u.kind != "layer" and u.name not in found], model)
     return {name: Patch({where: d for where, d in part.deltas.items()}) for name, part in found.items()}

@@ -112,6 +112,15 @@ def _checked(found: dict, path: str) -> dict:
         raise InputError(
             f"The recipe in {path} was written by a newer version (format {number}, known up to {VERSION})."
         )
+    task = found.get("task") or {}
+    parts = [(found, ("model", "task", "config", "edit_set"), dict), (found, ("rounds",), list)]
+    parts += [(task, ("origin", "examples", "classes"), dict)] if isinstance(task, dict) else []
+    for held, names, kind in parts:
+        if wrong := next((name for name in names if not isinstance(held.get(name, kind()), kind)), None):
+            raise InputError(f"The recipe in {path} is broken: its {wrong!r} is {str(held[wrong])[:40]!r}.")
+    named = [*(found.get("model") or {}).values(), *(task.get("origin") or {}).values(), task.get("concept", "")]
+    if not all(isinstance(name, str) for name in named):
+        raise InputError(f"The recipe in {path} is broken: what should be names are not.")
     return found
 
 
@@ -216,7 +225,8 @@ def check_task(made: Mapping, task: Task) -> None:
     """Raise InputError where a task is not the one of a recipe, naming what differs."""
     then = made.get("task") or {}
     if then.get("concept") != task.concept:
-        raise InputError(f"That run forgot {then.get('concept')!r}, and this task forgets {task.concept!r}.")
+        other = f"That run forgot {then.get('concept')!r}, and this task forgets {task.concept!r}"
+        raise InputError(f"{other}; choose the other one.")
     found = differences(then, task_entry(task))
     places = [d.place for d in found if not d.place.startswith("origin")]
     if places:

@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import math
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -99,9 +100,20 @@ def command(growth: Growth) -> str:
     else:
         parts += ["--forget", "YOUR_PICTURES", "--concept", task.concept]
     for name, value in vars(config).items():
+        if name == "towers" and set(value or ()) == set(growth.adapter.growing):
+            continue
         if value != getattr(usual, name) and name in _FLAGS:
             parts += [f"--{name.replace('_', '-')}", ",".join(value) if isinstance(value, tuple) else str(value)]
     return shlex.join([*parts, "--out", "runs/again"])
+
+
+def _how(growth: Growth) -> list[str]:
+    """What to know of the command."""
+    if growth.rounds and not any(r.added for r in growth.rounds):
+        return ["This edit was brought in or made by hand, and only its patch holds it. What growth does instead:"]
+    by_hand = growth.by_hand or any(r.by_hand for r in growth.rounds)
+    more = ["It does not repeat what was changed by hand; the patch holds that too."] if by_hand else []
+    return ["The command; on another machine the last digits may differ.", *more]
 
 
 _FLAGS = ("seed", "alpha", "tau", "rho", "rounds", "inner_steps", "step_size", "forget_target", "retain_budget",
@@ -133,7 +145,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def _head(report: Report, title: str) -> str:
-    why = f"<p>Why: {escape(report.reason)}</p>" if report.reason else ""
+    why = f'<p class="reason">Why: {escape(report.reason)}</p>' if report.reason else ""
     return (
         f"<header><p>Unlearning report, {report.made:%d %B %Y}</p><h1>{escape(title)}</h1>"
         f'<p class="lead">{escape(report.lead)}</p>{why}</header>'
@@ -156,8 +168,8 @@ def _outcome(report: Report) -> str:
     heads = ("", "before", "after", "95 % interval", "n")
     return _section(
         "Before and after",
-        f"<p>Counted on {escape(words.what)} that neither the edit nor its search has seen. Before it, "
-        f"{escape(unedited(report.growth))}.</p>{_table(heads, body)}{note}",
+        f"<p>Counted on {escape(words.what)} that neither the edit nor its search has seen. On the "
+        f"ones the search has seen, {escape(unedited(report.growth))}.</p>{_table(heads, body)}{note}",
     )
 
 
@@ -290,7 +302,7 @@ def _rounds(growth: Growth) -> str:
         f"<td>{r.seconds:.1f}</td></tr>"
         for r in growth.rounds
     )
-    heads = ("round", "units that joined", wording(growth).forget, wording(growth).retain, "", "seconds")
+    heads = ("round", "units that joined", wording(growth).forget, wording(growth).retain, "result", "seconds")
     last = f"<p>Since then by hand: {escape(growth.by_hand)}.</p>" if growth.by_hand else ""
     said = f"<p>{escape(telling.timeline_finding(growth))}</p>"
     return _section("How it grew", said + (_curves(growth) + _table(heads, rows) if rows else "") + last)
@@ -340,14 +352,14 @@ def _verdict(report: Report) -> str:
     if not report.verdicts:
         said = "Nothing was attacked. Screen 4, or evaluate --attacks all, tries what an attacker would."
         return _section("What it stands", f"<p>{said}</p>")
-    headline = telling.HEADLINE[overall(report.verdicts)].format(capital(report.growth.task.concept))
+    headline = capital(telling.HEADLINE[overall(report.verdicts)].format(report.growth.task.concept))
     rows = "".join(
         f'<tr><td data-said="{v.said}"><strong>{telling.SAID[v.said]}</strong></td><td>{escape(v.gate.words)}</td>'
         f"<td>{escape(v.why)}</td></tr>"
         for v in report.verdicts
     )
     worst = f"<p>{escape(telling.worst_text(report.findings))}</p>" if report.findings else ""
-    lead = f"<p><strong>{escape(headline)}</strong> The limits were fixed before the tests.</p>"
+    lead = f"<p><strong>{escape(headline)}</strong> The limits were set before the tests ran.</p>"
     return _section("What it stands", f"{lead}{worst}{_table(('', 'question', 'evidence'), rows)}")
 
 
@@ -410,12 +422,10 @@ def _limits(growth: Growth) -> str:
 
 def _again(report: Report) -> str:
     growth = report.growth
-    by_hand = growth.by_hand or any(r.by_hand for r in growth.rounds)
-    more = " It does not repeat what was changed by hand." if by_hand else ""
     held = json.dumps(report.recipe, indent=1)
     return _section(
         "How to repeat it",
-        f"<p>The command; on another machine the last digits may differ.{more}</p><pre>{escape(command(growth))}</pre>"
+        f"{''.join(f'<p>{escape(said)}</p>' for said in _how(growth))}<pre>{escape(command(growth))}</pre>"
         "<details><summary>The recipe: model and pictures by hash, settings, edit set, rounds, versions</summary>"
         f"<pre>{escape(held)}</pre></details>",
     )
@@ -440,7 +450,8 @@ header > p:first-child { margin: 0; color: var(--soft); }
 h1 { margin: 4px 0 12px; font-size: 28px; line-height: 36px; }
 h2 { margin: 40px 0 12px; font-size: 19px; line-height: 28px; }
 h3 { margin: 24px 0 8px; font-size: 15px; }
-p { margin: 0 0 12px; max-width: 80ch; }
+p { margin: 0 0 12px; max-width: 80ch; overflow-wrap: anywhere; }
+.reason { white-space: pre-line; }
 .lead { font-size: 18px; line-height: 28px; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 16px 6px 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
@@ -490,6 +501,11 @@ summary { cursor: pointer; }
 # ---------------------------------------------------------------- the model card
 
 
+def _plain(text: str) -> str:
+    """Somebody's words as they are: nothing in them counts as Markdown or HTML."""
+    return escape(re.sub(r"([\\`*_{}\[\]()#+\-.!|~])", r"\\\1", text), quote=False)
+
+
 def model_card(report: Report) -> str:
     """A section for the card of an edited model, in Markdown."""
     growth, words = report.growth, tested(report.growth.adapter, report.growth.task)
@@ -505,7 +521,7 @@ def model_card(report: Report) -> str:
         "",
         report.lead,
         "",
-        *([f"Why: {report.reason}", ""] if report.reason else []),
+        *([*(f"> {_plain(line)}" for line in f"Why: {report.reason}".splitlines()), ""] if report.reason else []),
         f"Base model: {short_name(growth.adapter.name)}, weights hash `{growth.adapter.fingerprint()}`. "
         f"{growth.patch.parameters_edited:,} weights changed, in {telling.names(list(growth.edit_set.active))}.",
         "",
@@ -520,7 +536,9 @@ def model_card(report: Report) -> str:
         "",
         *(f"- {limit}" for limit in limits(growth)),
         "",
-        "Made with RAZOR Studio. To repeat it:",
+        "Made with RAZOR Studio.",
+        "",
+        *_how(growth),
         "",
         "```sh",
         command(growth),

@@ -1,5 +1,6 @@
 """One finished run: before and after on the test split, the rounds, and what they cost."""
 
+import math
 import platform
 import time
 import warnings
@@ -14,7 +15,7 @@ from razor.errors import InputError
 from razor.examples import Task
 from razor.growth import Growth
 from razor.history import GrowthRound
-from razor.metrics import Evaluation
+from razor.metrics import Evaluation, Measure
 from razor.patches import Patch
 from razor.recipe import check_task, read, recipe
 from razor.step import evaluate
@@ -54,8 +55,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         size = self.patch.save(folder / "patch.safetensors")
         jsonio.write(folder / "recipe.json", self.recipe)
-        saved.save(self.growth, folder)
-        result = self.to_json(size)
+        result = {**self.to_json(size), "growth": saved.save(self.growth, folder)}
         jsonio.write(folder / "run.json", result)
         return result
 
@@ -108,15 +108,33 @@ def taken_up(adapter: Adapter, task: Task, folder: Path) -> tuple[Growth, Evalua
     Raises:
         InputError: no run was saved there, or the model or the examples are others; says which.
     """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no run's folder; give the one that unlearn wrote.")
     check_task(read(folder), task)
     growth = Growth(adapter, task, saved.config_of(folder))
     saved.restore(growth, folder)
     found = jsonio.read(folder / "run.json")
     try:
-        growth.seconds |= {phase: found["seconds"][phase] for phase in growth.seconds}
-        return growth, Evaluation.from_json(found["before"]), Evaluation.from_json(found["after"])
-    except (KeyError, TypeError, AttributeError) as error:
+        if found["growth"] != saved.mark_of(folder):
+            raise ValueError("it is of another run")
+        growth.seconds |= {phase: float(found["seconds"][phase]) for phase in growth.seconds}
+        return growth, _sound(Evaluation.from_json(found["before"])), _sound(Evaluation.from_json(found["after"]))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{folder / 'run.json'} cannot be read ({error}); run it again.") from error
+
+
+def _sound(found: Evaluation) -> Evaluation:
+    """The evaluation, if its numbers can be ones. Raises ValueError otherwise."""
+    for name, measure in vars(found).items():
+        if not isinstance(measure, Measure) or measure.n == 0:
+            continue
+        values = (measure.value, measure.low, measure.high)
+        highest = math.inf if name in ("neutral_kl", "retrieval_stability") else 1
+        if not all(isinstance(v, int | float) and 0 <= v <= highest for v in values) or not measure.n > 0:
+            raise ValueError(f"its {name} is {measure}")
+    if not isinstance(found.forget_accuracy, Measure) or not isinstance(found.retain_accuracy, Measure):
+        raise ValueError("it lacks forget or retain accuracy")
+    return found
 
 
 def _round_json(done: GrowthRound) -> dict:

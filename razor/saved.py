@@ -29,11 +29,14 @@ FORMAT = "razor-growth-2"
 TABLE, TENSORS = "growth.json", "growth.safetensors"
 
 
-def save(growth: Growth, folder: Path, note: Mapping[str, str] | None = None) -> None:
+def save(growth: Growth, folder: Path, note: Mapping[str, str] | None = None) -> str:
     """Write the growth's history and position. The two files carry one mark, so that halves of two saves never mix.
 
     Args:
         note: what the caller wants to find again, such as the target's name.
+
+    Returns:
+        The mark.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     history, tensors = growth.history, {}
@@ -60,6 +63,7 @@ def save(growth: Growth, folder: Path, note: Mapping[str, str] | None = None) ->
     jsonio.write(folder / f".{TABLE}", table)
     for name in (TENSORS, TABLE):
         os.replace(folder / f".{name}", folder / name)
+    return mark
 
 
 def read_note(folder: Path) -> dict:
@@ -100,9 +104,18 @@ def restore(growth: Growth, folder: Path) -> None:
         raise InputError(f"The saved rounds cannot be read ({error}); start a new run.") from error
 
 
+def mark_of(folder: Path) -> str:
+    """The mark of a saved growth."""
+    return _table(folder)["mark"]
+
+
 def config_of(folder: Path) -> RazorConfig:
     """The settings of a saved growth."""
     return RazorConfig.from_json(_table(folder)["config"])
+
+
+_KINDS = {"mark": str, "note": dict, "model": dict, "concept": str, "config": dict, "states": list, "branches": dict,
+          "position": dict, "by_hand": dict}  # fmt: skip
 
 
 def _table(folder: Path) -> dict:
@@ -110,6 +123,9 @@ def _table(folder: Path) -> dict:
         table = json.loads((folder / TABLE).read_text("utf-8"))
         if table["format"] != FORMAT:
             raise ValueError(f"format {table['format']!r}")
+        for name, kind in _KINDS.items():
+            if not isinstance(table[name], kind):
+                raise ValueError(f"{name} is {str(table[name])[:40]!r}")
         return table
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"No saved rounds can be read there ({error}); start a new run.") from error

@@ -11,6 +11,7 @@ from razor.robustness import Finding
 from razor.scoring import UnitScore, ranked, threshold
 from razor.wording import capital, draws, tested, wording
 
+RUINED = 5.0  # points lost beyond the budget from which an outcome is no success
 FEW = 20  # test pictures below which a result is called a first look
 NAMED = 4  # units named in a sentence; more are counted
 ATTACK_WORDS = {
@@ -133,6 +134,8 @@ def ending(growth: Growth, before: Evaluation, after: Evaluation) -> str:
         return f"{concept} is not suppressed yet: {seen} {advice}"
     lost = 100 * (before.retain_accuracy.value - retain.value)
     kept = "none were lost" if lost < 0.05 else f"{lost:.1f} in a hundred were lost"
+    if lost > 100 * growth.config.retain_budget + RUINED:
+        return f"{concept} is gone, and much else with it: {seen} Of {retain.n} answers about other pictures, {kept}."
     if forget.n < FEW:
         return f"{concept} looks suppressed, on only {forget.n} pictures: {seen} Add pictures for a firmer answer."
     return f"{concept} is suppressed under this test: {seen} Of {retain.n} answers about other pictures, {kept}."

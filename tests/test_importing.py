@@ -52,6 +52,15 @@ def test_weights_of_no_unit_are_refused_with_their_name(trained):
         by_unit(stray, trained.units(KINDS, tuple(trained.towers)), trained.model)
 
 
+def test_nan_is_refused_and_a_change_of_nothing_is_no_edit(trained):
+    edit, units = edit_of(trained, ["text.0.head.1"])
+    nothing = Patch({where: torch.zeros_like(delta) for where, delta in edit.deltas.items()})
+    assert by_unit(nothing, units.values(), trained.model) == {}
+    broken = Patch({where: delta / 0 for where, delta in edit.deltas.items()})
+    with pytest.raises(PatchError, match="holds NaN or infinity"):
+        by_unit(broken, units.values(), trained.model)
+
+
 def test_other_weights_are_refused_unless_taken_anyway_and_no_patch_is_one_sentence(trained, make_clip, wrap, tmp_path):
     edit, _ = edit_of(trained, ["text.0.head.1"])
     edit.save(tmp_path / "p.safetensors")

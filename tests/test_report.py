@@ -1,5 +1,6 @@
 """The report of a run on a tiny CLIP: it tells what was measured, asks for nothing outside, and holds its recipe."""
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -73,6 +74,19 @@ def test_words_of_others_reach_it_as_text_only(finished):
     assert "<img src=x" not in page and page.count("</script>") == 1
 
 
+def test_a_reason_is_plain_words_in_a_model_card(finished):
+    told = report.Report(finished.growth, finished.before, finished.after, reason="<b>a|b</b>\n# `c`")
+    card = report.model_card(told)
+    assert "> Why: &lt;b&gt;a\\|b&lt;/b&gt;\n> \\# \\`c\\`\n" in card
+
+
+def test_a_ruined_model_is_no_success(finished):
+    lost = replace(
+        finished.after, retain_accuracy=share([True] * 10 + [False] * 90), forget_accuracy=share([False] * 30)
+    )
+    assert "is gone, and much else with it" in report.Report(finished.growth, finished.before, lost).lead
+
+
 def test_verdicts_and_attacks_stand_in_it(told, finished):
     found = Finding("quantise", "8 bits", share([False] * 20), share([True] * 20), share([True] * 20))
     gates = verdicts(usual(0.05), finished.before, finished.after, [found])
@@ -99,6 +113,12 @@ def test_a_run_is_taken_up_from_its_folder_and_another_task_is_refused(trained, 
     fewer = replace(task, retain=replace(task.retain, test=task.retain.test[1:]))
     with pytest.raises(InputError, match=r"not the task of that run; other than then: examples\.retain\.test"):
         run.taken_up(trained, fewer, tmp_path)
+    told = json.loads((tmp_path / "run.json").read_text("utf-8"))
+    wrong = {**told["after"], "forget_accuracy": {"value": 17.0, "n": -3, "low": 0, "high": 1}}
+    for bad in ({**told, "growth": "of another run"}, {**told, "after": wrong}, {**told, "seconds": {}}):
+        (tmp_path / "run.json").write_text(json.dumps(bad), "utf-8")
+        with pytest.raises(InputError, match=r"run\.json cannot be read"):
+            run.taken_up(trained, task, tmp_path)
     (tmp_path / "run.json").write_text("{}", "utf-8")
     with pytest.raises(InputError, match=r"run\.json cannot be read"):
         run.taken_up(trained, task, tmp_path)

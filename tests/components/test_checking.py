@@ -91,7 +91,7 @@ def test_the_gates_are_fixed_and_the_evidence_comes_attack_by_attack(studio, vis
     rows = [update[panel.evidence].count("<tr>") for update in updates if panel.evidence in update]
     assert rows == sorted(rows) and rows[-1] == 1 + 5
     end = last(updates)
-    assert 'data-said="pass"' in end[panel.verdict] and "Red " in end[panel.verdict]
+    assert 'data-said="pass"' in end[panel.verdict] and "whether red is suppressed" in end[panel.verdict]
     assert "95 % interval" in end[panel.verdict] and "Waiting" not in end[panel.verdict]
     assert "units edited" in end[panel.costs]
     kept = json.loads(Path(end[panel.file]["value"]).read_text())
