@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from inspect import signature
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args
 
 import gradio as gr
 from gradio.data_classes import FileData
 from gradio.utils import get_upload_folder, is_in_or_equal
+from pydantic import TypeAdapter, ValidationError
 
 from components.examples_panel import read_files
 from components.export_panel import FORMS
@@ -73,34 +73,15 @@ def streamed(work: Callable) -> Callable:
 
 def _typed(work: Callable, args: tuple, kwargs: dict) -> dict:
     """The arguments by name. Raises InputError for one of another type than the signature says."""
-    given = dict(zip(signature(work).parameters, args, strict=False)) | kwargs
+    asked = signature(work).parameters
+    given = dict(zip(asked, args, strict=False)) | kwargs
     for name, value in given.items():
-        hint = signature(work).parameters[name].annotation
-        options = [t for t in get_args(hint) if not isinstance(t, str)] if isinstance(hint, UnionType) else [hint]
-        if get_origin(hint) is Literal:
-            fits, wanted = value in get_args(hint), f"one of {', '.join(get_args(hint))}"
-        else:
-            fits, wanted = any(_is(value, option) for option in options), _TYPES.get(str(hint), str(hint))
-        if not fits:
-            raise InputError(f"{name} must be {wanted}, and is {str(value)[:80]!r}.")
+        try:
+            TypeAdapter(asked[name].annotation).validate_python(value, strict=True)
+        except ValidationError as error:
+            wanted = error.errors()[0]["msg"].removeprefix("Input ")
+            raise InputError(f"{name} is {str(value)[:80]!r}; it {wanted}.") from error
     return given
-
-
-def _is(value: object, hint) -> bool:
-    if get_origin(hint) is list:
-        return isinstance(value, list) and all(_is(entry, get_args(hint)[0]) for entry in value)
-    return isinstance(value, hint) and (hint is not int or not isinstance(value, bool))
-
-
-_TYPES = {
-    "<class 'str'>": "a text",
-    "<class 'int'>": "a whole number",
-    "<class 'bool'>": "true or false",
-    "<class 'dict'>": "an object",
-    "list[str]": "a list of texts",
-    "list[dict]": "a list of files",
-    "dict | None": "a file, or nothing",
-}
 
 
 def add(load: Callable[[str], Adapter], queue: dict[str, Any]) -> None:
