@@ -1,6 +1,15 @@
-"""Tiny models made in memory: a CLIP of two blocks a tower, a tokenizer that is a function, coloured squares."""
+"""Tiny models made in memory: a CLIP of two blocks a tower, a tokenizer that is a function, coloured squares.
+
+And the real app in a process of its own, for tests that call it from outside.
+"""
 
 import random
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -10,6 +19,7 @@ from PIL import Image
 
 from razor.adapters.clip import ClipAdapter
 from razor.examples import Axis, Example, Split, Task
+from razor.models import BUNDLED
 
 COLOURS = {
     "red": (220, 40, 40),
@@ -180,3 +190,33 @@ def task():
 def picture():
     """seed -> a random RGB picture, 16 x 12."""
     return lambda seed: Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 16, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="session")
+def app_url():
+    """The real app in a process of its own, as `make app` starts it."""
+    assert (BUNDLED["mini-clip"] / "open_clip_model.safetensors").exists(), (
+        "the bundled model is part of the repository"
+    )
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "razor", "app", "--port", str(port)], cwd=Path(__file__).resolve().parents[1]
+    )
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        while True:
+            try:
+                urllib.request.urlopen(url, timeout=2).close()
+                break
+            except OSError:
+                assert process.poll() is None, "the app ended before serving a page"
+                assert time.monotonic() - started < 120, "the app did not start"
+                time.sleep(0.2)
+        print(f"\npage served {time.monotonic() - started:.1f} s after start")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
