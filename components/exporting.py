@@ -18,10 +18,12 @@ from razor import recipe as recipes
 from razor.adapters.base import Adapter
 from razor.config import RazorConfig
 from razor.errors import InputError, ModelError, PatchError, RazorError
+from razor.examples import Task
 from razor.export import Check, Written
 from razor.gates import verdicts
 from razor.growth import Growth
 from razor.importing import by_unit, read_edit
+from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target, slug
 from razor.models import BUNDLED
 from razor.patches import Patch
@@ -156,7 +158,8 @@ class Exporting(Desk):
         target = str(((made.get("task") or {}).get("origin") or {}).get("forget"))
         if name not in BUNDLED or not is_target(target):
             raise InputError(f"This link is of {name!r} and {target!r}, not both bundled; bring the recipe as a file.")
-        parse_target(target)
+        yield {page.export.bring_status: status_html(f"Loading {name}", "busy")}
+        _repeatable(made, self.load(name), tasks.task(parse_target(target)), "This link")  # before anything goes
         if name != session.model:
             yield from self.choose_model.work(self, session, name)
         session.start_over()
@@ -172,17 +175,9 @@ class Exporting(Desk):
         }
 
     def _repeat(self, session: Session, made: Mapping, name: str) -> dict:
-        """The settings of a recipe on the page, where its model and target are the session's.
-
-        Raises:
-            InputError: they are not, or the settings cannot be read; says which.
-        """
-        adapter, task, page = self.model_of(session), self.task_of(session), self.page
-        entry = made.get("model") or {}
-        if entry.get("fingerprint") != adapter.fingerprint():
-            raise InputError(f"{name} is of {entry.get('name')!r}, and {adapter.name} is loaded; load it on screen 1.")
-        recipes.check_task(made, task)
-        config = RazorConfig.from_json(dict(made.get("config") or {}))
+        """The settings of a recipe on the page. Raises InputError as `_repeatable` does."""
+        adapter, page = self.model_of(session), self.page
+        config = _repeatable(made, adapter, self.task_of(session), name)
         rounds, members = made.get("rounds") or [], (made.get("edit_set") or {}).get("members") or []
         rounds = [entry for entry in rounds if isinstance(entry, dict)]
         by_hand = any(entry.get("by_hand") for entry in rounds)
@@ -203,9 +198,23 @@ class Exporting(Desk):
         }
 
 
+def _repeatable(made: Mapping, adapter: Adapter, task: Task, name: str) -> RazorConfig:
+    """The settings of a recipe, where it is of this model and task.
+
+    Raises:
+        InputError: it is not, or the settings cannot be read; says which.
+    """
+    entry = made.get("model") or {}
+    if entry.get("fingerprint") != adapter.fingerprint():
+        raise InputError(f"{name} is of {entry.get('name')!r}, and {adapter.name} is loaded; load it on screen 1.")
+    recipes.check_task(made, task)
+    return RazorConfig.from_json(dict(made.get("config") or {}))
+
+
 def _remarks(patch: Patch, growth: Growth) -> list[str]:
     """What to know of an edit that was brought in: what it was made for, and where the one before it is."""
-    then = (patch.recipe.get("task") or {}).get("concept")
+    task = patch.recipe.get("task")
+    then = task.get("concept") if isinstance(task, Mapping) else None
     said = [f"It was made to forget {then!r}."] if then and then != growth.task.concept else []
     if len(growth.history.branches) > 1:
         said.append(f"It is on {growth.history.position.branch}, by itself; Undo returns to the edit before.")

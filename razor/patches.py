@@ -129,7 +129,10 @@ class Patch:
                     )
                 slices = [Slice(*entry) for entry in json.loads(header["slices"])]
                 deltas = {where: file.get_tensor(f"delta.{i}") for i, where in enumerate(slices)}
-            return cls(deltas, json.loads(header["recipe"]), json.loads(header["base"]))
+            recipe, base = (json.loads(header[key]) for key in ("recipe", "base"))
+            if not isinstance(recipe, dict) or not isinstance(base, dict):
+                raise ValueError("its recipe or its hashes are no JSON object")
+            return cls(deltas, recipe, base)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise PatchError(f"Cannot read the patch {Path(path).name}: {error}. Give a patch.safetensors.") from error
 

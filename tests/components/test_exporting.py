@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from tiny_drawing import SETTINGS, last
 
@@ -128,3 +129,24 @@ def test_a_recipe_alone_sets_the_settings_that_repeat_it(studio, edited, tmp_pat
     with pytest.warns(UserWarning):
         end = last(studio.bring_in(request, None, False, *SETTINGS))
     assert "Choose a file first" in end[panel.bring_status]
+
+
+def test_a_link_that_will_not_do_leaves_the_rounds_where_they_are(studio, edited, monkeypatch):
+    request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
+    growth = session.growth
+    monkeypatch.setitem(exporting.BUNDLED, "tiny-sd", Path("there"))
+    made = recipe.recipe(growth)
+    made["task"]["origin"]["forget"] = "object:cat"
+    with pytest.warns(UserWarning):
+        end = last(studio.follow_link(request, recipe.to_link(made)))
+    assert "this task forgets &#x27;cat&#x27;" in end[panel.bring_status] and session.growth is growth
+    assert list(studio.follow_link(request, "")) == [gr.skip()]
+
+
+def test_a_report_of_an_edit_that_has_changed_is_no_longer_offered(studio, edited):
+    request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
+    last(studio.write_report(request, "", False))
+    assert studio.reported(session) == {}
+    session.growth.act("out", list(session.growth.edit_set.members))
+    session.edited()
+    assert studio.reported(session)[panel.report_file]["visible"] is False
