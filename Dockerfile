@@ -1,8 +1,9 @@
 # docker build -t razor-studio . && docker run -p 7860:7860 razor-studio
 FROM python:3.11-slim
 
-RUN useradd --create-home --uid 1000 studio
-WORKDIR /home/studio/app
+# /kept is for downloaded models and may be a volume; rounds and uploads live under /tmp and go with the container.
+RUN useradd --create-home --uid 1000 studio && mkdir /kept && chown studio /kept
+WORKDIR /app
 
 COPY requirements.txt .
 RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
@@ -10,8 +11,7 @@ RUN pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
 COPY --chown=studio . .
 USER studio
 
-# A volume at /home/studio/kept keeps downloaded models; rounds and uploads live under /tmp and go with the container.
-ENV HF_HOME=/home/studio/kept \
+ENV HF_HOME=/kept \
     GRADIO_SERVER_NAME=0.0.0.0 \
     GRADIO_SERVER_PORT=7860 \
     PYTHONUNBUFFERED=1

@@ -9,7 +9,6 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from components.answer_cards import answer_cards, answers_value
-from components.cards import image_url
 from components.compare_panel import ORIGINAL
 from razor.answers import NAMED, RULES, Question, read_questions, score
 from razor.asking import GROUPS, SUGGESTED, Answered, Ask, table, verdict
@@ -17,6 +16,7 @@ from razor.carry import Carried
 from razor.errors import InputError
 from razor.examples import open_image
 from razor.growth import Growth
+from razor.picture_files import image_url
 from razor.wording import capital
 
 COUNTS = (3, 6, 12)  # three fit side by side

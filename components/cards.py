@@ -1,13 +1,10 @@
 """Before and after cards: the same picture, what the model said about it and what it says now."""
 
-import io
 import math
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
-from PIL import Image, features
 
 from components.theme import script
 
@@ -83,13 +80,3 @@ def _one_of(word: str, words: Sequence[str], what: str) -> str:
     if word not in words:
         raise ValueError(f"No {what} named {word!r}. Pick one of {', '.join(words)}.")
     return word
-
-
-def image_url(image: Image.Image, side: int = 256) -> str:
-    """A picture as a data address for a card, no larger than `side` pixels. Drops EXIF and other metadata."""
-    small = image.convert("RGBA" if "transparency" in image.info or image.mode in ("RGBA", "LA") else "RGB")
-    small.thumbnail((side, side), Image.Resampling.LANCZOS)
-    kind = "webp" if features.check("webp") else "png"
-    file = io.BytesIO()
-    small.save(file, kind, **({"quality": 90} if kind == "webp" else {"optimize": True}))
-    return f"data:image/{kind};base64,{b64encode(file.getvalue()).decode('ascii')}"

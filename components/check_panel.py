@@ -1,9 +1,8 @@
 """Screen 4: gates fixed beforehand and what the evidence says to them, what attacks get back, rivals, and the bill."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import gradio as gr
 
@@ -320,25 +319,6 @@ def _bits(measure: Measure) -> str:
         f'<td class="measure">{measure.value:.3f} bits'
         f"<small>{measure.low:.3f} to {measure.high:.3f}</small><small>n = {measure.n:,}</small></td>"
     )
-
-
-def evidence_json(growth: Growth, found: Sequence[Verdict], check: Any, recipe: Mapping) -> dict:
-    """Everything behind the verdict, for a file.
-
-    Args:
-        check: see checking.Check.
-    """
-    before, after = check.tested
-    return {
-        "concept": growth.task.concept,
-        "verdict": overall(found),
-        "gates": [v.to_json() for v in found],
-        "before": before.to_json(),
-        "after": after.to_json(),
-        "attacks": [f.to_json() for f in check.findings],
-        "gold": check.gold.to_json() if check.gold else None,
-        "recipe": dict(recipe),
-    }
 
 
 def _measures(found: Evaluation) -> str:

@@ -14,7 +14,7 @@ from razor.baselines import Budget, find, run
 from razor.bench.measure import peak_mib
 from razor.errors import InputError, RazorError, Stopped
 from razor.examples import Task
-from razor.gates import Gate, usual, verdicts, with_limits
+from razor.gates import Gate, Verdict, overall, usual, verdicts, with_limits
 from razor.gold import Distance, beside
 from razor.growth import Growth
 from razor.metrics import Evaluation
@@ -39,6 +39,25 @@ class Check:
     findings: list[Finding] = field(default_factory=list)
     gold: Distance | None = None  # beside a model that never saw the target, where there is one
     done: bool = False
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """What is known so far says to every gate."""
+        return verdicts(self.gates, *self.tested, self.findings)
+
+    def to_json(self, growth: Growth) -> dict:
+        """Everything behind the verdict, for a file."""
+        before, after = self.tested
+        return {
+            "concept": growth.task.concept,
+            "verdict": overall(self.verdicts),
+            "gates": [v.to_json() for v in self.verdicts],
+            "before": before.to_json(),
+            "after": after.to_json(),
+            "attacks": [f.to_json() for f in self.findings],
+            "gold": self.gold and self.gold.to_json(),
+            "recipe": recipe(growth),
+        }
 
 
 class Checking(Desk):
@@ -138,9 +157,8 @@ class Checking(Desk):
 
     def _checked(self, growth: Growth, check: Check) -> dict:
         panel, concept = self.page.check, growth.task.concept
-        found = verdicts(check.gates, *check.tested, check.findings)
         return {
-            panel.verdict: check_panel.verdict_html(found, check.findings, concept, check.done),
+            panel.verdict: check_panel.verdict_html(check.verdicts, check.findings, concept, check.done),
             panel.evidence: check_panel.evidence_html(check.findings, concept)
             + check_panel.gold_html(check.gold, concept),
         }
@@ -154,10 +172,8 @@ class Checking(Desk):
 
     def _kept(self, session: Session, growth: Growth) -> dict:
         """The evidence as a file to take away."""
-        check = session.found["check"]
-        found = verdicts(check.gates, *check.tested, check.findings)
         path = session.new_folder("evidence") / "evidence.json"
-        jsonio.write(path, check_panel.evidence_json(growth, found, check, recipe(growth)))
+        jsonio.write(path, session.found["check"].to_json(growth))
         session.uploads.add(str(path))
         return {self.page.check.file: gr.update(value=str(path), visible=True)}
 

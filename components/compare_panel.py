@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import gradio as gr
 from torch import Tensor
 
-from components.cards import cards, cards_value, image_url
+from components.cards import cards, cards_value
 from components.examples_panel import read_files
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError
 from razor.examples import Axis, Example, Task
 from razor.growth import Growth
 from razor.patches import Patch
-from razor.sights import answers_of, axis_of, picture_groups
+from razor.picture_files import image_url
+from razor.sights import answers_of, axis_of, axis_of_labels, picture_groups, verdict
 from razor.wording import capital
 
 EMPTY = "Run the story, or grow the edit, and the same pictures appear here before and after."
@@ -200,12 +201,8 @@ def own_pictures(
 ) -> dict:
     """A person's own pictures against their own labels or the task's classes."""
     names = [name.strip() for name in labels.split(",") if name.strip()]
-    if len(names) == 1:
-        raise InputError("One label leaves nothing to choose from; give at least two, or none.")
     if names:
-        axis = Axis(
-            "label", {name: (f"a picture of {name}", name, f"a photo of {name}") for name in dict.fromkeys(names)}
-        )
+        axis = axis_of_labels(names)
     elif task:
         axis = next(a for a in task.axes if a.name == task.axis)
     else:
@@ -237,16 +234,12 @@ def _card(e: Example, axis: Axis, before: Tensor, after: Tensor, task: Task | No
     if truth in names and names.index(truth) not in order:
         order = [names.index(truth), *order[:3]]
     was, now = names[before.argmax()], names[after.argmax()]
-    if task and axis.name == task.axis and truth == task.concept and truth in (was, now):
-        verdict = "still recognised" if now == truth else "suppressed"
-    else:
-        verdict = "kept" if now == was else "changed"
     watched = names.index(truth) if truth in names else int(before.argmax())
     return {
         "image": image_url(e.image, 160),
         "title": e.caption,
         "truth": truth,
-        "verdict": verdict,
+        "verdict": verdict(task, axis, e, was, now),
         "bars": [{"label": names[i], "before": before[i].item(), "after": after[i].item()} for i in order],
         "loss": (before[watched] - after[watched]).item(),
         "seen": (was == truth, now == truth, was == now),

@@ -256,10 +256,7 @@ def domain_of(growth: Growth) -> dict:
 
 def states_of(growth: Growth) -> dict[str, UnitState]:
     """What the map marks: edited with its round, switched off, banned; and locks and strengths."""
-    edit_set, joined = growth.edit_set, {}
-    for done in growth.rounds:
-        for name in done.members if done.accepted else ():
-            joined.setdefault(name, done.index)
+    edit_set, joined = growth.edit_set, growth.joined
     states = {name: UnitState("off") for name in edit_set.off}
     states |= {name: UnitState("banned") for name in edit_set.banned}
     for name in edit_set.members:

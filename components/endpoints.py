@@ -1,17 +1,18 @@
 """What other programs call: typed, without a session, through gradio_client, curl or MCP.
 
 A call loads the model the page serves, runs, and keeps nothing: what it made is in its answer. Files travel as Gradio
-sends them (`handle_file`); an answer's files are let go an hour later.
+sends them (`handle_file`); an answer's are let go an hour later, those sent along when Gradio clears its own: after a
+day.
 """
 
 import shutil
 import tempfile
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
-from inspect import signature
+from contextlib import contextmanager
+from inspect import Signature, signature
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import gradio as gr
 from gradio.data_classes import FileData
@@ -20,193 +21,200 @@ from pydantic import TypeAdapter, ValidationError
 
 from components.examples_panel import read_files
 from components.export_panel import FORMS
-from components.exporting import packed, write
+from components.exporting import file_name, packed, write
 from components.session import OWN
 from razor.adapters.base import Adapter
 from razor.answers import Question
 from razor.asking import answer_table
 from razor.config import RazorConfig
 from razor.errors import InputError, RazorError
-from razor.examples import Axis, Task, collect
+from razor.examples import Task, collect
 from razor.export import WHY_REDACTED
 from razor.growth import Growth
 from razor.minicanvas.dataset import slug
 from razor.patches import Patch
 from razor.run import finish
 from razor.scoring import ranked
-from razor.sights import answers_of
+from razor.sights import answers_of, axis_of_labels
 from razor.sources import from_words, is_target, own_task, resolve
 
 KEPT = 3600.0  # seconds an answer's files stay
 MOST = 32  # texts or pictures of one prediction
-KIND = "api"
 Form = Literal["patch", "peft", "kohya", "full", "single"]
+Load = Callable[[str], Adapter]  # model name -> adapter; names what the page serves
 
 
-def told(work: Callable) -> Callable:
+@contextmanager
+def in_words() -> Iterator[None]:
     """An error of the library, or an argument of the wrong type, is told to the caller as one sentence."""
+    try:
+        yield
+    except (RazorError, OSError) as error:
+        raise gr.Error(str(error), print_exception=False) from error
 
-    @wraps(work)
+
+def offered(work: Callable, load: Load) -> Callable:
+    """The endpoint as Gradio takes it: the arguments after `load`, each of its type, and what one answer holds."""
+    whole = signature(work)
+    _, *own = whole.parameters.values()
+    streams = get_origin(whole.return_annotation) is Iterator
+    answer = get_args(whole.return_annotation)[0] if streams else whole.return_annotation
+    asked = whole.replace(parameters=own, return_annotation=answer)
+
     def run(*args, **kwargs):
-        try:
-            return work(**_typed(work, args, kwargs))
-        except (RazorError, OSError) as error:
-            raise gr.Error(str(error), print_exception=False) from error
+        with in_words():
+            return work(load, **_typed(asked, args, kwargs))
 
-    return run
+    def stream(*args, **kwargs):
+        with in_words():
+            yield from work(load, **_typed(asked, args, kwargs))
 
-
-def streamed(work: Callable) -> Callable:
-    """`told` for a generator."""
-
-    @wraps(work)
-    def run(*args, **kwargs):
-        try:
-            yield from work(**_typed(work, args, kwargs))
-        except (RazorError, OSError) as error:
-            raise gr.Error(str(error), print_exception=False) from error
-
-    asked = signature(work)
-    run.__signature__ = asked.replace(return_annotation=get_args(asked.return_annotation)[0])  # of each yield
-    return run
+    made = stream if streams else run
+    made.__name__, made.__doc__, made.__signature__ = work.__name__, work.__doc__, asked
+    made.__annotations__ = {p.name: p.annotation for p in own} | {"return": answer}
+    return made
 
 
-def _typed(work: Callable, args: tuple, kwargs: dict) -> dict:
+def _typed(asked: Signature, args: tuple, kwargs: dict) -> dict:
     """The arguments by name. Raises InputError for one of another type than the signature says."""
-    asked = signature(work).parameters
-    given = dict(zip(asked, args, strict=False)) | kwargs
+    given = asked.bind(*args, **kwargs).arguments
     for name, value in given.items():
         try:
-            TypeAdapter(asked[name].annotation).validate_python(value, strict=True)
+            TypeAdapter(asked.parameters[name].annotation).validate_python(value, strict=True)
         except ValidationError as error:
             wanted = error.errors()[0]["msg"].removeprefix("Input ")
             raise InputError(f"{name} is {str(value)[:80]!r}; it {wanted}.") from error
     return given
 
 
-def add(load: Callable[[str], Adapter], queue: dict[str, Any]) -> None:
+# ---------------------------------------------------------------- the endpoints
+
+
+def score(
+    load: Load,
+    model: str = "mini-clip",
+    forget: str = "",
+    concept: str = "",
+    forget_pictures: list[dict] = [],  # noqa: B006  Gradio shows the default, and nothing changes it
+    retain_pictures: list[dict] = [],  # noqa: B006
+    settings: dict = {},  # noqa: B006
+) -> dict:
+    """Rank every head and MLP by how well an edit there would forget without disturbing what is kept.
+
+    Args:
+        model: a model this page serves, such as mini-clip.
+        forget: a class of the bundled world, such as style:neon; empty for pictures or words.
+        concept: what own pictures show; alone, a model that draws makes the pictures itself.
+        forget_pictures: pictures of the concept, three at least.
+        retain_pictures: pictures of what must stay; without any the bundled world is kept.
+        settings: any of RazorConfig by name, such as {"alpha": 0.5}.
+
+    Returns:
+        model, concept and units, highest phi first.
+    """
+    config = RazorConfig.from_json(settings)
+    adapter = load(model)
+    task = _task(adapter, forget, concept, forget_pictures, retain_pictures, config.seed)
+    scores = ranked(Growth(adapter, task, config).scores())
+    units = [{**vars(s), "unit": s.unit.name, "kind": s.unit.kind} for s in scores]
+    return {"model": adapter.name, "concept": task.concept, "units": units}
+
+
+def unlearn(
+    load: Load,
+    model: str = "mini-clip",
+    forget: str = "",
+    concept: str = "",
+    forget_pictures: list[dict] = [],  # noqa: B006
+    retain_pictures: list[dict] = [],  # noqa: B006
+    settings: dict = {},  # noqa: B006
+) -> Iterator[tuple[dict, dict | None]]:
+    """Forget, round by round, then measure on the test split. Arguments as of score.
+
+    Returns:
+        After each round what it did and no file; at last what run.json holds, and the patch.
+    """
+    config = RazorConfig.from_json(settings)
+    adapter = load(model)
+    growth = Growth(adapter, _task(adapter, forget, concept, forget_pictures, retain_pictures, config.seed), config)
+    if not growth.known:
+        raise InputError(f"The unedited model does not know {growth.task.concept!r}: there is nothing to forget.")
+    for done in growth.run():
+        yield {"round": done.index, "accepted": done.accepted, "said": done.reason}, None
+    run, home = finish(growth), _home()
+    path = home / f"{file_name(growth)}.safetensors"
+    yield run.to_json(run.patch.save(path)), _file(path)
+
+
+def predict(
+    load: Load,
+    texts: list[str],
+    model: str = "mini-clip",
+    pictures: list[dict] = [],  # noqa: B006
+    patch: dict | None = None,
+    seed: int = 0,
+) -> dict:
+    """What a model says or draws before and after a patch.
+
+    Args:
+        texts: labels to choose from for a CLIP; a question for all pictures, or one for each, for a model that
+            answers; prompts for a model that draws.
+        model: a model this page serves.
+        pictures: what a CLIP or a model that answers is shown; none for a model that draws.
+        patch: the file unlearn gave; without it only "before" is answered.
+        seed: of the first prompt's noise; the next ones count on.
+
+    Returns:
+        before and after: for a CLIP {label: probability} of each picture, answers, or drawn pictures as files.
+    """
+    if not texts or not all(isinstance(text, str) and text.strip() for text in texts) or len(texts) > MOST:
+        raise InputError(f"texts must be 1 to {MOST} texts with something in them.")
+    if len(pictures) > MOST:
+        raise InputError(f"Up to {MOST} pictures are looked at in one call, and there are {len(pictures)}.")
+    adapter = load(model)
+    edits = [Patch()] + ([] if patch is None else [Patch.load(_path(patch))])
+    for edit in edits:
+        edit.check(adapter.model)
+    found = _PREDICT[adapter.family](adapter, texts, pictures, edits, seed)
+    return dict(zip(("before", "after"), found, strict=False))
+
+
+def export(
+    load: Load, patch: dict, model: str = "mini-clip", form: Form = "patch", rank: int = 0, redacted: bool = False
+) -> dict:
+    """The edit as a file other programs load, loaded again to see that it is the edited model.
+
+    Args:
+        patch: the file unlearn gave.
+        model: the model it was made for.
+        form: patch, peft or kohya (a LoRA), full or single (the whole model).
+        rank: of a LoRA at most; 0 for as high as makes it exact.
+        redacted: a whole model that says nothing of the edit.
+
+    Returns:
+        The file.
+    """
+    if redacted and form not in ("full", "single"):
+        raise InputError(f"redacted is for the forms full and single alone, not {form}. {WHY_REDACTED}")
+    adapter, edit = load(model), Patch.load(_path(patch))
+    if adapter.family not in FORMS[form][1]:
+        raise InputError(f"There is no form {form!r} for {adapter.name}.")
+    home = _home()
+    name = Path(str(patch.get("orig_name") or "edited")[:100]).stem
+    options = {"rank": rank} if rank else {}
+    made = write(adapter, edit, home, slug(name) or "edited", form, options, redacted, lambda: False)
+    return _file(packed(made[0].path))
+
+
+def add(load: Load, queue: dict[str, Any]) -> None:
     """Add the endpoints to the Blocks being built.
 
     Args:
         load: model name -> adapter; names what this page serves.
         queue: which queue slot they share with the page.
     """
-
-    @told
-    def score(
-        model: str = "mini-clip",
-        forget: str = "",
-        concept: str = "",
-        forget_pictures: list[dict] = [],  # noqa: B006  Gradio shows the default, and nothing changes it
-        retain_pictures: list[dict] = [],  # noqa: B006
-        settings: dict = {},  # noqa: B006
-    ) -> dict:
-        """Rank every head and MLP by how well an edit there would forget without disturbing what is kept.
-
-        Args:
-            model: a model this page serves, such as mini-clip.
-            forget: a class of the bundled world, such as style:neon; empty for pictures or words.
-            concept: what own pictures show; alone, a model that draws makes the pictures itself.
-            forget_pictures: pictures of the concept, three at least.
-            retain_pictures: pictures of what must stay; without any the bundled world is kept.
-            settings: any of RazorConfig by name, such as {"alpha": 0.5}.
-
-        Returns:
-            model, concept and units, highest phi first.
-        """
-        config = RazorConfig.from_json(settings)
-        adapter = load(model)
-        task = _task(adapter, forget, concept, forget_pictures, retain_pictures, config.seed)
-        scores = ranked(Growth(adapter, task, config).scores())
-        units = [{**vars(s), "unit": s.unit.name, "kind": s.unit.kind} for s in scores]
-        return {"model": adapter.name, "concept": task.concept, "units": units}
-
-    @streamed
-    def unlearn(
-        model: str = "mini-clip",
-        forget: str = "",
-        concept: str = "",
-        forget_pictures: list[dict] = [],  # noqa: B006
-        retain_pictures: list[dict] = [],  # noqa: B006
-        settings: dict = {},  # noqa: B006
-    ) -> Iterator[tuple[dict, dict | None]]:
-        """Forget, round by round, then measure on the test split. Arguments as of score.
-
-        Returns:
-            After each round what it did and no file; at last what run.json holds, and the patch.
-        """
-        config = RazorConfig.from_json(settings)
-        adapter = load(model)
-        growth = Growth(adapter, _task(adapter, forget, concept, forget_pictures, retain_pictures, config.seed), config)
-        if not growth.known:
-            raise InputError(f"The unedited model does not know {growth.task.concept!r}: there is nothing to forget.")
-        for done in growth.run():
-            yield {"round": done.index, "accepted": done.accepted, "said": done.reason}, None
-        run, home = finish(growth), _home()
-        path = home / f"{slug(Path(adapter.name).name)}-without-{slug(growth.task.concept)}.safetensors"
-        yield run.to_json(run.patch.save(path)), _file(path)
-
-    @told
-    def predict(
-        texts: list[str],
-        model: str = "mini-clip",
-        pictures: list[dict] = [],  # noqa: B006
-        patch: dict | None = None,
-        seed: int = 0,
-    ) -> dict:
-        """What a model says or draws before and after a patch.
-
-        Args:
-            texts: labels to choose from for a CLIP; a question for all pictures, or one for each, for a model that
-                answers; prompts for a model that draws.
-            model: a model this page serves.
-            pictures: what a CLIP or a model that answers is shown; none for a model that draws.
-            patch: the file unlearn gave; without it only "before" is answered.
-            seed: of the first prompt's noise; the next ones count on.
-
-        Returns:
-            before and after: for a CLIP {label: probability} of each picture, answers, or drawn pictures as files.
-        """
-        if not texts or not all(isinstance(text, str) and text.strip() for text in texts) or len(texts) > MOST:
-            raise InputError(f"texts must be 1 to {MOST} texts with something in them.")
-        if len(pictures) > MOST:
-            raise InputError(f"Up to {MOST} pictures are looked at in one call, and there are {len(pictures)}.")
-        adapter = load(model)
-        edits = [Patch()] + ([] if patch is None else [Patch.load(_path(patch))])
-        for edit in edits:
-            edit.check(adapter.model)
-        found = _PREDICT[adapter.family](adapter, texts, pictures, edits, seed)
-        return dict(zip(("before", "after"), found, strict=False))
-
-    @told
-    def export(
-        patch: dict, model: str = "mini-clip", form: Form = "patch", rank: int = 0, redacted: bool = False
-    ) -> dict:
-        """The edit as a file other programs load, loaded again to see that it is the edited model.
-
-        Args:
-            patch: the file unlearn gave.
-            model: the model it was made for.
-            form: patch, peft or kohya (a LoRA), full or single (the whole model).
-            rank: of a LoRA at most; 0 for as high as makes it exact.
-            redacted: a whole model that says nothing of the edit.
-
-        Returns:
-            The file.
-        """
-        if redacted and form not in ("full", "single"):
-            raise InputError(f"redacted is for the forms full and single alone, not {form}. {WHY_REDACTED}")
-        adapter, edit = load(model), Patch.load(_path(patch))
-        if adapter.family not in FORMS[form][1]:
-            raise InputError(f"There is no form {form!r} for {adapter.name}.")
-        home = _home()
-        name = Path(str(patch.get("orig_name") or "edited")[:100]).stem
-        options = {"rank": rank} if rank else {}
-        made = write(adapter, edit, home, slug(name) or "edited", form, options, redacted, lambda: False)
-        return _file(packed(made[0].path))
-
     for work in (score, unlearn, predict, export):
-        gr.api(work, api_name=work.__name__, api_description=_described(work), **queue)
+        gr.api(offered(work, load), api_name=work.__name__, api_description=_described(work), **queue)
 
 
 # ---------------------------------------------------------------- examples
@@ -237,13 +245,10 @@ def _task(adapter: Adapter, forget: str, concept: str, forget_pictures, retain_p
 
 
 def _recognised(adapter, labels: Sequence[str], pictures, edits: Sequence[Patch], _seed: int) -> list[list[dict]]:
-    names = tuple(dict.fromkeys(labels))
-    if len(names) < 2:
-        raise InputError("A CLIP chooses among labels; give at least two different texts.")
-    axis = Axis("label", {name: (f"a picture of {name}", name, f"a photo of {name}") for name in names})
+    axis = axis_of_labels(labels)
     asked = [(axis, e) for e in _shown(pictures)]
     return [
-        [dict(zip(names, map(float, found), strict=True)) for found in answers_of(adapter, edit, asked)]
+        [dict(zip(axis.classes, map(float, found), strict=True)) for found in answers_of(adapter, edit, asked)]
         for edit in edits
     ]
 
@@ -308,13 +313,14 @@ def _file(path: Path) -> dict:
 
 
 def _home() -> Path:
-    """A folder for an answer's files; those of long ago go."""
+    """A folder for an answer's files, for a while."""
     root = Path(get_upload_folder())
     root.mkdir(parents=True, exist_ok=True)
-    for old in root.glob(f"{OWN}{KIND}-*"):
-        if time.time() - old.stat().st_mtime > KEPT:
-            shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{OWN}{KIND}-", dir=root))
+    home = Path(tempfile.mkdtemp(prefix=OWN, dir=root))
+    ended = threading.Timer(KEPT, shutil.rmtree, (home,), {"ignore_errors": True})
+    ended.daemon = True
+    ended.start()
+    return home
 
 
 def _described(work: Callable) -> str:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import gradio as gr
 
-from components.cards import cards, cards_value, image_url
+from components.cards import cards, cards_value
 from razor.errors import ExampleError
 from razor.examples import Example, Loaded, Task, collect, load_examples, read_table, shared_pictures
 from razor.minicanvas.dataset import AXES, Target, neighbours, parse_target, slug, targets
 from razor.minicanvas.tasks import example
+from razor.picture_files import image_url
 from razor.sources import WORLD
 from razor.words import GENERAL
 

@@ -20,7 +20,6 @@ from razor.config import RazorConfig
 from razor.errors import InputError, ModelError, PatchError, RazorError
 from razor.examples import Task
 from razor.export import Check, Written
-from razor.gates import verdicts
 from razor.growth import Growth
 from razor.importing import by_unit, read_edit
 from razor.minicanvas import tasks
@@ -46,7 +45,7 @@ class Exporting(Desk):
         yield {panel.status: status_html("Writing the edit and loading it again", "busy"), panel.file: gr.skip()}
         patch = patch.bound_to(growth.adapter.model).with_recipe(recipes.recipe(growth))
         home = session.new_folder("export")
-        name = f"{slug(Path(growth.adapter.name).name)}-without-{slug(growth.task.concept)}"
+        name = file_name(growth)
         options = {"rank": int(rank) or None} if rank else {}
         try:
             made = write(growth.adapter, patch, home, name, form, options, redacted, session.stop.is_set)
@@ -88,10 +87,10 @@ class Exporting(Desk):
         found, findings, gold = [], [], None
         if check is not None and check.done and check.revision == revision:
             findings, gold = check.findings, check.gold
-            found = verdicts(check.gates, *check.tested, findings)
+            found = check.verdicts
         told_of = report.Report(growth, before, after, shown, found, findings, gold, (reason or "").strip())
         home = session.new_folder("report")
-        name = f"{slug(Path(growth.adapter.name).name)}-without-{slug(growth.task.concept)}"
+        name = file_name(growth)
         files = {home / f"{name}.html": report.html, home / f"{name}.md": report.model_card}
         for path, text in files.items():
             path.write_text(text(told_of), "utf-8")
@@ -269,6 +268,11 @@ def packed(path: Path) -> Path:
     packed = Path(shutil.make_archive(str(path), "zip", path))
     shutil.rmtree(path)
     return packed
+
+
+def file_name(growth: Growth) -> str:
+    """What a file about an edit is called, without its ending."""
+    return f"{slug(Path(growth.adapter.name).name)}-without-{slug(growth.task.concept)}"
 
 
 def told(written: Written, check: Check) -> str:

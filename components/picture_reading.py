@@ -10,7 +10,6 @@ from urllib.parse import quote
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from components.cards import image_url
 from components.pairs import pairs_value, sheet_value
 from components.theme import status_html
 from razor import pictures
@@ -18,7 +17,7 @@ from razor.adapters.diffusion import DiffusionAdapter
 from razor.edit_set import MAX_STRENGTH
 from razor.examples import Task
 from razor.judges import Judge
-from razor.picture_files import Kept, PictureInfo, Spec
+from razor.picture_files import Kept, PictureInfo, Spec, image_url
 from razor.picture_grid import GridAxis, GridPlan
 from razor.pictures import CONCEPT, GROUPS, Prompt
 from razor.recipe import task_entry

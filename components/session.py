@@ -70,8 +70,8 @@ class Session:
     tested: tuple[Evaluation, Evaluation] | None = None  # before and after on the test split
     domain: dict | None = None  # colour ranges of the first scoring, kept so that rounds stay comparable
     focus: str | None = None  # the unit looked at
-    shown: "Measured | None" = None  # the edit last shown with its metrics
-    earlier: "Measured | None" = None  # the one shown before that
+    shown: Measured | None = None  # the edit last shown with its metrics
+    earlier: Measured | None = None  # the one shown before that
     left: "Left | None" = None  # rounds of an earlier page, offered back
     found: dict = field(default_factory=dict)  # what the expensive views found, by view
     sides: tuple[str, str] | None = None  # what the compare screen shows left and right; None for before and now

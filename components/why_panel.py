@@ -9,7 +9,6 @@ from html import escape
 import gradio as gr
 from PIL import Image
 
-from components.cards import image_url
 from components.head_map import Measure, head_map, map_value
 from components.theme import finding_html, pictures_html
 from razor.answer_attribution import AnswerAttribution
@@ -19,6 +18,7 @@ from razor.cross_attention import WordMaps
 from razor.examples import Task, evenly
 from razor.grids import grids
 from razor.growth import Growth
+from razor.picture_files import image_url
 from razor.trust import spearman
 from razor.wording import capital, wording
 

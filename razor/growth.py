@@ -79,6 +79,11 @@ class Growth:
         return [s.round for s in self.history.path(self.history.position.state) if s.round]
 
     @property
+    def joined(self) -> dict[str, int]:
+        """Unit -> the round, of those that led here, that took it in."""
+        return {name: done.index for done in reversed(self.rounds) if done.accepted for name in done.members}
+
+    @property
     def begun(self) -> bool:
         """There is a round, or one is under way."""
         return self.rounding or len(self.history.states) > 1
@@ -334,7 +339,7 @@ class Growth:
         done = GrowthRound(
             index=1,
             added=(),
-            by_hand=f"{len(names)} units brought in from {origin}",
+            by_hand=f"{len(names)} {'units' if len(names) > 1 else 'unit'} brought in from {origin}",
             members=names,
             trials=(),
             chosen=0,

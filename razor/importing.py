@@ -59,12 +59,12 @@ def by_unit(patch: Patch, units: Iterable[Unit], model: torch.nn.Module) -> dict
     left = {where: delta for where, delta in patch.deltas.items() if delta.any()}
     for unit in sorted(units, key=lambda u: u.kind != "layer"):
         if all(where in patch.deltas for where in unit.slices) and any(where in left for where in unit.slices):
-            found[unit.name] = patch.only(unit.slices)
+            found[unit.name] = Patch({where: patch.deltas[where] for where in unit.slices})
             for where in unit.slices:
                 left.pop(where, None)
     if left:
         found |= _dense(left, [u for u in units if u.kind != "layer" and u.name not in found], model)
-    return {name: Patch({where: d for where, d in part.deltas.items()}) for name, part in found.items()}
+    return found
 
 
 def _dense(deltas: Mapping[Slice, Tensor], units: Iterable[Unit], model: torch.nn.Module) -> dict[str, Patch]:

@@ -1,4 +1,4 @@
-"""Drawn pictures as PNG files that say how they were drawn, and a private folder of them.
+"""Drawn pictures as PNG files that say how they were drawn, a private folder of them, and any picture as an address.
 
 Everything that repeats a picture rides in standard text chunks: "razor" as JSON, and "parameters" in the words other
 programs show. Reading trusts nothing: sizes, types and ranges are checked, and no pixel is decoded.
@@ -12,13 +12,14 @@ import struct
 import tempfile
 import threading
 import time
+from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, features
 
 from razor.errors import InputError
 from razor.examples import Axis
@@ -246,3 +247,18 @@ def _expire(root: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
         except OSError:
             continue  # somebody else is tidying up
+
+
+def image_url(image: Image.Image, side: int = 256, kind: str = "") -> str:
+    """A picture as a data address, no larger than `side` pixels. Drops EXIF and other metadata.
+
+    Args:
+        kind: "jpeg" for a page that is to open anywhere; default webp, or png where this Pillow cannot write it.
+    """
+    clear = kind != "jpeg" and ("transparency" in image.info or image.mode in ("RGBA", "LA"))
+    small = image.convert("RGBA" if clear else "RGB")
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    kind = kind or ("webp" if features.check("webp") else "png")
+    file = io.BytesIO()
+    small.save(file, kind, **({"optimize": True} if kind == "png" else {"quality": 90}))
+    return f"data:image/{kind};base64,{b64encode(file.getvalue()).decode('ascii')}"

@@ -226,7 +226,7 @@ def check_task(made: Mapping, task: Task) -> None:
     then = made.get("task") or {}
     if then.get("concept") != task.concept:
         other = f"That run forgot {then.get('concept')!r}, and this task forgets {task.concept!r}"
-        raise InputError(f"{other}; choose the other one.")
+        raise InputError(f"{other}; choose that target first.")
     found = differences(then, task_entry(task))
     places = [d.place for d in found if not d.place.startswith("origin")]
     if places:

@@ -3,8 +3,6 @@
 The page asks for nothing from outside, prints, and holds its recipe (`recipe.read` finds it).
 """
 
-import base64
-import io
 import json
 import math
 import re
@@ -14,8 +12,6 @@ from dataclasses import dataclass, field
 from datetime import date
 from html import escape
 
-from PIL import Image
-
 from razor import telling
 from razor.config import RazorConfig
 from razor.gates import Verdict, overall
@@ -24,11 +20,12 @@ from razor.grids import grids
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
 from razor.modelspec import shareable, short_name
+from razor.picture_files import image_url
 from razor.recipe import recipe
 from razor.robustness import Finding
 from razor.sights import Sight
 from razor.sources import is_target
-from razor.wording import capital, tested, unedited, wording
+from razor.wording import capital, tested, wording
 
 SIDE = 320  # pixels a picture is given at most
 MEASURED = {  # Evaluation field -> what a person calls it
@@ -168,8 +165,8 @@ def _outcome(report: Report) -> str:
     heads = ("", "before", "after", "95 % interval", "n")
     return _section(
         "Before and after",
-        f"<p>Counted on {escape(words.what)} that neither the edit nor its search has seen. On the "
-        f"ones the search has seen, {escape(unedited(report.growth))}.</p>{_table(heads, body)}{note}",
+        f"<p>Counted on {escape(words.what)} that neither the edit nor its search has seen.</p>"
+        f"{_table(heads, body)}{note}",
     )
 
 
@@ -197,9 +194,10 @@ def _cases(sights: Sequence[Sight]) -> str:
 
 def _case(sight: Sight) -> str:
     sides = ("before", "after")
+    names = [f", {side}" for side in sides] if len(sight.pictures) > 1 else [""]
     pictures = "".join(
-        f'<img src="{_address(image)}" alt="{escape(sight.words)}{f", {side}" if len(sight.pictures) > 1 else ""}">'
-        for image, side in zip(sight.pictures, sides, strict=False)
+        f'<img src="{image_url(image, SIDE, "jpeg")}" alt="{escape(sight.words)}{name}">'
+        for image, name in zip(sight.pictures, names, strict=True)
     )
     said = "".join(
         f"<dt>{side}</dt><dd>{escape(words)}</dd>" for side, words in zip(sides, sight.said, strict=True) if words
@@ -209,15 +207,6 @@ def _case(sight: Sight) -> str:
         f'<figure data-pictures="{len(sight.pictures)}"><div>{pictures}</div><figcaption>{escape(sight.words)}'
         f"</figcaption>{f'<dl>{said}</dl>' if said else ''}{verdict if sight.verdict else ''}</figure>"
     )
-
-
-def _address(image: Image.Image) -> str:
-    """The picture inside the page, no larger than it is shown."""
-    small = image.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
-    held = io.BytesIO()
-    small.save(held, "JPEG", quality=85)
-    return "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode()
 
 
 # ---------------------------------------------------------------- where it was edited
@@ -231,13 +220,12 @@ def _map(growth: Growth) -> str:
     if not growth.showable:
         return ""
     scores = growth.shown_scores()
-    joined = {name: r.index for r in reversed(growth.rounds) if r.accepted for name in r.members}
     phi = {s.unit.name: s.phi for s in scores}
     logs = sorted(math.log10(value) for value in phi.values() if value > 0)
     low, high = (logs[round(share * (len(logs) - 1))] for share in (0.02, 0.98)) if logs else (0.0, 1.0)
     active = set(growth.edit_set.active)
     drawn = "".join(
-        _grid(tower, phi, (low, high), {name: joined.get(name) for name in active})
+        _grid(tower, phi, (low, high), {name: growth.joined.get(name) for name in active})
         for tower in grids([s.unit for s in scores], {"phi": phi})
     )
     said = telling.map_finding(scores, growth)

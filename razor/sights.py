@@ -14,7 +14,7 @@ from razor.adapters.base import Adapter
 from razor.adapters.clip import ClipAdapter
 from razor.adapters.diffusion import DiffusionAdapter
 from razor.adapters.vlm import VlmAdapter
-from razor.errors import Stopped
+from razor.errors import InputError, Stopped
 from razor.examples import Axis, Example, Task, evenly
 from razor.patches import Patch
 
@@ -71,12 +71,19 @@ def _recognised(adapter: ClipAdapter, task: Task, patch: Patch, neighbours: Sequ
     for group, (axis, e), was, now in zip(named, asked, before, after, strict=True):
         said = tuple(f"{axis.classes[p.argmax()]}, {p.max().item():.0%}" for p in (was, now))
         top = axis.classes[was.argmax()], axis.classes[now.argmax()]
-        found.append(Sight(group, (e.image,), e.caption, said, _verdict(task, e.labels.get(task.axis), *top)))
+        found.append(Sight(group, (e.image,), e.caption, said, verdict(task, axis, e, *top)))
     return found
 
 
-def _verdict(task: Task, truth: str | None, was: str, now: str) -> str:
-    if truth == task.concept and truth in (was, now):
+def verdict(task: Task | None, axis: Axis, e: Example, was: str, now: str) -> str:
+    """What an edit did to the answer about a picture: suppressed, still recognised, kept or changed.
+
+    Args:
+        task: None where a picture was never part of one.
+        was, now: the likeliest class on the axis, before and after.
+    """
+    truth = e.labels.get(axis.name)
+    if task and axis.name == task.axis and truth == task.concept and truth in (was, now):
         return "still recognised" if now == truth else "suppressed"
     return "kept" if now == was else "changed"
 
@@ -104,6 +111,18 @@ def axis_of(e: Example, task: Task) -> Axis:
     """The axis a picture is asked about: the target's where it has a class there, else its first."""
     name = task.axis if task.axis in e.labels else next((a.name for a in task.axes if a.name in e.labels), task.axis)
     return next(a for a in task.axes if a.name == name)
+
+
+def axis_of_labels(labels: Sequence[str]) -> Axis:
+    """An axis whose classes are a person's own labels.
+
+    Raises:
+        InputError: fewer than two different ones.
+    """
+    names = dict.fromkeys(labels)
+    if len(names) < 2:
+        raise InputError("One label leaves nothing to choose from; give at least two different ones.")
+    return Axis("label", {name: (f"a picture of {name}", name, f"a photo of {name}") for name in names})
 
 
 def _spread(examples: Sequence[Example]) -> list[Example]:

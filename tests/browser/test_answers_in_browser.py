@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 
 from components import theme
 from components.answer_cards import answer_cards, answers_value
-from components.cards import image_url
 from razor.answers import compare
+from razor.picture_files import image_url
 
 pytestmark = pytest.mark.browser
 NASTY = "<img src=x onerror=1> & <b>bold</b> ${1+1} {{name}}"

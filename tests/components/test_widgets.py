@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from components import theme
-from components.cards import cards, cards_value, image_url
+from components.cards import cards, cards_value
 from components.head_map import head_map
 
 # ---------------------------------------------------------------- cards
+from razor.picture_files import image_url
 
 
 def test_cards_value_keeps_the_order_and_at_most_five_bars():
