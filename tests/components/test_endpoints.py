@@ -27,7 +27,8 @@ def calls(trained, task):
 
 
 @pytest.fixture(autouse=True)
-def known_task(monkeypatch, task):
+def known_task(monkeypatch, task, tmp_path):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "served"))
     monkeypatch.setattr(endpoints, "resolve", lambda *_, **__: (task, ()))
 
 
@@ -43,9 +44,7 @@ def uploaded(task):
     paths = [folder / f"tiny-upload-{i}.png" for i in range(2)]
     for example, path in zip(task.forget.test, paths, strict=False):
         example.image.save(path)
-    yield [sent(path) for path in paths]
-    for path in paths:
-        path.unlink()
+    return [sent(path) for path in paths]
 
 
 def test_units_are_ranked_and_the_caller_may_change_the_settings(calls, trained):
