@@ -17,6 +17,7 @@ from razor.telling import ATTACK_WORDS, HEADLINE, SAID, gold_text, worst_text
 from razor.wording import capital
 
 LIMITS = usual(1 / 20)
+GOLD = "way to a model that never saw it"
 SECONDS = (10, 600, 60)  # lowest, highest and usual limit of a rival's tuning
 OURS = "RAZOR, this edit"
 
@@ -218,6 +219,7 @@ class Row:
     seconds: float
     edited: int  # weights changed
     note: str = ""
+    gold: Distance | None = None  # beside a model that never saw the concept, where there is one
 
 
 def row_of(result: Result) -> Row:
@@ -285,18 +287,32 @@ def front_finding(rows: Sequence[Row], concept: str) -> str:
 
 def table_html(rows: Sequence[Row], before: Evaluation) -> str:
     """Every method with its numbers and what it took."""
-    heads = ("method", "still there", "other answers right", "neighbours right", "settings tried", "passes", "seconds",
-             "weights changed")  # fmt: skip
-    body = f"<tr><td>unedited model</td>{_measures(before)}<td></td><td></td><td></td><td></td></tr>"
+    golden = any(row.gold for row in rows)
+    heads = ("method", "still there", "other answers right", "neighbours right", *([GOLD] if golden else []),
+             "settings tried", "passes", "seconds", "weights changed")  # fmt: skip
+    lines = [("unedited model", _measures(before) + ("<td>0 %</td>" if golden else ""), ("", "", "", ""))]
     for row in rows:
         said = row.note or ("" if row.reached else "target not met on the search split")
-        name = f"<td>{escape(row.name)}{f'<small>{escape(said)}</small>' if said else ''}</td>"
+        name = f"{escape(row.name)}{f'<small>{escape(said)}</small>' if said else ''}"
         numbers = _measures(row.after) if row.after else "<td></td><td></td><td></td>"
-        body += (
-            f"<tr>{name}{numbers}<td>{row.settings}</td><td>{row.passes}</td><td>{row.seconds:.1f}</td>"
-            f"<td>{row.edited:,}</td></tr>"
-        )
+        numbers += _way(row.gold) if golden else ""
+        lines.append((name, numbers, (row.settings, row.passes, f"{row.seconds:.1f}", f"{row.edited:,}")))
+    body = "".join(
+        f"<tr><td>{name}</td>{numbers}{''.join(f'<td>{cost}</td>' for cost in costs)}</tr>"
+        for name, numbers, costs in lines
+    )
     return _table_html("", heads, body)
+
+
+def _way(found: Distance | None) -> str:
+    """How far an edit's answers about the concept's pictures went towards those of a model that never saw it."""
+    if found is None or found.place("forget") is None:
+        return "<td>\u2013</td>"
+    left = found.divergence["forget"]
+    return (
+        f'<td class="measure">{found.place("forget"):.0%}<small>{left.value:.2f} bits left, {left.low:.2f} to '
+        f"{left.high:.2f}</small><small>n = {left.n:,}</small></td>"
+    )
 
 
 def gold_html(found: Distance | None, concept: str) -> str:

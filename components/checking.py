@@ -1,7 +1,7 @@
 """What screen 4 does: the gates with the attacks they need, and rivals on the same task."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import gradio as gr
 
@@ -15,7 +15,7 @@ from razor.bench.measure import peak_mib
 from razor.errors import InputError, RazorError, Stopped
 from razor.examples import Task
 from razor.gates import Gate, Verdict, overall, usual, verdicts, with_limits
-from razor.gold import Distance, beside
+from razor.gold import Distance, beside, between
 from razor.growth import Growth
 from razor.metrics import Evaluation
 from razor.minicanvas.dataset import AXES, parse_target
@@ -103,7 +103,7 @@ class Checking(Desk):
                         return
                     check.findings.append(found)
                     yield self._checked(growth, check)
-            check.gold = beside(growth.adapter, growth.task, growth.patch)
+            check.gold = beside(growth.adapter, growth.task, growth.bench.beneath + growth.patch)
         except Stopped:
             check.done = True
             yield {**self._checked(growth, check), panel.status: status_html(STOPPED), **self._kept(session, growth)}
@@ -124,9 +124,12 @@ class Checking(Desk):
         session.stop.clear()
         status = panel.compare_status
         before, after = yield from self.measured(session, growth, status)
-        session.found["rivals"] = session.revision
+        session.found["rivals"], beneath = session.revision, growth.bench.beneath
         rows = [check_panel.own_row(growth, after)]
         yield self._compared(rows, before, growth.task)
+        if gold := between(growth.adapter, growth.task):
+            rows[0] = replace(rows[0], gold=gold.distance(beneath + growth.patch))
+            yield self._compared(rows, before, growth.task)
         for name in methods:
             work = rival(session, growth, name, seconds)
             result = yield from self.told(status, f"Tuning {name}, % done", work)
@@ -136,7 +139,8 @@ class Checking(Desk):
             if result is None:
                 yield {status: status_html(STOPPED)}
                 return
-            rows.append(check_panel.row_of(result))
+            row = check_panel.row_of(result)
+            rows.append(replace(row, gold=gold.distance(beneath + result.patch)) if gold and row.after else row)
             yield self._compared(rows, before, growth.task)
         yield {status: status_html(f"{len(methods)} methods compared on the same pictures.")}
 

@@ -191,6 +191,7 @@ def _attacked(names: Sequence[str], case) -> list:
 def _compare(args: argparse.Namespace) -> None:
     from razor import jsonio
     from razor.baselines import NAMES, Budget, find, run
+    from razor.gold import between
 
     budget = Budget(args.steps, args.checks, args.seconds)
     adapter, task, config = _prepare(args)
@@ -199,14 +200,16 @@ def _compare(args: argparse.Namespace) -> None:
     for name in names:
         find(name, adapter.family)
     options = {"forget_target": config.forget_target, "batch": config.batch, "seed": config.seed}
-    rows: list[dict] = []
+    rows, gold = [], between(adapter, task)
     print(f"{'method':18}{'forget':>16}{'retain':>16}{'settings':>10}{'passes':>8}{'seconds':>9}  chosen")
     for name in names:
         result = run(name, adapter, task, budget, **options)
         if not rows and not result.known:
             raise InputError(f"{result.note} There is nothing to compare; choose something it knows.")
-        rows.append(result.save(args.out / name) if args.out else result.to_json(0))
-        print(_compared(result), flush=True)
+        placed = gold.distance(result.patch) if gold and result.after else None
+        row = result.save(args.out / name) if args.out else result.to_json(0)
+        rows.append(row | {"gold": placed and placed.to_json()})
+        print(_compared(result) + (f"; {placed.place('forget'):.0%} of the way to gold" if placed else ""), flush=True)
         if args.json:
             jsonio.write(args.json, {"model": adapter.name, "concept": task.concept, "methods": rows})
 

@@ -14,18 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from razor import metrics, models
 from razor.adapters.base import Adapter
-from razor.adapters.clip import EVAL_BATCH, ClipAdapter
-from razor.examples import Example, Task
+from razor.adapters.clip import ClipAdapter
+from razor.examples import Axis, Task
 from razor.metrics import Measure
 from razor.minicanvas.dataset import Target, parse_target, slug
 from razor.patches import Patch, model_lock
 from razor.sources import WORLD, is_target
 
 SIDES = ("forget", "retain")
+BATCH = 64  # pictures in one forward
 
 
 @dataclass(frozen=True)
@@ -60,62 +62,77 @@ def folder(target: Target) -> Path:
     return models.ASSETS / "models" / f"mini-clip-without-{slug(target.name)}"
 
 
-def beside(adapter: Adapter, task: Task, patch: Patch) -> Distance | None:
-    """The distance, where a gold model of the task's target is bundled; None for any other model or task."""
+def between(adapter: Adapter, task: Task) -> "Between | None":
+    """The two models to place edits between, where a gold one of the task's target is bundled; else None."""
     source, kept = task.origin.get("forget", ""), task.origin.get("retain", "")
     if adapter.name != "mini-clip" or kept != WORLD or not is_target(source):
         return None
     place = folder(parse_target(source))
     if not (place / "open_clip_config.json").exists():
         return None
-    return distance(adapter, models.load(str(place)), task, patch)
+    return Between(adapter, models.load(str(place)), task)
 
 
-def distance(adapter: ClipAdapter, gold: ClipAdapter, task: Task, patch: Patch) -> Distance:
-    """Compare the edited model, and the original, with the gold one."""
-    pictures = {side: getattr(task, side).test for side in SIDES}
-    truth = {side: answers(gold, task, examples) for side, examples in pictures.items()}
-    both = [e for examples in pictures.values() for e in examples]
-    with model_lock(gold.model):  # for its hooks, which are seen by whoever runs it
-        truth_states = states(gold, both)
-    found = []
-    for edit in (Patch(), patch):
-        with edit.applied(adapter.model):
-            said = {side: answers(adapter, task, examples) for side, examples in pictures.items()}
-            now = states(adapter, both)
-        agreement = {side: metrics.share(said[side].argmax(1) == truth[side].argmax(1)) for side in SIDES}
-        divergence = {side: metrics.mean(jensen_shannon(said[side], truth[side])) for side in SIDES}
-        found.append((agreement, divergence, [cka(a, b) for a, b in zip(now, truth_states, strict=True)]))
-    (agreement_before, divergence_before, similarity_before), (agreement, divergence, similarity) = found
-    return Distance(agreement, agreement_before, divergence, divergence_before, similarity, similarity_before)
+def beside(adapter: Adapter, task: Task, patch: Patch) -> Distance | None:
+    """The distance of one edit, where there is a gold model to measure it to."""
+    found = between(adapter, task)
+    return found and found.distance(patch)
 
 
-def answers(adapter: ClipAdapter, task: Task, examples: Sequence[Example]) -> Tensor:
-    """Probability of each class of the target's axis, (n, c), by the model as it is now."""
-    axis = next(a for a in task.axes if a.name == task.axis)
-    return adapter.classify([e.image for e in examples], axis)
+class Between:
+    """What the original model and the gold one make of the test pictures, to place any number of edits between."""
+
+    def __init__(self, adapter: ClipAdapter, gold: ClipAdapter, task: Task):
+        self.adapter, self.axis = adapter, next(a for a in task.axes if a.name == task.axis)
+        # A portrait shows no object: whatever either model calls it tells nothing.
+        known = lambda e: e.labels.get(self.axis.name) in self.axis.classes  # noqa: E731
+        pictures = {side: [e.image for e in getattr(task, side).test if known(e)] for side in SIDES}
+        self._pictures, self._cut = [*pictures["forget"], *pictures["retain"]], len(pictures["forget"])
+        with model_lock(gold.model):  # for its hooks, which are seen by whoever runs it
+            self._truth = seen(gold, self._pictures, self.axis)
+        self._before = self._placed(Patch())
+
+    def distance(self, patch: Patch) -> Distance:
+        """Where the edit lies. Leaves the model as found."""
+        (agreement, divergence, similarity), before = self._placed(patch), self._before
+        return Distance(agreement, before[0], divergence, before[1], similarity, before[2])
+
+    def _placed(self, patch: Patch) -> tuple[Mapping[str, Measure], Mapping[str, Measure], Sequence[float]]:
+        """Agreement and divergence by side, similarity by block."""
+        with patch.applied(self.adapter.model):
+            said, states = seen(self.adapter, self._pictures, self.axis)
+        truth, truth_states = self._truth
+        same, apart, cut = said.argmax(1) == truth.argmax(1), jensen_shannon(said, truth), self._cut
+        agreement = {"forget": metrics.share(same[:cut]), "retain": metrics.share(same[cut:])}
+        divergence = {"forget": metrics.mean(apart[:cut]), "retain": metrics.mean(apart[cut:])}
+        return agreement, divergence, [cka(a, b) for a, b in zip(states, truth_states, strict=True)]
 
 
-@torch.no_grad()
-def states(adapter: ClipAdapter, examples: Sequence[Example]) -> list[Tensor]:
-    """The mean token after each block of the image tower, (n, width) each."""
-    seen: dict[int, list[Tensor]] = {}
+def seen(adapter: ClipAdapter, pictures: Sequence[Image.Image], axis: Axis) -> tuple[Tensor, list[Tensor]]:
+    """What the model as it is now makes of pictures.
+
+    Returns:
+        probability of each class of the axis, (n, c); the mean token after each block of the image tower, (n, width)
+        each.
+    """
+    kept: dict[int, list[Tensor]] = {}
 
     def keep(number: int, output: Tensor | tuple) -> None:
         state = output[0] if isinstance(output, tuple) else output
-        seen.setdefault(number, []).append(state.float().mean(1).cpu())
+        kept.setdefault(number, []).append(state.float().mean(1).cpu())
 
     handles = [
         block.register_forward_hook(lambda _module, _args, output, number=number: keep(number, output))
         for number, block in enumerate(blocks(adapter.model.visual))
     ]
     try:
-        for part in adapter.pixels([e.image for e in examples]).split(EVAL_BATCH):
-            adapter.model.encode_image(part.to(adapter.device))
+        said = torch.cat(
+            [adapter.classify(pictures[i : i + BATCH], axis).cpu() for i in range(0, len(pictures), BATCH)]
+        )
     finally:
         for handle in handles:
             handle.remove()
-    return [torch.cat(parts) for parts in seen.values()]
+    return said, [torch.cat(parts) for parts in kept.values()]
 
 
 def blocks(tower: nn.Module) -> nn.ModuleList | nn.Sequential:

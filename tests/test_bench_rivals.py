@@ -73,3 +73,19 @@ def test_parts_are_named_and_the_command_line_reaches_them(small, tmp_path, caps
     out = str(tmp_path / "r.json")
     main(["bench", "rivals", "--targets", "object:cat", "--parts", "clip", "--json", out])
     assert "head-gate" in capsys.readouterr().out
+
+
+def test_where_methods_lie_beside_a_gold_model_by_hand():
+    def gold(place, now, before):
+        sides = lambda value: {"forget": {"value": value}, "retain": {"value": value / 10}}  # noqa: E731
+        return {"place": {"forget": place}, "divergence": sides(now), "divergence_before": sides(before)}
+
+    rows = {
+        "object:cat": {"razor": {"gold": gold(0.5, 0.4, 0.8)}, "ssd": {"gold": None}},
+        "style:neon": {"razor": {"gold": gold(0.25, 0.6, 0.8)}},
+        "object:boat": {"razor": {"gold": None}},
+    }
+    told = rivals._gold_table(rows)
+    assert told[1].startswith("Beside models trained from scratch without object:cat, style:neon:")
+    assert told[-1] == "| razor | 2 | 38 | 0.500 (0.800) | 0.050 (0.080) |"
+    assert rivals._gold_table({"object:boat": rows["object:boat"]}) == []

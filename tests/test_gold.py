@@ -9,7 +9,7 @@ import torch
 from components.check_panel import gold_html
 from razor import gold as module
 from razor.baselines import run
-from razor.gold import blocks, cka, distance, jensen_shannon, states
+from razor.gold import Between, blocks, cka, jensen_shannon, seen
 from razor.minicanvas.__main__ import main
 from razor.minicanvas.dataset import parse_target
 from razor.minicanvas.pictures import Pictures
@@ -47,7 +47,8 @@ def ignorant(wrap, make_clip, trained, task):
 def test_the_original_is_at_0_and_the_gold_model_itself_at_1(trained, task, ignorant, weights_of, same_weights):
     gold, edit = ignorant
     before = weights_of(trained.model)
-    nothing, whole, half = (distance(trained, gold, task, patch) for patch in (Patch(), edit, edit.scaled(0.5)))
+    placed = Between(trained, gold, task)
+    nothing, whole, half = (placed.distance(patch) for patch in (Patch(), edit, edit.scaled(0.5)))
     assert nothing.place("forget") == 0 and whole.place("forget") == pytest.approx(1.0)
     assert 0 < half.place("forget") < 1
     assert whole.agreement["forget"].value == 1.0 > 0.3 > nothing.agreement["forget"].value
@@ -57,9 +58,19 @@ def test_the_original_is_at_0_and_the_gold_model_itself_at_1(trained, task, igno
     assert told["place"]["forget"] == half.place("forget") and len(told["similarity"]) == 2
 
 
-def test_states_are_one_a_block(trained, task):
-    found = states(trained, task.forget.test)
-    assert [tuple(s.shape) for s in found] == [(len(task.forget.test), 32)] * 2
+def test_a_model_is_seen_block_by_block_and_left_without_hooks(trained, task):
+    axis, pictures = task.axes[0], [e.image for e in task.forget.test]
+    said, states = seen(trained, pictures, axis)
+    assert [tuple(s.shape) for s in states] == [(len(pictures), 32)] * 2
+    assert torch.allclose(said, trained.classify(pictures, axis), atol=1e-6)
+    assert not any(b._forward_hooks for b in blocks(trained.model.visual))
+
+
+def test_pictures_without_a_class_on_the_axis_are_left_out(trained, task, ignorant):
+    unnamed = [replace(e, labels={}) for e in task.retain.test[:3]]
+    more = replace(task, retain=replace(task.retain, test=(*task.retain.test, *unnamed)))
+    found = [Between(trained, ignorant[0], mine).distance(Patch()) for mine in (more, task)]
+    assert found[0] == found[1]
 
 
 def test_a_pool_without_a_class_never_gives_it(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 from razor import baselines, models
 from razor.baselines import ABLATIONS, NAMES, Budget
 from razor.bench.measure import chosen, code_hash, opened, sift
+from razor.gold import Between, between
 from razor.metrics import Evaluation
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
@@ -90,17 +91,17 @@ def run_part(results: dict, part: str, wanted: Sequence[str], save: Callable[[],
     sift(rows, results.setdefault("settings", {}), part, stamp)
     for name in wanted:
         task = tasks.task(parse_target(name))
-        row = rows.setdefault(name, {})
+        row, gold = rows.setdefault(name, {}), between(adapter, task)
         for method in ("razor",) if part == "bits" else METHODS[part]:
             if method in row:
                 continue
             result = baselines.run(method, adapter, task, BUDGET)
-            row[method] = _bits(adapter, task, result) if part == "bits" else _row(result)
+            row[method] = _bits(adapter, task, result) if part == "bits" else _row(result, gold)
             save()
             print(f"{part:10} {name:24} {method:18} {_line(row[method])}", flush=True)
 
 
-def _row(result: baselines.Result) -> dict:
+def _row(result: baselines.Result, gold: Between | None) -> dict:
     chosen = result.chosen
     return {
         "before": result.before.to_json(),
@@ -112,6 +113,7 @@ def _row(result: baselines.Result) -> dict:
         "seconds": round(chosen.seconds if chosen else result.seconds["tuning"], 2),
         "all_seconds": round(result.seconds["tuning"], 2),
         "parameters_edited": result.parameters_edited,
+        "gold": gold.distance(result.patch).to_json() if gold and result.after else None,
     }
 
 
@@ -172,7 +174,7 @@ def report(results: dict) -> str:
     for part in METHODS:
         if rows := results.get(part):
             lines += ["", f"**{part}** ({'mini-clip' if part == 'ablation' else MODELS[part]})", "", *_table(rows)]
-            lines += ["", *_published(part)]
+            lines += ["", *_published(part), *_gold_table(rows)]
     if rows := results.get("bits"):
         lines += ["", "**copies in few bits** (mini-clip)", "", *_bits_table(rows)]
     return "\n".join(lines).strip()
@@ -186,6 +188,30 @@ def _table(rows: Mapping[str, Mapping[str, dict]]) -> list[str]:
             f"{m['worst lost']:.2f} | {m['neighbours lost']:.2f} | {m['passes']:.0f} | {m['seconds']:.1f} | "
             f"{m['parameters']:,.0f} | {m['met']} |"
         )
+    return lines
+
+
+def _gold_table(rows: Mapping[str, Mapping[str, dict]]) -> list[str]:
+    """Where the methods lie between the original (0) and a model trained without the target (100)."""
+    golden = {name: row for name, row in rows.items() if any(r.get("gold") for r in row.values())}
+    if not golden:
+        return []
+    lines = [
+        "",
+        f"Beside models trained from scratch without {', '.join(golden)}: how far towards their answers, in %; the "
+        "divergence left, in bits, about the target's pictures and about others (the original's in brackets).",
+        "",
+        "| method | targets | way there | left about the target | about others |",
+        "|---|---|---|---|---|",
+    ]
+    for method in dict.fromkeys(name for row in golden.values() for name in row):
+        mine = [row[method]["gold"] for row in golden.values() if row.get(method, {}).get("gold")]
+        if not mine:
+            continue
+        mean = lambda key, side, mine=mine: statistics.fmean(g[key][side]["value"] for g in mine)  # noqa: E731
+        way = 100 * statistics.fmean(g["place"]["forget"] or 0.0 for g in mine)
+        sides = [f"{mean('divergence', s):.3f} ({mean('divergence_before', s):.3f})" for s in ("forget", "retain")]
+        lines.append(f"| {method} | {len(mine)} | {way:.0f} | {' | '.join(sides)} |")
     return lines
 
 

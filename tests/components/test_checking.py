@@ -8,14 +8,15 @@ import pytest
 
 import app
 from components import checking
-from components.check_panel import OURS, Row, front_finding, verdict_html, worst_text
+from components.check_panel import GOLD, OURS, Row, front_finding, table_html, verdict_html, worst_text
 from components.session import Sessions
 from razor import robustness, telling
 from razor.config import RazorConfig
 from razor.errors import Stopped
 from razor.gates import usual, verdicts
+from razor.gold import Between, Distance
 from razor.growth import Growth
-from razor.metrics import Evaluation, share
+from razor.metrics import Evaluation, Measure, share
 from razor.robustness import Finding
 
 LIMITS = [100 * gate.limit for gate in usual(1 / 6)]
@@ -151,6 +152,23 @@ def test_rivals_are_drawn_beside_the_edit(studio, visitor):
     assert "keeps most" in end[panel.front]["value"]["finding"]
     assert end[panel.table].count("<tr>") == 1 + 4 and "n = " in end[panel.table]
     assert "2 methods compared" in end[panel.compare_status]
+
+
+def test_methods_are_placed_beside_a_model_that_never_saw_the_concept(studio, visitor, monkeypatch):
+    # where one is bundled; here the original stands in for it, which an edit can only lead away from
+    monkeypatch.setattr(checking, "between", lambda adapter, task: Between(adapter, adapter, task))
+    end = last(studio.compare_methods(visitor, ["head-gate"], 60))
+    assert end[studio.page.check.table].count("<td>0 %</td>") == 1 and GOLD in end[studio.page.check.table]
+
+
+def test_the_way_to_gold_by_hand():
+    whole = {side: Measure(0.8, 96, 0.7, 0.9) for side in ("forget", "retain")}
+    half = {side: Measure(0.4, 96, 0.3, 0.5) for side in whole}
+    before = Evaluation(of(96, 96), of(96, 96), of(600, 600), None, None, None)
+    placed = Row("a", before, True, 1, 1, 1.0, 1, gold=Distance(whole, whole, half, whole, [1.0], [1.0]))
+    diverged = Row("b", None, False, 1, 1, 1.0, 1)
+    assert "50%<small>0.40 bits left, 0.30 to 0.50</small><small>n = 96" in table_html([placed, diverged], before)
+    assert GOLD not in table_html([diverged], before)
 
 
 def test_a_comparison_needs_a_method(studio, visitor):
