@@ -36,6 +36,9 @@ BRACKET = 8  # doublings of the first length in one-step mode
 BISECTIONS = 6
 DRIFT = 5  # budgets by which predictions of retained prompts may move
 OVERSHOT = 0.15  # forget accuracy by which a step may raise what is left before it counts as too long
+MEND = 6  # steps after the target is met that bring back what the way there cost
+MENDING = 0.3  # rho of those steps, as a share of the others', while the target is met
+WORTH_MENDING = 0.1  # share of the budget that was lost, from which on that is tried
 LONGEST = 3  # a step may grow to this many times its first length while nothing breaks
 TRIAL = 0.1  # length of the step a unit gets when it is put in by hand, as a share of its weights' norm
 
@@ -75,6 +78,11 @@ class Goal:
         """The forget target is met within the budgets, and not by a hair: with few pictures, a near miss is luck."""
         return self.cost(now) == 0 and now.forget_probability.value <= max(self.target, SURE)
 
+    def lost(self, now: Evaluation) -> float:
+        """How much less sure of the right answers the model is; 0 where the search does not ask how sure it is."""
+        before, after = self.base.retain_probability, now.retain_probability
+        return before.value - after.value if before and after else 0.0
+
     def key(self, now: Evaluation) -> tuple[float, float, float]:
         """For min(): damage first; then forgetting, with how sure the model still is as a tie-breaker; then retention.
 
@@ -88,7 +96,7 @@ class Goal:
 class Trial:
     """One point that was measured on the way."""
 
-    step: int  # inner step, from 1; in one-step mode the number of the attempt
+    step: int  # inner step, from 1, mending steps included; in one-step mode the number of the attempt
     length: float  # distance gone in this round so far, as a share of the weights' norm
     forget: float  # forget accuracy, search split
     retain: float
@@ -152,7 +160,8 @@ def take_steps(
 def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> StepResult:
     """Walk while the budgets hold. A step that breaks them is taken back and the next one is half as long.
 
-    So is one that overshoots: after which much more of the concept is left than before it.
+    So is one that overshoots: after which much more of the concept is left than before it. Where the target is met,
+    what the way there cost is mended.
     """
     towers = _towers(adapter, best.patch, units)
     patch, length, s = best.patch, 0.0, config.step_size
@@ -162,21 +171,25 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
         if stop():
             break
         terms = bench.step_terms(first_batch + step, towers)
-        direction = _direction(adapter, bench, terms, units, patch, _retain_weight(bench, config), config)
+        direction = _direction(adapter, bench, terms, units, patch, config.rho, _retain_weight(bench, config))
         candidate = _moved(patch, direction, s)
         now = evaluate(adapter, bench, candidate, "search")
-        trials.append(_trial(step, length + s, now, goal))
+        number = len(trials) + 1
+        trials.append(_trial(number, length + s, now, goal))
         if goal.key(now) < goal.key(best.evaluation):
-            best = StepResult(candidate, now, (), step)
+            best = StepResult(candidate, now, (), number)
         if goal.reached(now):
+            met = StepResult(candidate, now, (), number)
+            met, mending = _mended(adapter, bench, units, met, goal, config, first_batch + step, length + s, stop)
+            trials += mending
             try:
-                if _confirmed(adapter, bench, candidate, stop):
-                    best = StepResult(candidate, now, (), step)  # also where a point not borne out had a better key
+                if _confirmed(adapter, bench, met.patch, stop):
+                    best = met  # also where a point not borne out had a better key
                     break
             except Stopped:
                 break
             now = evaluate(adapter, bench, candidate, "search")  # by a stricter measure
-            best = StepResult(candidate, now, (), step)
+            best = StepResult(candidate, now, (), number)
         if goal.damage(now) > held or now.forget_accuracy.value > left + OVERSHOT:
             s /= 2
         else:
@@ -186,11 +199,36 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
     return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
 
 
+def _mended(adapter, bench, units, met, goal, config, first_batch, length, stop) -> tuple[StepResult, list[Trial]]:
+    """The best of a few steps more at and around a point that meets the target, and what they measured.
+
+    Best is where the model is least sure of the concept and surest of everything else: accuracies of a search split are
+    too coarse to tell. Steps pull mostly for what is kept, and fully for forgetting where the target is lost meanwhile.
+    """
+    best, now, trials, towers = met, met, [], _towers(adapter, met.patch, units)
+    if goal.lost(met.evaluation) < WORTH_MENDING * goal.budget:
+        return met, trials
+    left = lambda found: found.forget_probability.value + goal.lost(found)  # noqa: E731
+    for number in range(1, MEND + 1):
+        if stop():
+            break
+        rho = config.rho * (MENDING if goal.reached(now.evaluation) else 1)
+        terms, weight = bench.step_terms(first_batch + number, towers), _retain_weight(bench, config)
+        direction = _direction(adapter, bench, terms, units, now.patch, rho, weight)
+        patch, length = _moved(now.patch, direction, config.step_size), length + config.step_size
+        now = StepResult(patch, evaluate(adapter, bench, patch, "search"), (), met.chosen + number)
+        trials.append(_trial(now.chosen, length, now.evaluation, goal))
+        if goal.reached(now.evaluation) and left(now.evaluation) < left(best.evaluation):
+            best = now
+    return best, trials
+
+
 def _one_step(adapter, bench, units, best, goal, config, first_batch, stop) -> StepResult:
     """One direction from the start; its length doubled until the target is met, then bisected."""
     start = best.patch
     terms = bench.step_terms(first_batch + 1, _towers(adapter, start, units))
-    direction = _direction(adapter, bench, terms, units, start, _retain_weight(bench, config, single=True), config)
+    weight = _retain_weight(bench, config, single=True)
+    direction = _direction(adapter, bench, terms, units, start, config.rho, weight)
     trials: list[Trial] = []
 
     def attempt(s: float) -> Evaluation:
@@ -258,7 +296,7 @@ def _retain_weight(bench: Bench, config: RazorConfig, single: bool = False) -> f
     return ONE_STEP_RETAIN_WEIGHT * weight if single else weight
 
 
-def _direction(adapter, bench, terms, units, patch, retain_weight: float, config) -> Mapping[Slice, Tensor]:
+def _direction(adapter, bench, terms, units, patch, rho: float, retain_weight: float) -> Mapping[Slice, Tensor]:
     """||theta_u|| * d_u / ||d_u|| per unit, on the CPU, at the patched weights."""
     steps: dict[Slice, Tensor] = {}
     with edited(adapter, bench, patch):
@@ -267,7 +305,7 @@ def _direction(adapter, bench, terms, units, patch, retain_weight: float, config
         parameters = dict(adapter.model.named_parameters())
         weights = [unit.read(parameters).norm() for unit in units]
     for unit, g_f, g_k, size in zip(units, forget, keep, weights, strict=True):
-        steps |= _unit_step(unit, g_f, g_k, size, config.rho, retain_weight)
+        steps |= _unit_step(unit, g_f, g_k, size, rho, retain_weight)
     return steps
 
 
@@ -305,7 +343,7 @@ def trial_step(adapter: Adapter, bench: Bench, unit: Unit, patch: Patch, config:
     """The same for one unit, from gradients of its own; for models too large to keep every unit's step."""
     terms = bench.step_terms(0, _towers(adapter, patch, [unit]))
     weight = _retain_weight(bench, config, single=True)
-    return _moved(Patch(), _direction(adapter, bench, terms, [unit], patch, weight, config), TRIAL)
+    return _moved(Patch(), _direction(adapter, bench, terms, [unit], patch, config.rho, weight), TRIAL)
 
 
 def _fused(g_f: Sequence[Tensor], g_k: Sequence[Tensor], rho: float, retain_weight: float) -> list[Tensor]:

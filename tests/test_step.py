@@ -17,7 +17,7 @@ from razor.units import Slice, Unit
 UNIT = Unit("image.0.head.0", "head", "image", 0, 0, (Slice("weight"),))
 
 
-def found(forget, retain=1.0, neighbour=None, *, cross=None, sure=None):
+def found(forget, retain=1.0, neighbour=None, *, cross=None, sure=None, right=None):
     """An evaluation with these values; `sure`, the probability of the forgotten class, defaults to its accuracy."""
     sure = forget if sure is None else sure
     one = lambda value: None if value is None else Measure(value, 100, 0.0, 1.0)  # noqa: E731
@@ -28,6 +28,7 @@ def found(forget, retain=1.0, neighbour=None, *, cross=None, sure=None):
         neighbor_accuracy=one(neighbour),
         cross_accuracy=one(cross),
         retrieval_stability=one(1.0),
+        retain_probability=one(right),
     )
 
 
@@ -123,6 +124,64 @@ def test_a_search_that_ends_short_of_the_target_asks_for_a_closer_look(model):
     for bench in (Strict(model, metrics=lambda w: found(0.0)), Strict(model, metrics=lambda w: found(1.0))):
         steps(model, bench, inner_steps=2)
         assert bench.looks == 0  # the target was met, or no step was better than none
+
+
+# ---------------------------------------------------------------- mending
+
+
+def mended(model, metrics, stop=lambda: False, **settings):
+    """A search whose first step meets the target: with s = 0.1 and |theta| = 3 it ends at 0.3 * (-0.6, 0.8)."""
+    bench, goal = Bench(model, metrics=metrics), Goal(0.0, 1.0, found(1.0, right=1.0))
+    settings = {"step_size": 0.1, "inner_steps": 4, "retain_weight": 0.75} | settings
+    return bench, steps(model, bench, goal=goal, stop=stop, **settings)
+
+
+def test_what_the_way_to_the_target_cost_is_mended_by_gentler_steps(model):
+    # each step that follows, d = (-0.75, 0.3 * 1), goes further left and less far up than the first
+    costly = lambda w: found(0.0 if w[1] > 0 else 1.0, right=1 - w[0] / 6)  # noqa: E731
+    bench, result = mended(model, costly)
+    assert (result.chosen, len(result.trials), bench.batches) == (7, 7, [1, 2, 3, 4, 5, 6, 7])
+    x, y = -0.18, 0.24
+    for _ in range(6):  # the weights' norm is that of the moment
+        size = 0.1 * math.hypot(3 + x, y) / math.hypot(0.75, 0.3)
+        x, y = x - 0.75 * size, y + 0.3 * size
+    assert delta(result) == pytest.approx([x, y], rel=1e-5)
+    assert [t.length for t in result.trials] == pytest.approx([0.1 * n for n in range(1, 8)])
+
+
+def test_mending_forgets_in_full_where_the_target_is_lost(model):
+    fragile = lambda w: found(0.0 if w[1] > 0.2 else 1.0, right=0.5 if w[0] > 2.7 else 1.0)  # noqa: E731
+
+    class Relapsing(Bench):  # the first mending step loses the target, wherever it goes
+        def evaluate(self, *args):
+            now = super().evaluate(*args)
+            return found(1.0, right=1.0) if len(self.batches) == 2 else now
+
+    bench = Relapsing(model, metrics=fragile)
+    result = steps(
+        model, bench, goal=Goal(0.0, 1.0, found(1.0, right=1.0)), step_size=0.1, inner_steps=4, retain_weight=0.75
+    )
+    x, y = -0.18, 0.24
+    for rho in (0.3, 1.0):
+        size = 0.1 * math.hypot(3 + x, y) / math.hypot(0.75, rho)
+        x, y = x - 0.75 * size, y + rho * size
+    assert result.chosen == 3 and delta(result) == pytest.approx([x, y], rel=1e-5)
+
+
+def test_a_step_that_cost_nothing_or_too_little_is_not_mended(model):
+    for right in (None, 1.0, 0.95):  # a tenth of the budget would be 0.9
+        _, result = mended(model, lambda w, right=right: found(0.0 if w[1] > 0 else 1.0, right=right))
+        assert (result.chosen, len(result.trials)) == (1, 1)
+
+
+def test_mending_that_helps_nothing_leaves_the_point_and_can_be_stopped(model):
+    worse = lambda w: found(0.0 if w[1] > 0 else 1.0, right=0.5 if w[0] > 2.8 else 0.2)  # noqa: E731
+    _, result = mended(model, worse)
+    assert (result.chosen, len(result.trials)) == (1, 7) and delta(result) == pytest.approx([-0.18, 0.24])
+    asked = iter([False, False, False, True])
+    costly = lambda w: found(0.0 if w[1] > 0 else 1.0, right=1 - w[0] / 6)  # noqa: E731
+    _, result = mended(model, costly, stop=lambda: next(asked))
+    assert result.chosen == 3
 
 
 # ---------------------------------------------------------------- one step
