@@ -15,6 +15,7 @@ python -m razor app
 """
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -29,7 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; a mistake in the input ends with exit code 2 and one sentence."""
     args = _parser().parse_args(argv)
     try:
-        args.run(args)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            _run_together(args)
+        else:
+            args.run(args)
     except RazorError as error:
         print(f"razor: {error}", file=sys.stderr)
         sys.exit(2)
@@ -41,8 +45,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
+def _run_together(args: argparse.Namespace) -> None:
+    """One command in several processes that a launcher started; all but the first keep quiet."""
+    from razor import processes
+
+    shared = ("targets", "words") if args.command == "bench" and args.family in ("clip", "diffusion", "vlm") else ()
+    if args.command not in ("score", "unlearn") and not shared:
+        raise InputError(
+            f"{args.command} runs in one process; several share score, unlearn, and bench clip, diffusion and vlm."
+        )
+    if shared:
+        from razor.bench import clip, diffusion, vlm
+
+        known = {"clip": clip, "diffusion": diffusion, "vlm": vlm}[args.family].PARTS
+        args.parts = args.parts or ",".join(part for part in known if part in shared)
+        if alone := sorted(set(args.parts.split(",")) & set(known) - set(shared)):
+            raise InputError(f"--parts {alone[0]} measures one process; start it without the others.")
+    processes.join()
+    if not processes.first():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, for as long as the process runs
+    args.run(args)
+    processes.leave()
+
+
 def _score(args: argparse.Namespace) -> None:
-    from razor import jsonio
+    from razor import jsonio, processes
     from razor.growth import Growth
     from razor.scoring import ranked
 
@@ -51,12 +78,13 @@ def _score(args: argparse.Namespace) -> None:
     print(f"{'rank':>4}  {'unit':20} {'phi':>10} {'pressure':>10} {'separation':>10} {'ratio':>8}")
     for s in ranked(scores)[: args.top]:
         print(f"{s.rank:4}  {s.unit.name:20} {s.phi:10.4f} {s.pressure:10.4f} {s.separation:10.3f} {s.ratio:8.3f}")
-    if args.json:
+    if args.json and processes.first():
         entries = [{**vars(s), "unit": s.unit.name, "kind": s.unit.kind} for s in ranked(scores)]
         jsonio.write(args.json, {"model": adapter.name, "concept": task.concept, "units": entries})
 
 
 def _unlearn(args: argparse.Namespace) -> None:
+    from razor import processes
     from razor.run import unlearn
 
     args.out.mkdir(parents=True, exist_ok=True)
@@ -68,6 +96,8 @@ def _unlearn(args: argparse.Namespace) -> None:
         _note(f"The unedited model does not know {task.concept!r}: there was nothing to forget.")
     elif not run.reached:
         _note("The target was not met within the retain budget; allow more rounds or a larger budget.")
+    if not processes.first():
+        return
     result = run.save(args.out)
     _print_metrics(result["before"], result["after"], run.read_by)
     print(
@@ -362,10 +392,10 @@ def _concept(text: str | None) -> tuple[str, str] | None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from razor.bench import clip, diffusion, editing, rivals, vlm
+    from razor.bench import clip, diffusion, editing, processes, rivals, vlm
 
-    if args.family == "editing":
-        editing.main(args.json)
+    if alone := {"editing": editing, "processes": processes}.get(args.family):
+        alone.main(args.json)
     else:
         family = {"clip": clip, "diffusion": diffusion, "vlm": vlm, "rivals": rivals}[args.family]
         family.main(args.targets, args.json, args.parts or ",".join(family.PARTS))
@@ -438,7 +468,8 @@ _MEASURE = ("value", "low", "high")
 
 
 def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    if os.environ.get("RANK", "0") == "0":  # see _run_together
+        print(text, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -504,7 +535,7 @@ def _add_carrying(commands) -> None:
     carry.add_argument("--from", dest="source", required=True, metavar="M", help="the CLIP it was made for")
     carry.add_argument("--to", dest="target", required=True, metavar="M", help="the vision-language model")
     carry.add_argument("--out", type=Path, required=True, metavar="P2", help="the patch to write")
-    carry.add_argument("--device", help="cpu, cuda, ... (default: CUDA where there is one)")
+    carry.add_argument("--device", help="cpu, cuda, cuda:1, auto (default: CUDA where there is one)")
     carry.set_defaults(run=_carry)
 
     export = commands.add_parser("export", help="write an edit for other programs: a LoRA or a full model")
@@ -518,7 +549,7 @@ def _add_carrying(commands) -> None:
     export.add_argument("--single-file", action="store_true", help="of a model that draws: one file, not a folder")
     export.add_argument("--redacted", action="store_true", help="of a full model: say nothing of the edit")
     export.add_argument("--replace", action="store_true", help="replace an export that is there")
-    export.add_argument("--device", help="cpu, cuda, ... (default: CUDA where there is one)")
+    export.add_argument("--device", help="cpu, cuda, cuda:1, auto (default: CUDA where there is one)")
     _add_dtype(export)
     export.set_defaults(run=_export)
 
@@ -545,16 +576,18 @@ def _add_asking(commands) -> None:
     )
     ask.add_argument("--csv", type=Path, metavar="OUT", help="write every answer as a table")
     ask.add_argument("--json", type=Path, metavar="OUT", help="write every answer and the scores")
-    ask.add_argument("--device", help="cpu, cuda, ... (default: CUDA where there is one)")
+    ask.add_argument("--device", help="cpu, cuda, cuda:1, auto (default: CUDA where there is one)")
     _add_dtype(ask)
     ask.set_defaults(run=_ask)
 
 
 def _add_bench(commands) -> None:
     bench = commands.add_parser(
-        "bench", help="clip, diffusion, vlm: every bundled target; rivals: other methods; editing: what a click costs"
+        "bench",
+        help="clip, diffusion, vlm: every bundled target; rivals: other methods; editing: what a click costs; "
+        "processes: what several gain",
     )
-    bench.add_argument("family", choices=["clip", "diffusion", "vlm", "rivals", "editing"])
+    bench.add_argument("family", choices=["clip", "diffusion", "vlm", "rivals", "editing", "processes"])
     bench.add_argument("--targets", default="", help="only these, comma-separated (default: all; of rivals six)")
     bench.add_argument(
         "--parts",
@@ -606,7 +639,7 @@ def _add_names(parser, required: bool = True) -> None:
     parser.add_argument("--anchor", help="what is drawn instead, in words (default: what the kind is in general)")
     parser.add_argument("--labels", default="", help="classes to measure against, or to keep, comma-separated")
     parser.add_argument("--judge", metavar="CLIP", help="a CLIP that looks at drawn pictures of models of your own")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: CUDA where there is one)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, auto (default: CUDA where there is one)")
     _add_dtype(parser)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from razor import processes
 from razor.adapters.base import Terms
 from razor.errors import UnusableGradientError
 from razor.memory import enough_memory
@@ -79,14 +80,14 @@ def collect(
         for part in unit.slices:
             by_parameter.setdefault(part.parameter, []).append((i, part.view))
     forget: dict[str, Tensor] = {}
-    device = next(model.parameters()).device
+    device = next(model.parameters()).device  # a model may be spread over several
     # |g_f|^2, |g_r|^2, |theta|^2, <g_f, g_r>; on the model's device, so that nothing waits for it before the end
     sums = torch.zeros(len(units), 4, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
 
     def reduce_forget(name: str, grad: Tensor) -> None:
         forget[name] = grad
         for i, view in by_parameter[name]:
-            sums[i, 0] += view(grad).float().square().sum()
+            sums[i, 0] += view(grad).float().square().sum().to(device)
 
     def reduce_retain(name: str, grad: Tensor) -> None:
         g_f = forget.pop(name, None)
@@ -94,9 +95,9 @@ def collect(
             kept[name] = (torch.zeros_like(grad) if g_f is None else g_f, grad)
         for i, view in by_parameter[name]:
             part = view(grad).float()
-            sums[i, 1] += part.square().sum()
+            sums[i, 1] += part.square().sum().to(device)
             if g_f is not None:
-                sums[i, 3] += (view(g_f).float() * part).sum()
+                sums[i, 3] += (view(g_f).float() * part).sum().to(device)
 
     with model_lock(model), trainable(model, parameters_of(units)) as parameters:
         _backward(parameters, terms["forget"], reduce_forget, "forget")
@@ -105,7 +106,7 @@ def collect(
             kept |= {name: (grad, torch.zeros_like(grad)) for name, grad in forget.items()}
         for name, places in by_parameter.items():
             for i, view in places:
-                sums[i, 2] += view(parameters[name].detach()).float().square().sum()
+                sums[i, 2] += view(parameters[name].detach()).float().square().sum().to(device)
         sizes = [unit.size(parameters) for unit in units]
     sums = sums.cpu()
     for i, unit in enumerate(units):
@@ -143,11 +144,14 @@ def _backward(
 
     # In float16 small gradients would vanish; a power of two changes no other bit.
     factor = HALF_SCALE if any(p.dtype == torch.float16 for p in parameters.values()) else 1
+    waiting: dict[str, Tensor] = {}  # for the other processes, which may come to weights in another order
 
     def hand_over(p: Tensor, name: str) -> None:
-        grad = p.grad.detach()
-        use(name, grad if factor == 1 else grad.float() / factor)
-        p.grad = None
+        grad, p.grad = p.grad.detach(), None
+        if processes.count() > 1:
+            waiting[name] = grad
+        else:
+            use(name, grad if factor == 1 else grad.float() / factor)
 
     hooks = [
         p.register_post_accumulate_grad_hook(lambda p, name=name: hand_over(p, name)) for name, p in parameters.items()
@@ -156,11 +160,14 @@ def _backward(
         with enough_memory("taking gradients", ADVICE):
             with torch.enable_grad():
                 value = loss()
-                scaled = value * factor
+                scaled = value * factor / processes.count()
             if not value.isfinite():
                 raise UnusableGradientError(f"The {side} loss is {value.item()}; scores need a finite one.")
             if value.requires_grad:
                 scaled.backward()
+                for name, p in parameters.items() if processes.count() > 1 else ():
+                    grad = processes.summed(waiting.pop(name, torch.zeros_like(p)))
+                    use(name, grad if factor == 1 else grad.float() / factor)
             return value.item()
     finally:
         for hook in hooks:

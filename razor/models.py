@@ -41,7 +41,8 @@ def load(name: str, *, device: str | None = None, dtype: str | None = None) -> A
             .safetensors file), of a diffusers folder (model_index.json), of a transformers folder of a vision-language
             model (config.json) or of a .safetensors checkpoint of Stable Diffusion; an open_clip
             "architecture/pretrained" such as "ViT-B-32/laion2b_s34b_b79k"; or "hf-hub:owner/model" of any kind.
-        device: "cpu", "cuda", ...; default: CUDA where there is one.
+        device: "cpu", "cuda", ...; default: CUDA where there is one. "auto" spreads a vision-language model over all
+            cards; other models fit one.
         dtype: precision of a model that draws or answers, "float32", "float16" or "bfloat16"; default float32 on a
             CPU, half precision on CUDA. A CLIP is always float32.
 
@@ -120,14 +121,17 @@ def _let_go(keep: int) -> None:
 
 
 def _load(name: str, device: str, dtype: str | None) -> Adapter:
+    from razor.device import default_device
+
     if not name:
         raise ModelError(f"Name a model: {', '.join(BUNDLED)}, a local folder, or architecture/pretrained.")
-    path = BUNDLED.get(name, Path(name))
+    path, spread = BUNDLED.get(name, Path(name)), device == "auto"
+    device = default_device() if spread else device
     if path.is_dir():
         if (path / "model_index.json").is_file():
             return _diffusion(name, path, device, dtype)
         if (path / "config.json").is_file() and not (path / "open_clip_config.json").is_file():
-            return _vlm(name, path, device, dtype)
+            return _vlm(name, path, device, dtype, spread)
         return _from_folder(path, name, device, dtype)
     if path.suffix.lower() in PICKLES:
         raise ModelError(f"{name} is a pickle, which can run code when opened; convert it to safetensors first.")
@@ -147,7 +151,7 @@ def _load(name: str, device: str, dtype: str | None) -> Adapter:
         if _on_hub(repository, "model_index.json"):
             return _diffusion(name, repository, device, dtype)
         if _on_hub(repository, "config.json") and not _on_hub(repository, "open_clip_config.json"):
-            return _vlm(name, repository, device, dtype)
+            return _vlm(name, repository, device, dtype, spread)
         _refuse_code(_hub_text_config(repository), name)
         return _from_open_clip(name, None, name, device, dtype)
     architecture, _, pretrained = name.partition("/")
@@ -193,8 +197,12 @@ def _diffusion(name: str, source: Path | str, device: str, dtype: str | None) ->
     return DiffusionAdapter(pipeline, name=name)
 
 
-def _vlm(name: str, source: Path | str, device: str, dtype: str | None) -> Adapter:
-    """A vision-language model of transformers, from disk or, where the source is a name, from the hub."""
+def _vlm(name: str, source: Path | str, device: str, dtype: str | None, spread: bool) -> Adapter:
+    """A vision-language model of transformers, from disk or, where the source is a name, from the hub.
+
+    Args:
+        spread: over all cards.
+    """
     from razor.minicanvas.questions import WORLD
     from razor.vlm_loading import load_vlm
 
@@ -205,6 +213,7 @@ def _vlm(name: str, source: Path | str, device: str, dtype: str | None) -> Adapt
         name=name,
         offline=isinstance(source, Path),
         make_room=_make_room,
+        device_map="auto" if spread else None,
         questions=WORLD if name in BUNDLED else None,
     )
 

@@ -27,7 +27,7 @@ SUPPORTED = (
     "what can be edited is a model of transformers that answers questions about pictures (image-text-to-text), such as "
     "LLaVA-1.5, LLaVA-NeXT, Qwen2-VL or Qwen2.5-VL"
 )
-ADVICE = "Load it in half precision, in 8 or 4 bits, or over several cards with device_map"
+ADVICE = "Load it in half precision, in 8 or 4 bits, or over several cards with --device auto"
 
 
 @dataclass(frozen=True)

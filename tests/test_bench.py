@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from razor.bench import diffusion
+from razor.bench import diffusion, processes
 from razor.errors import InputError
 from razor.metrics import Evaluation, share
 
@@ -130,3 +130,10 @@ def test_before_and_after_pairs_of_the_bundled_model_are_counted(monkeypatch):
     found = diffusion.pairs()
     assert drawn[1:] == [(8, list(range(8)), 20)] * 2 and found["pairs"] == 8
     assert "8 before and after pairs at 20 steps" in diffusion.report({"pairs": found})
+
+
+def test_the_speed_of_several_processes_by_hand():
+    seconds = {"1": {"encode": 4.0, "score": 2.0, "round": 9.0}, "2": {"encode": 2.0, "score": 1.6, "round": 6.0}}
+    told = processes.report({"device": "cpu", "machine": "two cores", "seconds": seconds}).splitlines()
+    assert told[2] == "| mini-clip, image tower | processes: 1 | processes: 2 |"
+    assert told[-1] == "| one round of eight steps | 9.0 s (1.00 x) | 6.0 s (1.50 x) |"

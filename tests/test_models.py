@@ -356,6 +356,16 @@ def test_a_model_somebody_works_on_is_never_loaded_twice(folders):
     assert models.load(str(folders[0]), device="cpu") is mine
 
 
+def test_only_a_model_that_answers_is_spread_over_all_cards(folders, monkeypatch):
+    asked = []
+    monkeypatch.setattr(models, "_vlm", lambda *given: asked.append(given))
+    models._load("mini-vlm", "auto", None)
+    models._load("mini-vlm", "cpu", None)
+    kind = device.default_device()
+    assert [given[2:] for given in asked] == [(kind, None, True), ("cpu", None, False)]
+    assert models.load(str(folders[0]), device="auto").device.type == kind
+
+
 def test_a_name_that_is_wrong_costs_no_loaded_model(folders, tmp_path):
     kept = [*map(loaded_once, folders[:2])]
     with pytest.raises(ModelError):

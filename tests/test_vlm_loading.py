@@ -240,7 +240,7 @@ def test_memory_that_runs_out_says_what_to_do(saved, monkeypatch):
     monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", full)
     assert refused(saved()) == (
         "Memory ran out while loading toy (0.0 GB). Load it in half precision, in 8 or 4 bits, or over several cards "
-        "with device_map. Your session is as it was."
+        "with --device auto. Your session is as it was."
     )
 
 

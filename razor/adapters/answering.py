@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from razor import losses, metrics
+from razor import losses, metrics, processes
 from razor.adapters.base import GLANCE, Terms
 from razor.answers import classes_named
 from razor.errors import ModelError, Stopped
@@ -315,10 +315,14 @@ class VlmBench:
             return work(mine, [self._frozen[side, "gradient"][i] for i in mine])
 
         longest = max(len(p.ids) for p in (*pictures, *self.questions(side, "gradient"))) + self._room
-        parts = rows.split(max(1, self.adapter.at_once // (runs * longest)))
-        if len(parts) == 1:
-            return part(rows)
-        return torch.cat([checkpoint(part, chosen, use_reentrant=False) for chosen in parts])
+
+        def all_parts(mine: Tensor) -> Tensor:
+            parts = mine.split(max(1, self.adapter.at_once // (runs * longest)))
+            if len(parts) == 1:
+                return part(mine)
+            return torch.cat([checkpoint(part, chosen, use_reentrant=False) for chosen in parts])
+
+        return processes.share(rows, all_parts)
 
     # Metrics
 
@@ -342,9 +346,12 @@ class VlmBench:
             if side == "forget" and axis == self.axis:
                 answers = self._starts[axis]
             rows = [i for i, a in enumerate(asked) if a.axis == axis]
-            about = [tokens[asked[i].picture] for i in rows]
-            right = [asked[i].right for i in rows]
-            scores = self.adapter.choice_scores([questions[i] for i in rows], about, answers, right)
+
+            def score(mine: list[int], answers: Sequence[Tensor] = answers) -> Tensor:
+                about, right = [tokens[asked[i].picture] for i in mine], [asked[i].right for i in mine]
+                return self.adapter.choice_scores([questions[i] for i in mine], about, answers, right)
+
+            scores = processes.share(rows, score)
             if scores.isnan().any():
                 raise ModelError(
                     f"The model's answers came out as NaN in {str(self.adapter.dtype).removeprefix('torch.')}: the "
@@ -522,7 +529,12 @@ class VlmBench:
 
     def _write(self, asked: Sequence[Asked], stop: Callable[[], bool] = lambda: False) -> list[str]:
         """Answers in words; none where stopped."""
-        return self.adapter.answer([a.example.image for a in asked], [self._question(a) for a in asked], stop=stop)
+        return processes.share_list(
+            asked,
+            lambda mine: self.adapter.answer(
+                [a.example.image for a in mine], [self._question(a) for a in mine], stop=stop
+            ),
+        )
 
     def _about_concept(self, split: str) -> list["Prompt"]:
         """For each forget picture, the question that the concept answers."""
@@ -562,13 +574,17 @@ class VlmBench:
     def _seen(self, side: str, split: str, block: int) -> list[Tensor]:
         """The same, run from this block of the vision tower on where the blocks before it are known."""
         pictures = self.pictures(side, split)
-        found: dict[int, Tensor] = {}
-        for number, rows in enumerate(self.adapter.picture_batches(pictures)):
-            part = [pictures[i] for i in rows]
-            run = lambda part=part: torch.cat(self.adapter.features(part))  # noqa: E731
-            made = self._prefixes.run("image", block, (side, split, number), run).cpu()
-            found |= dict(zip(rows, made.split([p.places for p in part]), strict=True))
-        return [found[i] for i in range(len(pictures))]
+
+        def see(mine: list["Prompt"]) -> Tensor:
+            found: dict[int, Tensor] = {}
+            for number, rows in enumerate(self.adapter.picture_batches(mine)):
+                part = [mine[i] for i in rows]
+                run = lambda part=part: torch.cat(self.adapter.features(part))  # noqa: E731
+                made = self._prefixes.run("image", block, (side, split, number), run).cpu()
+                found |= dict(zip(rows, made.split([p.places for p in part]), strict=True))
+            return torch.cat([found[i] for i in range(len(mine))])
+
+        return list(processes.share(pictures, see).split([p.places for p in pictures]))
 
     def _after(self, prompts: Sequence["Prompt"], tokens: Sequence[Tensor]) -> Tensor:
         """Log-probabilities of the token after each prompt, (n, vocabulary), with a graph."""
@@ -578,11 +594,16 @@ class VlmBench:
     @torch.no_grad()
     def _next(self, prompts: Sequence["Prompt"], tokens: Sequence[Tensor]) -> Tensor:
         """The same without a graph, a few at a time, on the CPU."""
-        found: dict[int, Tensor] = {}
-        for rows in self.adapter.batches(prompts):
-            part = self._after([prompts[i] for i in rows], [tokens[i] for i in rows])
-            found |= dict(zip(rows, part.cpu(), strict=True))
-        return torch.stack([found[i] for i in range(len(prompts))])
+
+        def after(mine: list[int]) -> Tensor:
+            found: dict[int, Tensor] = {}
+            asked = [prompts[i] for i in mine]
+            for rows in self.adapter.batches(asked):
+                part = self._after([asked[i] for i in rows], [tokens[mine[i]] for i in rows])
+                found |= dict(zip(rows, part.cpu(), strict=True))
+            return torch.stack([found[i] for i in range(len(mine))])
+
+        return processes.share(list(range(len(prompts))), after)
 
     # Drawing lots
 

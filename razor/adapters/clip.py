@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from razor import losses, metrics
+from razor import losses, metrics, processes
 from razor.adapters.base import GLANCE, Terms
 from razor.errors import ModelError
 from razor.examples import Axis, Example, Task
@@ -111,9 +111,12 @@ class ClipAdapter:
 
     @torch.no_grad()
     def _embed(self, encode: Callable[..., Tensor], inputs: Tensor, run: Runner) -> Tensor:
-        parts = enumerate(inputs.split(EVAL_BATCH))
-        done = [run((i, len(part)), partial(encode, part.to(self.device), normalize=True)) for i, part in parts]
-        return torch.cat(done).float().cpu()
+        def embed(mine: Tensor) -> Tensor:
+            parts = enumerate(mine.split(EVAL_BATCH))
+            done = [run((i, len(part)), partial(encode, part.to(self.device), normalize=True)) for i, part in parts]
+            return torch.cat(done).float().cpu()
+
+        return processes.share(inputs, embed)
 
     def class_embeddings(self, axis: Axis, run: Runner = _in_full) -> Tensor:
         """One unit vector per class (c, d): the mean over its prompts."""
@@ -369,8 +372,9 @@ class ClipBench:
         """Unit vectors of gradient pictures, with a graph when the image tower is edited."""
         if "image" not in edited:
             return self._frozen_images[side, "gradient"][rows].to(self.adapter.device)
+        encode, device = self.adapter.model.encode_image, self.adapter.device
         pixels = self._side(side, "gradient").pixels[rows]
-        return self.adapter.model.encode_image(pixels.to(self.adapter.device), normalize=True)
+        return processes.share(pixels, lambda mine: encode(mine.to(device), normalize=True))
 
     def _class_features(self, number: int, edited: Sequence[str], only: int | None = None) -> Tensor:
         """Class embeddings of an axis (c, d), or of one class (1, d); with a graph when the text tower is edited."""
@@ -384,8 +388,9 @@ class ClipBench:
     # Encoding
 
     def _encode_texts(self, texts: Sequence[str]) -> Tensor:
-        tokens = self.adapter.tokenizer(list(texts)).to(self.adapter.device)
-        return self.adapter.model.encode_text(tokens, normalize=True)
+        encode, device = self.adapter.model.encode_text, self.adapter.device
+        tokens = self.adapter.tokenizer(list(texts))
+        return processes.share(tokens, lambda mine: encode(mine.to(device), normalize=True))
 
     def _side(self, side: str, split: str) -> _Side:
         if (side, split) not in self._sides:

@@ -34,7 +34,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from razor import metrics
+from razor import metrics, processes
 from razor.adapters.base import GLANCE, Terms
 from razor.errors import InputError, ModelError, Stopped
 from razor.examples import Example, Task, varied, varied_beside
@@ -276,16 +276,19 @@ class DiffusionBench:
         """
         from razor.adapters.diffusion import seeds_for
 
-        pictures: list[Image.Image] = []
-        for part in self.adapter.batches(asked):
-            made = self.adapter.draw(
-                [e.caption for e in part], seeds_for([e.source for e in part], self.seed), steps=steps, stop=stop
-            )
-            if len(made) < len(part):
-                raise Stopped("Stopped before all pictures were drawn; nothing was changed.")
-            pictures += made
-            on_picture(len(pictures), len(asked))
-        return pictures
+        def draw(mine: Sequence[Example]) -> list[Image.Image]:
+            pictures: list[Image.Image] = []
+            for part in self.adapter.batches(mine):
+                made = self.adapter.draw(
+                    [e.caption for e in part], seeds_for([e.source for e in part], self.seed), steps=steps, stop=stop
+                )
+                if len(made) < len(part):
+                    raise Stopped("Stopped before all pictures were drawn; nothing was changed.")
+                pictures += made
+                on_picture(len(pictures), len(mine))
+            return pictures
+
+        return processes.share_list(asked, draw)
 
     def take_originals(self, other: "DiffusionBench") -> None:
         """Take over what a bench that reports on the same prompts drew unedited, so that it is not drawn again."""
@@ -387,12 +390,15 @@ class DiffusionBench:
 
         def gaps(part: Tensor) -> Tensor:
             v = self._predict(points[part], words[part])
-            return torch.stack([(v - goal[part].to(v.device)).square().flatten(1).mean(1) for goal in goals])
+            return torch.stack([(v - goal[part].to(v.device)).square().flatten(1).mean(1) for goal in goals], 1)
 
-        parts = torch.arange(len(points)).split(self._at_once(points, "gradient"))
-        if len(parts) == 1:
-            return gaps(parts[0]).mean(1)
-        return torch.cat([checkpoint(gaps, part, use_reentrant=False) for part in parts], 1).mean(1)
+        def all_parts(mine: Tensor) -> Tensor:
+            parts = mine.split(self._at_once(points, "gradient"))
+            if len(parts) == 1:
+                return gaps(mine)
+            return torch.cat([checkpoint(gaps, part, use_reentrant=False) for part in parts])
+
+        return processes.share(torch.arange(len(points)), all_parts).T.contiguous().mean(1)
 
     @staticmethod
     def _at_once(points: Points, kind: str) -> int:
@@ -464,8 +470,12 @@ class DiffusionBench:
             ModelError: predictions are NaN or infinite.
         """
         words = self._words(prompts, edited)
-        rows = torch.arange(len(points)).split(min(EVAL_BATCH, self._at_once(points, "search")))
-        found = torch.cat([self._predict(points[part], words[part]).cpu() for part in rows])
+
+        def predict(mine: Tensor) -> Tensor:
+            rows = mine.split(min(EVAL_BATCH, self._at_once(points, "search")))
+            return torch.cat([self._predict(points[part], words[part]).cpu() for part in rows])
+
+        found = processes.share(torch.arange(len(points)), predict)
         if not found.isfinite().all():
             kind = str(self.adapter.dtype).removeprefix("torch.")
             raise ModelError(

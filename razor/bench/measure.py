@@ -9,7 +9,7 @@ import resource
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from razor import jsonio
+from razor import jsonio, processes
 from razor.errors import InputError
 
 
@@ -42,7 +42,7 @@ def opened(path: Path, command: str) -> tuple[dict, Callable[[], None]]:
     except ValueError as error:
         raise InputError(f"{path} holds no results to go on from ({error}); name another file.") from error
     results |= {"machine": machine(), "command": command}
-    return results, lambda: jsonio.write(path, results)
+    return results, lambda: jsonio.write(path, results) if processes.first() else None
 
 
 def sift(rows: dict, settings: dict, key: str, stamp: Mapping) -> None:
