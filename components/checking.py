@@ -10,6 +10,7 @@ from components.desk import Desk, handler
 from components.session import Session
 from components.theme import status_html
 from razor import jsonio, telling
+from razor.adapters.base import Adapter
 from razor.baselines import Budget, find, run
 from razor.bench.measure import peak_mib
 from razor.errors import InputError, RazorError, Stopped
@@ -20,7 +21,7 @@ from razor.growth import Growth
 from razor.metrics import Evaluation
 from razor.minicanvas.dataset import AXES, parse_target
 from razor.recipe import recipe
-from razor.robustness import ATTACKS, Case, Finding, attack
+from razor.robustness import Case, Finding, attack, possible
 
 NOTHING = "Nothing is edited yet; grow an edit on screen 2, then check it."
 STALE_CHECK = "The edit has changed since it was checked; run the checks again to see how it stands now."
@@ -82,7 +83,9 @@ class Checking(Desk):
         check = Check(session.revision, gates, tested)
         session.found["check"] = check
         yield {**self._checked(growth, check), panel.costs: check_panel.costs_html(growth, peak_mib())}
-        names = attacks_of(growth.adapter.family, gates, more or ())
+        names = attacks_of(growth.adapter, gates, more or ())
+        blind = [telling.ATTACK_WORDS[name] for name in more or () if name not in names]
+        done = f"Checked. Not tried, for want of a judge: {', '.join(blind)}." if blind else "Checked."
         case = Case(growth.adapter, growth.task, growth.patch, bench=growth.bench, stop=session.stop.is_set)
         case.before, case.edited = tested
         try:
@@ -109,7 +112,7 @@ class Checking(Desk):
             yield {**self._checked(growth, check), panel.status: status_html(STOPPED), **self._kept(session, growth)}
             return
         check.done = True
-        yield {**self._checked(growth, check), panel.status: status_html("Checked."), **self._kept(session, growth)}
+        yield {**self._checked(growth, check), panel.status: status_html(done), **self._kept(session, growth)}
 
     @handler(lambda page: page.check.compare_status)
     def compare_methods(self, session: Session, methods: list[str], seconds: float) -> Iterator[dict]:
@@ -193,10 +196,10 @@ def gates_at(chance: float, limits: Sequence[float]) -> tuple[Gate, ...]:
     return with_limits(gates, {gate.key: value for gate, value in zip(gates, values, strict=True)})
 
 
-def attacks_of(family: str, gates: Sequence[Gate], more: Sequence[str]) -> list[str]:
-    """Attacks the gates need, then those asked for, in the order they are always run in."""
+def attacks_of(adapter: Adapter, gates: Sequence[Gate], more: Sequence[str]) -> list[str]:
+    """Attacks the gates need, then those asked for and possible, in the order they are always run in."""
     wanted = {gate.attack for gate in gates} | {*more}
-    return [name for name in ATTACKS[family] if name in wanted]
+    return [name for name in possible(adapter) if name in wanted]
 
 
 def chance_of(session: Session) -> float:

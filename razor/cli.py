@@ -114,7 +114,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from razor.telling import gold_text
 
     adapter, task, config = _prepare(args)
-    attacks = _attacks(args.attacks, adapter.family)
+    attacks = _attacks(args.attacks, adapter)
     patch = Patch.load(args.patch) if args.patch else Patch()
     patch.check(adapter.model)
     bench = adapter.bench(task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed)
@@ -155,7 +155,7 @@ def _report(args: argparse.Namespace) -> None:
             raise InputError(f"{out} exists; give another name, or --replace.")
         out.parent.mkdir(parents=True, exist_ok=True)
     adapter, task, _ = _prepare(args)
-    attacks = _attacks(args.attacks, adapter.family)
+    attacks = _attacks(args.attacks, adapter)
     growth, before, after = taken_up(adapter, task, args.run_folder)
     case = Case(adapter, task, growth.patch, bench=growth.bench, seed=growth.config.seed)
     findings = _attacked(attacks, case) if attacks else []
@@ -187,14 +187,14 @@ def _as_in(args: argparse.Namespace, made: dict) -> None:
         args.retain = args.retain or origin["retain"]
 
 
-def _attacks(names: str | None, family: str) -> list[str]:
+def _attacks(names: str | None, adapter) -> list[str]:
     """The attacks named on the command line; a wrong name is told before anything is measured."""
-    from razor.robustness import ATTACKS, find
+    from razor.robustness import find, possible
 
     chosen = [name.strip() for name in (names or "").split(",") if name.strip()]
-    chosen = list(ATTACKS[family]) if chosen == ["all"] else chosen
+    chosen = possible(adapter) if chosen == ["all"] else chosen
     for name in chosen:
-        find(name, family)
+        find(name, adapter.family)
     return chosen
 
 
@@ -501,7 +501,8 @@ def _add_runs(commands) -> None:
     evaluate.add_argument(
         "--attacks",
         metavar="A",
-        help="all, or any of quantise, relearn, benign, wording, prefix, probe: what they get back",
+        help="all, or any of quantise, relearn, benign; of CLIP wording, prefix, probe; of models that draw opened, "
+        "transfer: what they get back",
     )
     evaluate.add_argument("--json", type=Path, metavar="OUT")
     evaluate.set_defaults(run=_evaluate)

@@ -21,6 +21,8 @@ ATTACK_WORDS = {
     "wording": "other words for it",
     "prefix": "free words before its name",
     "probe": "a linear probe of picture features",
+    "opened": "free words before its prompts",
+    "transfer": "free words made on the unedited model",
 }
 SAID = {PASS: "Passed", FAIL: "Failed", OPEN: "Cannot say"}
 HEADLINE = {

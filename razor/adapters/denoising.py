@@ -297,7 +297,7 @@ class DiffusionBench:
 
     def _asked(self) -> tuple:
         """What the reported pictures of the unedited model depend on."""
-        asked = [(e.caption, e.source) for side in DRAWN for e in self._to_draw(side)]
+        asked = [(e.caption, e.source) for side in DRAWN for e in self.to_draw(side)]
         return self.seed, self.beneath.key(), asked
 
     def _still_drawn(self, stop: Callable[[], bool] = lambda: False) -> list[bool]:
@@ -308,7 +308,8 @@ class DiffusionBench:
         pictures = self.draw(asked, steps=self.adapter.quick_steps, stop=stop)
         return [found[self.task.axis] == self.task.concept for found in self.judge(pictures, self.task.axes)]
 
-    def _to_draw(self, side: str) -> list[Example]:
+    def to_draw(self, side: str) -> list[Example]:
+        """The prompts whose pictures the reported numbers are read from, each with the noise its source names."""
         examples = getattr(self.task, side).test
         chosen = [examples[i] for i in varied(examples, DRAWN[side])]
         return [tasks.in_unseen_words(e, turn) for turn, e in enumerate(chosen)]
@@ -319,7 +320,7 @@ class DiffusionBench:
         UnlearnCanvas's three: unlearning accuracy (pictures of the concept that no longer show it), in-domain retain
         accuracy (other classes of its axis) and cross-domain retain accuracy (the other axes, forget prompts included).
         """
-        sides = {side: self._to_draw(side) for side in DRAWN}
+        sides = {side: self.to_draw(side) for side in DRAWN}
         found = {} if edited else self._seen
         if not found:
             on_picture, stop = self._watched

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
+from razor.adapters.base import Adapter
 from razor.errors import InputError
 from razor.robustness.case import Case, Finding
 from razor.robustness.prefix import prefix
 from razor.robustness.probe import probe
+from razor.robustness.prompts import opened, transfer
 from razor.robustness.quantise import quantise
 from razor.robustness.relearning import benign, relearn
 from razor.robustness.wording import wording
@@ -13,9 +15,16 @@ from razor.robustness.wording import wording
 _ANY: Mapping[str, Callable[[Case], Iterator[Finding]]] = {"quantise": quantise, "relearn": relearn, "benign": benign}
 ATTACKS: Mapping[str, Mapping[str, Callable[[Case], Iterator[Finding]]]] = {
     "clip": {**_ANY, "wording": wording, "prefix": prefix, "probe": probe},
-    "diffusion": _ANY,
+    "diffusion": {**_ANY, "opened": opened, "transfer": transfer},
     "vlm": _ANY,
 }
+DRAWN = ("opened", "transfer")  # read from drawn pictures alone
+
+
+def possible(adapter: Adapter) -> list[str]:
+    """The attacks that can be done on a model: without a judge none that draws pictures."""
+    blind = adapter.family == "diffusion" and adapter.judge is None
+    return [name for name in ATTACKS[adapter.family] if not (blind and name in DRAWN)]
 
 
 def find(name: str, family: str) -> Callable[[Case], Iterator[Finding]]:
@@ -35,4 +44,4 @@ def attack(name: str, case: Case) -> Iterator[Finding]:
     return find(name, case.adapter.family)(case)
 
 
-__all__ = ["ATTACKS", "Case", "Finding", "attack", "find"]
+__all__ = ["ATTACKS", "Case", "Finding", "attack", "find", "possible"]

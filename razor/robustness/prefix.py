@@ -5,7 +5,6 @@ name shows how much is their own doing: enough free vectors can describe any pic
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +14,12 @@ from razor import metrics
 from razor.errors import ModelError
 from razor.patches import Patch
 from razor.robustness.case import Case, Finding
+from razor.robustness.free_words import filler_of, fillers, free_words
 from razor.robustness.wording import recognised
 from razor.step import edited
 
 WORDS = 3  # free token vectors
 STEPS, RATE = 60, 0.05  # of Adam
-FILLER = "a"
 
 
 def prefix(case: Case) -> Iterator[Finding]:
@@ -39,46 +38,32 @@ def prefix(case: Case) -> Iterator[Finding]:
 
 def _found(case: Case, patch: Patch, name: str) -> metrics.Measure:
     adapter, axis = case.adapter, next(a for a in case.task.axes if a.name == case.task.axis)
-    target = axis.classes.index(case.task.concept)
+    target, tokenizer = axis.classes.index(case.task.concept), adapter.tokenizer
+    filler, ids = filler_of(lambda text: tokenizer([text])[0].tolist()), tokenizer([fillers(WORDS, name).strip()])
     with edited(adapter, case.bench, patch):
         seen, unseen = (case.bench.picture_embeddings("forget", split, ("image",)) for split in ("gradient", "test"))
         classes = adapter.class_embeddings(axis)
-        ids, places = slots(adapter.tokenizer, name)
-        with inserted(adapter.model, places) as free:
-            optimizer = torch.optim.Adam([free], lr=RATE)
+        with free_words([(_embedding(adapter.model), filler)], WORDS) as free:
+            (vectors,) = free.vectors
+            optimizer = torch.optim.Adam([vectors], lr=RATE)
             for _ in range(STEPS):
                 case.tick()
                 with torch.enable_grad():
                     text = _encoded(adapter, ids)
                     logits = adapter.scale * seen.to(text.device) @ _with(classes.to(text.device), target, text).T
                     loss = F.cross_entropy(logits, torch.full((len(seen),), target, device=text.device))
-                    (free.grad,) = torch.autograd.grad(loss, [free])
+                    (vectors.grad,) = torch.autograd.grad(loss, [vectors])
                 optimizer.step()
             with torch.no_grad():
                 text = _encoded(adapter, ids).float().cpu()
     return metrics.share(recognised(unseen, classes, target, text))
 
 
-def slots(tokenizer, name: str) -> tuple[Tensor, list[int]]:
-    """Token ids (1, length) of WORDS fillers and the name, and the places of the fillers.
+def _embedding(model: nn.Module) -> nn.Embedding:
+    """Of the words of the text tower.
 
     Raises:
-        ModelError: the tokenizer reads the filler as more than one token.
-    """
-    ids = tokenizer([" ".join([*[FILLER] * WORDS, *([name] if name else [])])])
-    (filler,) = set(tokenizer([FILLER])[0].tolist()) & set(ids[0].tolist()) - set(tokenizer([""])[0].tolist()) or {None}
-    places = [i for i, token in enumerate(ids[0].tolist()) if token == filler][:WORDS]
-    if filler is None or len(places) < WORDS:
-        raise ModelError(f"The tokenizer does not read {FILLER!r} as one token, so no free words can stand for it.")
-    return ids, places
-
-
-@contextmanager
-def inserted(model: nn.Module, places: list[int]) -> Iterator[Tensor]:
-    """Trainable vectors (WORDS, width) that stand at these places of every text, for the length of the block.
-
-    Raises:
-        ModelError: the text tower has no token embedding to put them behind.
+        ModelError: there is none.
     """
     text = getattr(model, "text", model)
     embedding = getattr(text, "token_embedding", None)
@@ -86,18 +71,7 @@ def inserted(model: nn.Module, places: list[int]) -> Iterator[Tensor]:
         embedding = text.transformer.get_input_embeddings()
     if not isinstance(embedding, nn.Embedding):
         raise ModelError("The text tower has no token embedding to put free words behind; choose another attack.")
-    start = embedding.weight.detach().float().mean(0)
-    free = start.repeat(len(places), 1).requires_grad_(True)
-
-    def put(_module: nn.Module, _args: tuple, output: Tensor) -> Tensor:
-        rows = free.to(output.dtype).expand(len(output), -1, -1)
-        return output.index_copy(1, torch.tensor(places, device=output.device), rows)
-
-    handle = embedding.register_forward_hook(put)
-    try:
-        yield free
-    finally:
-        handle.remove()
+    return embedding
 
 
 def _encoded(adapter, ids: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ import torch
 from razor import metrics
 from razor.adapters.vlm import VlmAdapter
 from razor.baselines import run
-from razor.errors import InputError, Stopped
+from razor.errors import InputError, ModelError, Stopped
 from razor.patches import Patch
-from razor.robustness import ATTACKS, Case, Finding, attack, relearning
-from razor.robustness.prefix import slots
+from razor.robustness import ATTACKS, Case, Finding, attack, possible, prompts, relearning
+from razor.robustness.free_words import filler_of, free_words
 from razor.robustness.probe import fit
 from razor.robustness.quantise import codes, matrices, on_grid, rounded, survival
 from razor.robustness.wording import recognised, typos
@@ -179,10 +179,95 @@ def test_free_words_bring_back_what_only_the_name_lost_and_leave_the_model_untou
     assert not trained.model.token_embedding._forward_hooks and trained.model.token_embedding.weight.grad is None
 
 
-def test_free_words_stand_where_the_fillers_stood(trained):
-    ids, places = slots(trained.tokenizer, "red")
-    assert places == [0, 1, 2] and ids[0, 3] == trained.tokenizer(["red"])[0, 0]
-    assert slots(trained.tokenizer, "")[1] == [0, 1, 2]
+def test_free_words_stand_where_the_first_fillers_stood_and_nowhere_else():
+    embedding = torch.nn.Embedding(10, 2).requires_grad_(False)
+    read = torch.tensor([[9, 1, 1, 5], [1, 1, 1, 1], [9, 1, 5, 1]])  # 1 is the filler
+    with free_words([(embedding, [1])], words=2, many=3) as free:
+        (vectors,) = free.vectors
+        vectors.data = torch.arange(12.0).reshape(3, 2, 2) + 100
+        alike = embedding(read)
+        free.chosen = [2, 0, 1]
+        own = embedding(read)
+    plain = embedding(read)
+    assert torch.equal(alike[0, 1:3], vectors[0]) and torch.equal(alike[1, :2], vectors[0])
+    assert torch.equal(own[0, 1:3], vectors[2]) and torch.equal(own[1, :2], vectors[0])
+    for found in (alike, own):  # the other tokens, and all of a text without a run of two
+        assert torch.equal(found[0, [0, 3]], plain[0, [0, 3]]) and torch.equal(found[1, 2:], plain[1, 2:])
+        assert torch.equal(found[2], plain[2])
+    assert not embedding._forward_hooks
+
+
+def test_a_filler_may_be_several_tokens():
+    assert filler_of(lambda text: [7, *([3] if text else []), 8, 0, 0]) == [3]
+    assert filler_of(lambda text: [*([3, 4] if text else []), 8]) == [3, 4]
+    with pytest.raises(ModelError, match="has no token for 'a'"):
+        filler_of(lambda text: [7, 8])
+    embedding = torch.nn.Embedding(10, 2).requires_grad_(False)
+    with free_words([(embedding, [1, 2])], words=2) as free:
+        assert torch.equal(embedding(torch.tensor([[1, 2, 1, 2, 5]]))[0, :4], free.vectors[0][0])
+
+
+# ---------------------------------------------------------------- prompts of pipelines
+
+
+class Sees:
+    """A judge that sees the concept in every picture, and counts them."""
+
+    name, guesses = "a stand-in", False
+
+    def __init__(self, concept):
+        self.concept, self.asked = concept, 0
+
+    def reads(self, axes):
+        return True
+
+    def __call__(self, pictures, axes):
+        self.asked += len(pictures)
+        return [
+            {axis.name: self.concept if axis.name == "label" else axis.classes[0] for axis in axes} for _ in pictures
+        ]
+
+
+@pytest.mark.parametrize("kind", tiny_adapters.KINDS)
+@pytest.mark.parametrize("name", ["opened", "transfer"])
+def test_prompts_are_fitted_drawn_and_judged_on_both_sides_and_the_model_stays(
+    kind, name, monkeypatch, weights_of, same_weights
+):
+    monkeypatch.setattr(prompts, "STEPS", 2)
+    monkeypatch.setattr(prompts, "FITTED", 2)
+    made, judge = tiny_adapters.make_task(), Sees("cat")
+    adapter = tiny_adapters.fresh(kind, judge=judge)
+    unit = adapter.units(("head",), adapter.growing)[0]
+    parameters, before = dict(adapter.model.named_parameters()), weights_of(adapter.model)
+    patch = Patch({s: 0.1 * torch.ones_like(s.view(parameters[s.parameter])) for s in unit.slices})
+    case = Case(adapter, made, patch)
+    assert case.edited.forget_accuracy.value == 1.0
+    judged = judge.asked
+    (found,) = attack(name, case)
+    assert found.attacked.value == found.control.value == 1.0 and found.attacked.n == found.edited.n == 2
+    assert judge.asked - judged == 2 * found.attacked.n
+    assert same_weights(adapter.model, before) and not any(p.requires_grad for p in adapter.model.parameters())
+    assert not any(embedding._forward_hooks for embedding, _ in prompts._encoders(adapter))
+
+
+def test_words_made_on_the_unedited_encoder_come_to_read_as_wished(monkeypatch):
+    adapter, made = tiny_adapters.fresh("sd", judge=Sees("cat")), tiny_adapters.make_task()
+    missed = []
+    for steps in (1, 60):
+        monkeypatch.setattr(prompts, "FITTED", steps)
+        case = Case(adapter, made, Patch())
+        asked = case.bench.to_draw("forget")
+        with free_words(prompts._encoders(adapter), prompts.ALONE, many=len(asked)) as free:
+            missed.append(prompts._fit_to_encoders(case, free, asked))
+    assert missed[1] < 0.7 * missed[0]
+
+
+def test_without_a_judge_nothing_is_drawn(monkeypatch):
+    monkeypatch.setattr(prompts, "STEPS", 1)
+    adapter = tiny_adapters.shared("sd")
+    assert possible(adapter) == ["quantise", "relearn", "benign"]
+    with pytest.raises(InputError, match="give it a judge"):
+        list(attack("opened", Case(adapter, tiny_adapters.make_task(), Patch())))
 
 
 # ---------------------------------------------------------------- findings

@@ -1,0 +1,136 @@
+"""Prompts made to draw a forgotten concept again, for pipelines. Their words are vectors: at least as strong as tokens.
+
+`opened`, after UnlearnDiffAtk (arXiv 2310.11868): free words before the usual prompts, fitted on the edited model until
+its predictions at noisy pictures of the concept are those the pictures ask for. It takes the edited weights.
+
+`transfer`, after Ring-A-Bell (arXiv 2310.10012): free words alone, fitted on the unedited text encoders until they read
+as a prompt without the concept does with the concept's direction added,
+
+    h_0(free) ~ h_0(a) + eta * c,    c = mean of h_0(p) - h_0(a),
+
+p the captions of the gradient split and a their anchors. It takes the unedited model alone.
+
+Both are drawn from the noise of the reported pictures, and read by the same judge.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from razor import metrics
+from razor.errors import InputError
+from razor.examples import Example
+from razor.patches import Patch
+from razor.robustness.case import Case, Finding
+from razor.robustness.free_words import FreeWords, filler_of, fillers, free_words
+from razor.step import edited
+
+BEFORE, ALONE = 3, 8  # free words before a prompt, and in place of one
+STEPS, RATE = 60, 0.02  # of Adam, on the edited model
+FITTED, QUICK = 200, 0.05  # the same on text encoders alone
+POINTS = 8  # noisy pictures a step
+ETA = 1.0
+
+
+def opened(case: Case) -> Iterator[Finding]:
+    """Free words before the prompts that the reported pictures are drawn from."""
+    found = {side: _opened(case, patch) for side, patch in case.patches().items()}
+    yield _finding(case, "opened", f"{BEFORE} free words before the prompt", found)
+
+
+def transfer(case: Case) -> Iterator[Finding]:
+    """Free words instead of prompts, made without the edited model."""
+    asked = case.bench.to_draw("forget")
+    with free_words(_encoders(case.adapter), ALONE, many=len(asked)) as free:
+        with edited(case.adapter, case.bench, Patch()):
+            missed = _fit_to_encoders(case, free, asked)
+        found = {side: _drawn(case, patch, asked, free) for side, patch in case.patches().items()}
+    note = f"The free words read as wished but for {missed:.0%}."
+    yield _finding(case, "transfer", f"{ALONE} free words made on the unedited model", found, note)
+
+
+def _finding(case: Case, name: str, setting: str, found: dict[str, metrics.Measure], note: str = "") -> Finding:
+    return Finding(name, setting, case.edited.forget_accuracy, found["edited"], found["control"], note=note)
+
+
+def _opened(case: Case, patch: Patch) -> metrics.Measure:
+    """How many forget prompts of the test split draw the concept with free words fitted on this model before them."""
+    adapter, bench = case.adapter, case.bench
+    points = bench.points("forget", "gradient")
+    with free_words(_encoders(adapter), BEFORE) as free, edited(adapter, bench, patch):
+        optimizer = torch.optim.Adam(free.vectors, lr=RATE)
+        for step in range(STEPS):
+            case.tick()
+            rows = torch.arange(POINTS).add(step * POINTS).remainder(len(points)).unique()
+            part = points[rows]
+            with torch.enable_grad():
+                words = adapter.encode([fillers(BEFORE, e.caption) for e in part.examples])
+                v = adapter.predict(part.noisy, part.timesteps, words)
+                _descend(optimizer, free, (v.float() - part.target.to(v.device)).square().mean())
+        asked = [replace(e, caption=fillers(BEFORE, e.caption)) for e in bench.to_draw("forget")]
+        return _judged(case, bench.draw(asked, stop=case.stop))
+
+
+def _fit_to_encoders(case: Case, free: FreeWords, asked: Sequence[Example]) -> float:
+    """Fit one set of free words to each prompt's anchor; gives the share of what was wished that they miss."""
+    adapter, learned = case.adapter, {e.caption: e.anchor for e in case.task.forget.gradient}
+    with torch.no_grad():
+        wanted = adapter.encode([e.anchor for e in asked])
+        named, plain = adapter.encode([*learned]), adapter.encode([*learned.values()])
+    pairs = [(wanted.states, named.states - plain.states)]
+    if wanted.pooled is not None:
+        pairs.append((wanted.pooled, named.pooled - plain.pooled))
+    wished = [there.float() + ETA * way.float().mean(0) for there, way in pairs]
+    free.chosen = list(range(len(asked)))
+    optimizer, prompts = torch.optim.Adam(free.vectors, lr=QUICK), [fillers(ALONE)] * len(asked)
+    for _ in range(FITTED):
+        case.tick()
+        with torch.enable_grad():
+            words = adapter.encode(prompts)
+            made = [words.states, *([words.pooled] if words.pooled is not None else [])]
+            parts = [(m.float() - w).square().sum() / w.square().sum() for m, w in zip(made, wished, strict=True)]
+            loss = torch.stack(parts).mean()
+            _descend(optimizer, free, loss)
+    return loss.item()
+
+
+def _descend(optimizer: torch.optim.Optimizer, free: FreeWords, loss: Tensor) -> None:
+    """One step of the free words; weights get no gradients."""
+    for vectors, grad in zip(free.vectors, torch.autograd.grad(loss, free.vectors), strict=True):
+        vectors.grad = grad
+    optimizer.step()
+
+
+def _drawn(case: Case, patch: Patch, asked: Sequence[Example], free: FreeWords) -> metrics.Measure:
+    """How many pictures of free words alone show the concept."""
+    pictures = []
+    with edited(case.adapter, case.bench, patch):
+        for rows in case.adapter.batches(range(len(asked))):
+            free.chosen = list(rows)
+            part = [replace(asked[i], caption=fillers(ALONE)) for i in rows]
+            pictures += case.bench.draw(part, stop=case.stop)
+    return _judged(case, pictures)
+
+
+def _judged(case: Case, pictures) -> metrics.Measure:
+    if case.bench.judge is None:
+        raise InputError(
+            f"This attack draws pictures, and nothing says what those of {case.adapter.name} show; give it a judge."
+        )
+    seen = case.bench.judge(pictures, case.task.axes)
+    return metrics.share([found[case.task.axis] == case.task.concept for found in seen])
+
+
+def _encoders(adapter) -> list[tuple[nn.Embedding, list[int]]]:
+    """Each text encoder's token embedding, and its filler."""
+    found = []
+    for end in ("", "_2", "_3"):
+        encoder, tokenizer = (getattr(adapter.pipeline, part + end, None) for part in ("text_encoder", "tokenizer"))
+        if encoder is not None:
+            read = lambda text, tokenizer=tokenizer: tokenizer(text).input_ids  # noqa: E731
+            table = encoder.get_input_embeddings().weight
+            embeddings = [m for m in encoder.modules() if isinstance(m, nn.Embedding) and m.weight is table]
+            found.append((embeddings[-1], filler_of(read)))  # T5 names its table twice, and runs the second
+    return found
