@@ -11,9 +11,10 @@ from razor.baselines import NAMES, Result
 from razor.gates import Verdict, overall, usual
 from razor.gold import Distance
 from razor.growth import Growth
+from razor.membership import Membership
 from razor.metrics import Evaluation, Measure
 from razor.robustness import ATTACKS, Finding
-from razor.telling import ATTACK_WORDS, HEADLINE, SAID, gold_text, worst_text
+from razor.telling import ATTACK_WORDS, HEADLINE, SAID, gold_text, membership_text, worst_text
 from razor.wording import capital
 
 LIMITS = usual(1 / 20)
@@ -313,6 +314,14 @@ def _way(found: Distance | None) -> str:
         f'<td class="measure">{found.place("forget"):.0%}<small>{left.value:.2f} bits left, {left.low:.2f} to '
         f"{left.high:.2f}</small><small>n = {left.n:,}</small></td>"
     )
+
+
+def membership_html(found: Membership | None, concept: str) -> str:
+    """Whether the edit gives away which pictures it was made from; "" where that was not asked."""
+    if found is None:
+        return ""
+    said = escape(membership_text(found, concept))
+    return f'<section class="check-table"><h3>Does it give its examples away?</h3><p>{said}</p></section>'
 
 
 def gold_html(found: Distance | None, concept: str) -> str:

@@ -18,6 +18,7 @@ from razor.examples import Task
 from razor.gates import Gate, Verdict, overall, usual, verdicts, with_limits
 from razor.gold import Distance, beside, between
 from razor.growth import Growth
+from razor.membership import Membership, membership
 from razor.metrics import Evaluation
 from razor.minicanvas.dataset import AXES, parse_target
 from razor.recipe import recipe
@@ -39,6 +40,7 @@ class Check:
     tested: tuple[Evaluation, Evaluation]
     findings: list[Finding] = field(default_factory=list)
     gold: Distance | None = None  # beside a model that never saw the target, where there is one
+    membership: Membership | None = None  # whether the edit gives away what it was made from, for CLIP
     done: bool = False
 
     @property
@@ -57,6 +59,7 @@ class Check:
             "after": after.to_json(),
             "attacks": [f.to_json() for f in self.findings],
             "gold": self.gold and self.gold.to_json(),
+            "membership": self.membership and self.membership.to_json(),
             "recipe": recipe(growth),
         }
 
@@ -106,6 +109,7 @@ class Checking(Desk):
                         return
                     check.findings.append(found)
                     yield self._checked(growth, check)
+            check.membership = membership(growth.adapter, growth.bench, growth.patch)
             check.gold = beside(growth.adapter, growth.task, growth.bench.beneath + growth.patch)
         except Stopped:
             check.done = True
@@ -167,6 +171,7 @@ class Checking(Desk):
         return {
             panel.verdict: check_panel.verdict_html(check.verdicts, check.findings, concept, check.done),
             panel.evidence: check_panel.evidence_html(check.findings, concept)
+            + check_panel.membership_html(check.membership, concept)
             + check_panel.gold_html(check.gold, concept),
         }
 

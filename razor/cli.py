@@ -108,10 +108,11 @@ def _unlearn(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from razor import jsonio
     from razor.gold import beside
+    from razor.membership import membership
     from razor.patches import Patch
     from razor.robustness import Case
     from razor.step import evaluate
-    from razor.telling import gold_text
+    from razor.telling import gold_text, membership_text
 
     adapter, task, config = _prepare(args)
     attacks = _attacks(args.attacks, adapter)
@@ -125,8 +126,12 @@ def _evaluate(args: argparse.Namespace) -> None:
     gold = beside(adapter, task, patch)
     if gold is not None:
         print(f"\n{gold_text(gold, task.concept)}")
+    member = membership(adapter, bench, patch)
+    if member is not None:
+        print(f"\n{membership_text(member, task.concept)}")
     if args.json:
         found = {"model": adapter.name, "concept": task.concept, "read_by": bench.read_by}
+        found["membership"] = member and member.to_json()
         back = [finding.to_json() for finding in findings]
         jsonio.write(
             args.json, {**found, "before": before, "after": after, "attacks": back, "gold": gold and gold.to_json()}

@@ -6,6 +6,7 @@ from razor.examples import Task
 from razor.gates import FAIL, OPEN, PASS
 from razor.gold import Distance
 from razor.growth import Growth
+from razor.membership import Membership
 from razor.metrics import Evaluation
 from razor.robustness import Finding
 from razor.scoring import UnitScore, ranked, threshold
@@ -156,6 +157,19 @@ def gold_text(found: Distance, concept: str) -> str:
         f"diverge from those by {on['forget'].value:.2f} bits{way} (n = {on['forget'].n}). About other pictures "
         f"they diverge by {on['retain'].value:.3f} bits, the original's by {elsewhere['retain'].value:.3f} "
         f"(n = {on['retain'].n})."
+    )
+
+
+def membership_text(found: Membership, concept: str) -> str:
+    """Whether the edit gives away which pictures it was made from."""
+    area, told = (
+        found.edited,
+        "can be told from unseen ones" if found.told else "can be told no better than by guessing",
+    )
+    return (
+        f"From the edited model, pictures of {concept} the edit was made from {told}: area under the curve "
+        f"{area.value:.2f}, {area.low:.2f} to {area.high:.2f} ({found.members} used, {found.unseen} unseen; 0.5 is a "
+        f"guess, and the unedited model's is {found.original.value:.2f})."
     )
 
 

@@ -221,7 +221,8 @@ def test_each_family_is_offered_its_own_attacks_and_rivals(studio):
     panel = studio.page.check
     offered = {family: panel.offered(family) for family in ("clip", "diffusion", "vlm")}
     assert [name for _, name in offered["clip"][panel.attacks]["choices"]] == ["wording", "prefix", "probe"]
-    assert offered["diffusion"][panel.attacks]["visible"] is False
+    assert [name for _, name in offered["diffusion"][panel.attacks]["choices"]] == ["opened", "transfer"]
+    assert offered["vlm"][panel.attacks]["visible"] is False
     assert "uce" in offered["diffusion"][panel.methods]["value"] and "uce" not in offered["vlm"][panel.methods]["value"]
     assert set(telling.ATTACK_WORDS) == {name for known in robustness.ATTACKS.values() for name in known}
     assert checking.attacks_of("clip", usual(0.05), ["probe"]) == ["quantise", "relearn", "benign", "probe"]
