@@ -311,7 +311,7 @@ def _way(found: Distance | None) -> str:
         return "<td>\u2013</td>"
     left = found.divergence["forget"]
     return (
-        f'<td class="measure">{found.place("forget"):.0%}<small>{left.value:.2f} bits left, {left.low:.2f} to '
+        f'<td class="measure">{100 * found.place("forget"):.0f} %<small>{left.value:.2f} bits left, {left.low:.2f} to '
         f"{left.high:.2f}</small><small>n = {left.n:,}</small></td>"
     )
 

@@ -399,7 +399,14 @@ def _concept(text: str | None) -> tuple[str, str] | None:
 def _bench(args: argparse.Namespace) -> None:
     from razor.bench import clip, diffusion, editing, processes, rivals, vlm
 
-    if alone := {"editing": editing, "processes": processes}.get(args.family):
+    if args.family == "all":
+        if args.json or args.parts:
+            raise InputError("bench all writes to assets/results and runs every part; name one bench to choose.")
+        for bench in (clip, diffusion, vlm, rivals):
+            bench.main(args.targets)
+        for bench in (editing, processes):
+            bench.main(None)
+    elif alone := {"editing": editing, "processes": processes}.get(args.family):
         alone.main(args.json)
     else:
         family = {"clip": clip, "diffusion": diffusion, "vlm": vlm, "rivals": rivals}[args.family]
@@ -446,13 +453,14 @@ def _prepare(args: argparse.Namespace):
 
 
 def _config(args: argparse.Namespace):
-    from razor.config import RazorConfig
+    from razor.config import PAPER, RazorConfig
 
     given = {name: getattr(args, name, None) for name in vars(RazorConfig())}
     for name in ("towers", "granularity"):
         if given[name]:
             given[name] = tuple(part.strip() for part in given[name].split(","))
-    return RazorConfig(**{name: value for name, value in given.items() if value is not None})
+    named = {name: value for name, value in given.items() if value is not None}
+    return RazorConfig(**(PAPER if getattr(args, "method", "") == "paper" else {}) | named)
 
 
 def _print_metrics(before: dict, after: dict, read_by: str) -> None:
@@ -497,6 +505,9 @@ def _add_runs(commands) -> None:
 
     unlearn = commands.add_parser("unlearn", help="forget a concept and save the patch")
     _add_task(unlearn)
+    unlearn.add_argument(
+        "--method", choices=["razor", "paper"], default="razor", help="paper: the rule as published, one step a round"
+    )
     unlearn.add_argument("--out", type=Path, required=True, metavar="DIR")
     unlearn.set_defaults(run=_unlearn)
 
@@ -591,9 +602,9 @@ def _add_bench(commands) -> None:
     bench = commands.add_parser(
         "bench",
         help="clip, diffusion, vlm: every bundled target; rivals: other methods; editing: what a click costs; "
-        "processes: what several gain",
+        "processes: what several gain; all of them",
     )
-    bench.add_argument("family", choices=["clip", "diffusion", "vlm", "rivals", "editing", "processes"])
+    bench.add_argument("family", choices=["all", "clip", "diffusion", "vlm", "rivals", "editing", "processes"])
     bench.add_argument("--targets", default="", help="only these, comma-separated (default: all; of rivals six)")
     bench.add_argument(
         "--parts",
@@ -652,6 +663,7 @@ def _add_names(parser, required: bool = True) -> None:
 def _add_task(parser: argparse.ArgumentParser) -> None:
     _add_names(parser)
     settings = parser.add_argument_group("settings")
+    settings.add_argument("--start-units", type=int, help="units in the first round (default 4; as published 1)")
     settings.add_argument("--seed", type=int)
     settings.add_argument("--alpha", type=float, help="exponent on the separation")
     settings.add_argument("--tau", type=float, help="quantile of phi a unit must exceed")

@@ -20,6 +20,10 @@ _RANGES = {
     "batch": (2, 4096),
 }
 
+# The rule as published, as far as that says: one unit to begin with, a head or a whole layer, one more a round, and in
+# each round one step whose length is searched.
+PAPER = {"start_units": 1, "granularity": ("head", "layer"), "inner_steps": 1}
+
 
 @dataclass(frozen=True)
 class RazorConfig:

@@ -113,8 +113,8 @@ def _how(growth: Growth) -> list[str]:
     return ["The command; on another machine the last digits may differ.", *more]
 
 
-_FLAGS = ("seed", "alpha", "tau", "rho", "rounds", "inner_steps", "step_size", "forget_target", "retain_budget",
-          "batch", "towers", "granularity")  # fmt: skip
+_FLAGS = ("seed", "alpha", "tau", "rho", "rounds", "start_units", "inner_steps", "step_size", "forget_target",
+          "retain_budget", "batch", "towers", "granularity")  # fmt: skip
 
 
 # ---------------------------------------------------------------- the page

@@ -6,7 +6,7 @@ import pytest
 
 from razor import models
 from razor.baselines import ABLATIONS, NAMES, Budget
-from razor.bench import rivals
+from razor.bench import clip, diffusion, editing, processes, rivals, vlm
 from razor.cli import main
 from razor.errors import InputError
 from razor.minicanvas import tasks
@@ -73,6 +73,17 @@ def test_parts_are_named_and_the_command_line_reaches_them(small, tmp_path, caps
     out = str(tmp_path / "r.json")
     main(["bench", "rivals", "--targets", "object:cat", "--parts", "clip", "--json", out])
     assert "head-gate" in capsys.readouterr().out
+
+
+def test_all_benches_run_one_after_the_other(monkeypatch, capsys):
+    ran = []
+    for bench in (clip, diffusion, vlm, rivals, editing, processes):
+        monkeypatch.setattr(bench, "main", lambda given, bench=bench: ran.append((bench, given)))
+    main(["bench", "all", "--targets", "object:cat"])
+    assert ran == [*((b, "object:cat") for b in (clip, diffusion, vlm, rivals)), (editing, None), (processes, None)]
+    with pytest.raises(SystemExit):
+        main(["bench", "all", "--parts", "size"])
+    assert "name one bench to choose" in capsys.readouterr().err
 
 
 def test_where_methods_lie_beside_a_gold_model_by_hand():

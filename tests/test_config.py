@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from razor.config import RazorConfig
+from razor import cli
+from razor.config import PAPER, RazorConfig
 from razor.errors import InputError
 
 BAD = {
@@ -62,3 +63,14 @@ def test_missing_settings_take_their_default_and_unknown_ones_are_refused():
 def test_stored_settings_are_checked_too():
     with pytest.raises(InputError, match=r"^rho is 2; it must be a number from 0.01 to 1.$"):
         RazorConfig.from_json({"rho": 2})
+
+
+def test_the_rule_as_published_is_chosen_by_name_and_may_be_changed(monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "_unlearn", lambda args: seen.append(cli._config(args)))
+    plain = ["unlearn", "--model", "mini-clip", "--forget", "object:cat", "--out", "x"]
+    for more in ([], ["--method", "paper"], ["--method", "paper", "--inner-steps", "4"]):
+        cli.main([*plain, *more])
+    usual, paper, longer = seen
+    assert usual == RazorConfig() and paper == RazorConfig(**PAPER)
+    assert (longer.inner_steps, longer.start_units, longer.granularity) == (4, 1, ("head", "layer"))

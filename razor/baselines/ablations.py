@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from razor.baselines.tuning import Tuning
-from razor.config import RazorConfig
+from razor.config import PAPER, RazorConfig
 from razor.edit_set import EditSet
 from razor.errors import UnusableGradientError
 from razor.growth import Growth
@@ -58,6 +58,7 @@ ABLATIONS: Mapping[str, Callable[[Tuning], None]] = {
     "all-layers": _without(**_ALL),
     "no-growth": _without(rounds=1),
     "one-step": _without(inner_steps=1),
+    "paper": _without(**PAPER),
     "random-units": partial(ablation, changes={"tau": 0.0}, by_lot=True),
     "alpha-0": _without(alpha=0.0),
 }

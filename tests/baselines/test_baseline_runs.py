@@ -215,6 +215,7 @@ EXPECTED = {
     "all-layers": {"granularity": ("layer",), "tau": 0.0, "start_units": 256, "inner_steps": 96, "rounds": 1},
     "no-growth": {"rounds": 1},
     "one-step": {"inner_steps": 1},
+    "paper": {"inner_steps": 1, "start_units": 1, "granularity": ("head", "layer")},
     "alpha-0": {"alpha": 0.0},
 }
 

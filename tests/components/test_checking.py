@@ -167,7 +167,7 @@ def test_the_way_to_gold_by_hand():
     before = Evaluation(of(96, 96), of(96, 96), of(600, 600), None, None, None)
     placed = Row("a", before, True, 1, 1, 1.0, 1, gold=Distance(whole, whole, half, whole, [1.0], [1.0]))
     diverged = Row("b", None, False, 1, 1, 1.0, 1)
-    assert "50%<small>0.40 bits left, 0.30 to 0.50</small><small>n = 96" in table_html([placed, diverged], before)
+    assert "50 %<small>0.40 bits left, 0.30 to 0.50</small><small>n = 96" in table_html([placed, diverged], before)
     assert GOLD not in table_html([diverged], before)
 
 
