@@ -1,6 +1,7 @@
 """What every attack is given, and what it reports."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,18 +68,24 @@ class Case:
     @cached_property
     def before(self) -> Evaluation:
         """The unedited model."""
-        return evaluate(self.adapter, self.bench, Patch(), "test")
+        return self.evaluated(self.bench, Patch())
 
     @cached_property
     def edited(self) -> Evaluation:
         """The edited model."""
         self.before  # noqa: B018  a bench records the unedited answers first
-        return evaluate(self.adapter, self.bench, self.patch, "test")
+        return self.evaluated(self.bench, self.patch)
 
     def measured(self, patch: Patch) -> Evaluation:
         """The unedited model with this patch, on the test split."""
         self.before  # noqa: B018
-        return evaluate(self.adapter, self.bench, patch, "test")
+        return self.evaluated(self.bench, patch)
+
+    def evaluated(self, bench: Bench, patch: Patch) -> Evaluation:
+        """A patch on a bench of the model, on the test split; where that takes drawing, it may be stopped meanwhile."""
+        watch = getattr(bench, "watch", None)
+        with watch(lambda done, total: None, self.stop) if watch else nullcontext():
+            return evaluate(self.adapter, bench, patch, "test")
 
     def patches(self) -> Mapping[str, Patch]:
         """Both sides of a comparison."""

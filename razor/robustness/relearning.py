@@ -9,7 +9,6 @@ from razor.baselines.tuning import Budget, Tuning
 from razor.examples import Task
 from razor.patches import Patch
 from razor.robustness.case import Case, Finding
-from razor.step import evaluate
 
 SHOTS = (1, 5, 10)  # forget pictures of the gradient split, which the test split shares none with
 STEPS = (1, 5, 10, 20)  # after which the test split is measured
@@ -48,13 +47,13 @@ def _curve(
     """Forget accuracy after each of STEPS."""
     adapter = case.adapter
     lying_on = adapter.bench(task, seed=case.seed, beneath=case.bench.beneath + case.patch)
-    evaluate(adapter, lying_on, Patch(), "test")  # a bench records the answers it starts from first
+    case.evaluated(lying_on, Patch())  # a bench records the answers it starts from first
     tuning = Tuning(adapter, lying_on, Budget(), 0.0, batch=lying_on.batch, seed=case.seed, stop=case.stop)
     names = list(dict.fromkeys([*trained_tensors(adapter), *(s.parameter for s in case.patch.deltas)]))
     for step, change in descend(tuning, names, objective(tuning), max(STEPS), RATE):
         if step not in STEPS:
             continue
-        now = evaluate(adapter, lying_on, change(), "test")
+        now = case.evaluated(lying_on, change())
         yield Finding(
             attack,
             f"{what}, {step} {'step' if step == 1 else 'steps'}",

@@ -286,6 +286,14 @@ def test_an_attack_ends_where_it_is_stopped(trained, task):
         next(attack("quantise", Case(trained, task, Patch(), stop=lambda: True)))
 
 
+def test_an_attack_on_a_pipeline_ends_in_the_middle_of_a_drawing(monkeypatch):
+    adapter, asked = tiny_adapters.fresh("sd", judge=Sees("cat")), iter([False, True])
+    case = Case(adapter, tiny_adapters.make_task(), Patch(), stop=lambda: next(asked))
+    with pytest.raises(Stopped):
+        case.before  # noqa: B018
+    assert next(asked, None) is None  # asked after the first and the second of three steps
+
+
 def test_an_unknown_attack_is_one_sentence(forgotten):
     with pytest.raises(InputError, match=r"^There is no attack 'x' on a clip model; choose one of quantise, "):
         attack("x", forgotten)
