@@ -13,7 +13,9 @@ from razor.gold import Distance
 from razor.growth import Growth
 from razor.membership import Membership
 from razor.metrics import Evaluation, Measure
+from razor.report import case
 from razor.robustness import ATTACKS, Finding
+from razor.sights import Sight
 from razor.telling import ATTACK_WORDS, HEADLINE, SAID, gold_text, membership_text, worst_text
 from razor.wording import capital
 
@@ -43,12 +45,13 @@ class CheckPanel:
     compare_status: gr.HTML
     front: gr.HTML
     table: gr.HTML
+    cases: gr.HTML
     costs: gr.HTML
 
     def drawn(self) -> list[gr.components.Component]:
         """Everything handlers write to."""
         return [*self.limits, self.attacks, self.status, self.stale, self.verdict, self.evidence, self.file,
-                self.methods, self.compare_status, self.front, self.table, self.costs]  # fmt: skip
+                self.methods, self.compare_status, self.front, self.table, self.cases, self.costs]  # fmt: skip
 
     def blank(self, chance: float) -> dict:
         """Nothing checked yet, the limits as a task of this chance of guessing needs them."""
@@ -67,7 +70,7 @@ class CheckPanel:
     def empty(self, verdict: bool, rivals: bool) -> dict:
         """Either view with nothing in it, where there is nothing to show."""
         found = {self.verdict: NOTHING_CHECKED, self.evidence: "", self.costs: "", self.file: gr.update(visible=False)}
-        other = {self.front: gr.update(value=chart_value([], {})), self.table: ""}
+        other = {self.front: gr.update(value=chart_value([], {})), self.table: "", self.cases: ""}
         return (found if verdict else {}) | (other if rivals else {})
 
     def offered(self, family: str) -> dict:
@@ -128,9 +131,10 @@ def build() -> CheckPanel:
         with gr.Column(elem_classes="panel"):
             front = chart("rival-chart", "Compare methods to see what each forgets and what it costs elsewhere.")
         table = gr.HTML(apply_default_css=False, elem_id="rival-table")
+        cases = gr.HTML(apply_default_css=False, elem_id="rival-cases")
     return CheckPanel(
         limits, attacks, run, stop, status, stale, verdict, evidence, file, methods, seconds, compare, stop_compare,
-        compare_status, front, table, costs,
+        compare_status, front, table, cases, costs,
     )  # fmt: skip
 
 
@@ -249,7 +253,7 @@ def own_row(growth: Growth, after: Evaluation) -> Row:
 def front_value(rows: Sequence[Row], before: Evaluation, concept: str) -> dict:
     """Forgetting against keeping, every method a shape with its intervals; better is up and to the left.
 
-    A hollow shape missed the target on the search split.
+    A hollow shape missed the target on the search split. Picked, a method's cases are shown.
     """
     points = [row for row in rows if row.after]
     traces = [_point("unedited model", before, "original", "x-thin-open")]
@@ -257,7 +261,8 @@ def front_value(rows: Sequence[Row], before: Evaluation, concept: str) -> dict:
     for row in points:
         symbol = "circle" if row.name == OURS else SYMBOLS[rivals.index(row.name) % len(SYMBOLS)]
         named, hollow = (row.name, "") if row.reached else (f"{row.name}, target not met", "-open")
-        traces.append(_point(named, row.after, "edited" if row.name == OURS else "soft", symbol + hollow))
+        drawn = _point(named, row.after, "edited" if row.name == OURS else "soft", symbol + hollow)
+        traces.append(drawn | {"customdata": [row.name]})
     layout = {
         "xaxis": {"title": {"text": f"{literal(concept)} still there, % of its test pictures"}, "range": [-3, 104]},
         "yaxis": {"title": {"text": "other answers right, %"}},
@@ -314,6 +319,16 @@ def _way(found: Distance | None) -> str:
         f'<td class="measure">{100 * found.place("forget"):.0f} %<small>{left.value:.2f} bits left, {left.low:.2f} to '
         f"{left.high:.2f}</small><small>n = {left.n:,}</small></td>"
     )
+
+
+def cases_html(name: str, shown: Sequence[Sight]) -> str:
+    """A few cases before and after one method's edit."""
+    groups = dict.fromkeys(sight.group for sight in shown)
+    built = "".join(
+        f'<h4>{escape(group)}</h4><div class="cases">{"".join(case(s) for s in shown if s.group == group)}</div>'
+        for group in groups
+    )
+    return f'<section class="check-table"><h3>Cases of {escape(name)}</h3>{built}</section>'
 
 
 def membership_html(found: Membership | None, concept: str) -> str:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import gradio as gr
 
 from components import check_panel
-from components.desk import Desk, handler
+from components.chart import picked_key
+from components.desk import Desk, handler, on_event
 from components.session import Session
 from components.theme import status_html
 from razor import jsonio, telling
@@ -23,6 +25,7 @@ from razor.metrics import Evaluation
 from razor.minicanvas.dataset import AXES, parse_target
 from razor.recipe import recipe
 from razor.robustness import Case, Finding, attack, possible
+from razor.sights import sights
 
 NOTHING = "Nothing is edited yet; grow an edit on screen 2, then check it."
 STALE_CHECK = "The edit has changed since it was checked; run the checks again to see how it stands now."
@@ -132,8 +135,9 @@ class Checking(Desk):
         status = panel.compare_status
         before, after = yield from self.measured(session, growth, status)
         session.found["rivals"], beneath = session.revision, growth.bench.beneath
+        session.found["methods"] = patches = {check_panel.OURS: beneath + growth.patch}
         rows = [check_panel.own_row(growth, after)]
-        yield self._compared(rows, before, growth.task)
+        yield {panel.cases: ""} | self._compared(rows, before, growth.task)
         if gold := between(growth.adapter, growth.task):
             rows[0] = replace(rows[0], gold=gold.distance(beneath + growth.patch))
             yield self._compared(rows, before, growth.task)
@@ -147,9 +151,38 @@ class Checking(Desk):
                 yield {status: status_html(STOPPED)}
                 return
             row = check_panel.row_of(result)
+            if row.after:
+                patches[name] = beneath + result.patch
             rows.append(replace(row, gold=gold.distance(beneath + result.patch)) if gold and row.after else row)
             yield self._compared(rows, before, growth.task)
-        yield {status: status_html(f"{len(methods)} methods compared on the same pictures.")}
+        said = f"{len(methods)} methods compared on the same pictures. Pick one on the chart to see cases of it."
+        yield {status: status_html(said)}
+
+    @on_event(lambda page: page.check.compare_status)
+    def pick_method(self, session: Session, event: gr.EventData) -> dict:
+        """A method picked on the chart; `show_method` follows."""
+        name = picked_key(event, session.found.get("methods", {}))
+        session.found["method"] = name
+        return {self.page.check.compare_status: status_html(f"Looking at cases of {name}", "busy")}
+
+    @handler(lambda page: page.check.compare_status)
+    def show_method(self, session: Session) -> Iterator[dict]:
+        """Cases before and after the method picked last."""
+        panel, patches, growth = self.page.check, session.found.get("methods", {}), session.growth
+        if (name := session.found.pop("method", None)) not in patches:
+            return
+        session.stop.clear()
+        work = partial(
+            sights, growth.adapter, growth.task, patches[name], growth.bench.neighbours, stop=session.stop.is_set
+        )
+        try:
+            said = f"Looking at cases of {name}"
+            shown = yield from self.told(panel.compare_status, said, lambda tell: work(report=tell))
+        except Stopped:
+            yield {panel.compare_status: status_html(STOPPED)}
+            return
+        if session.found.get("methods") is patches:
+            yield {panel.cases: check_panel.cases_html(name, shown), panel.compare_status: ""}
 
     def checkable(self, session: Session) -> dict:
         """Whether the gates may be moved and whether the verdict is about the edit as it stands."""

@@ -208,6 +208,8 @@ def _wire_checks(studio: Studio, drawn: list) -> None:
         stop.click(studio.stop, None, status, queue=False, **PRIVATE)
     panel.run.click(studio.run_checks, [panel.attacks, *panel.limits], drawn, **HEAVY)
     panel.compare.click(studio.compare_methods, [panel.methods, panel.seconds], drawn, **HEAVY)
+    picked, shown = panel.front.point_pick(studio.pick_method, None, panel.compare_status, **PRIVATE), panel.cases
+    picked.then(studio.show_method, None, [shown, panel.compare_status], trigger_mode="always_last", **HEAVY)
     for stop, status in ((panel.stop, panel.status), (panel.stop_compare, panel.compare_status)):
         stop.click(studio.stop, None, status, queue=False, **PRIVATE)
 

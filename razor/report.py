@@ -186,13 +186,14 @@ def _cases(sights: Sequence[Sight]) -> str:
         return ""
     groups = dict.fromkeys(sight.group for sight in sights)
     built = "".join(
-        f"<h3>{escape(group)}</h3><div class='cases'>{''.join(_case(s) for s in sights if s.group == group)}</div>"
+        f"<h3>{escape(group)}</h3><div class='cases'>{''.join(case(s) for s in sights if s.group == group)}</div>"
         for group in groups
     )
     return _section("Cases to look at", f"<p>Chosen from all over the test split, not by how they came out.</p>{built}")
 
 
-def _case(sight: Sight) -> str:
+def case(sight: Sight) -> str:
+    """A case as a figure: its pictures, what each side made of them, and what that comes to."""
     sides = ("before", "after")
     names = [f", {side}" for side in sides] if len(sight.pictures) > 1 else [""]
     pictures = "".join(

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 
 import app
@@ -143,6 +144,10 @@ def test_nothing_edited_is_said(studio, visitor, trained, task):
         assert "Nothing is edited yet" in next(iter(update.values()))
 
 
+def picked(key):
+    return gr.EventData(None, {"key": key})
+
+
 def test_rivals_are_drawn_beside_the_edit(studio, visitor):
     panel = studio.page.check
     updates = list(studio.compare_methods(visitor, ["null-space", "head-gate"], 60))
@@ -152,6 +157,13 @@ def test_rivals_are_drawn_beside_the_edit(studio, visitor):
     assert "keeps most" in end[panel.front]["value"]["finding"]
     assert end[panel.table].count("<tr>") == 1 + 4 and "n = " in end[panel.table]
     assert "2 methods compared" in end[panel.compare_status]
+    assert "Looking at cases of null-space" in studio.pick_method(picked("null-space"), visitor)[panel.compare_status]
+    shown = last(studio.show_method(visitor))
+    assert "Cases of null-space" in shown[panel.cases] and shown[panel.cases].count("<figure") >= 12
+    assert "still recognised" not in shown[panel.cases] and "suppressed" in shown[panel.cases]
+    with pytest.warns(UserWarning):
+        assert "must be one of the points" in studio.pick_method(picked("<b>"), visitor)[panel.compare_status]
+    assert list(studio.show_method(visitor)) == [gr.skip()]  # it was shown already
 
 
 def test_methods_are_placed_beside_a_model_that_never_saw_the_concept(studio, visitor, monkeypatch):
