@@ -89,7 +89,7 @@ class Checking(Desk):
         check = Check(session.revision, gates, tested)
         session.found["check"] = check
         yield {**self._checked(growth, check), panel.costs: check_panel.costs_html(growth, peak_mib())}
-        names = attacks_of(growth.adapter, gates, more or ())
+        names = attacks_of(growth.adapter, growth.task, gates, more or ())
         blind = [telling.ATTACK_WORDS[name] for name in more or () if name not in names]
         done = f"Checked. Not tried, for want of a judge: {', '.join(blind)}." if blind else "Checked."
         case = Case(growth.adapter, growth.task, growth.patch, bench=growth.bench, stop=session.stop.is_set)
@@ -234,10 +234,10 @@ def gates_at(chance: float, limits: Sequence[float]) -> tuple[Gate, ...]:
     return with_limits(gates, {gate.key: value for gate, value in zip(gates, values, strict=True)})
 
 
-def attacks_of(adapter: Adapter, gates: Sequence[Gate], more: Sequence[str]) -> list[str]:
+def attacks_of(adapter: Adapter, task: Task, gates: Sequence[Gate], more: Sequence[str]) -> list[str]:
     """Attacks the gates need, then those asked for and possible, in the order they are always run in."""
     wanted = {gate.attack for gate in gates} | {*more}
-    return [name for name in possible(adapter) if name in wanted]
+    return [name for name in possible(adapter, task) if name in wanted]
 
 
 def chance_of(session: Session) -> float:

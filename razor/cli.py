@@ -34,10 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             _run_together(args)
         else:
             args.run(args)
-    except RazorError as error:
-        print(f"razor: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
+    except (RazorError, OSError) as error:
         print(f"razor: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -46,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run_together(args: argparse.Namespace) -> None:
-    """One command in several processes that a launcher started; all but the first keep quiet."""
+    """One command in several processes that a launcher started; all but the first print nothing but errors."""
     from razor import processes
 
     shared = ("targets", "words") if args.command == "bench" and args.family in ("clip", "diffusion", "vlm") else ()
@@ -59,9 +56,9 @@ def _run_together(args: argparse.Namespace) -> None:
 
         known = {"clip": clip, "diffusion": diffusion, "vlm": vlm}[args.family].PARTS
         args.parts = args.parts or ",".join(part for part in known if part in shared)
-        if alone := sorted(set(args.parts.split(",")) & set(known) - set(shared)):
+        if alone := sorted({part.strip() for part in args.parts.split(",")} & set(known) - set(shared)):
             raise InputError(f"--parts {alone[0]} measures one process; start it without the others.")
-    processes.join()
+    processes.join(getattr(args, "device", None))
     if not processes.first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, for as long as the process runs
     args.run(args)
@@ -115,7 +112,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from razor.telling import gold_text, membership_text
 
     adapter, task, config = _prepare(args)
-    attacks = _attacks(args.attacks, adapter)
+    attacks = _attacks(args.attacks, adapter, task)
     patch = Patch.load(args.patch) if args.patch else Patch()
     patch.check(adapter.model)
     bench = adapter.bench(task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed)
@@ -160,7 +157,7 @@ def _report(args: argparse.Namespace) -> None:
             raise InputError(f"{out} exists; give another name, or --replace.")
         out.parent.mkdir(parents=True, exist_ok=True)
     adapter, task, _ = _prepare(args)
-    attacks = _attacks(args.attacks, adapter)
+    attacks = _attacks(args.attacks, adapter, task)
     growth, before, after = taken_up(adapter, task, args.run_folder)
     case = Case(adapter, task, growth.patch, bench=growth.bench, seed=growth.config.seed)
     findings = _attacked(attacks, case) if attacks else []
@@ -192,12 +189,12 @@ def _as_in(args: argparse.Namespace, made: dict) -> None:
         args.retain = args.retain or origin["retain"]
 
 
-def _attacks(names: str | None, adapter) -> list[str]:
+def _attacks(names: str | None, adapter, task) -> list[str]:
     """The attacks named on the command line; a wrong name is told before anything is measured."""
     from razor.robustness import find, possible
 
     chosen = [name.strip() for name in (names or "").split(",") if name.strip()]
-    chosen = possible(adapter) if chosen == ["all"] else chosen
+    chosen = possible(adapter, task) if chosen == ["all"] else chosen
     for name in chosen:
         find(name, adapter.family)
     return chosen

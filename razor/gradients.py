@@ -1,7 +1,8 @@
 """Gradients of the forget and retain losses, reduced to four sums per unit as soon as they exist.
 
 The floor is two forwards and two backwards with weight gradients for the candidate parameters only, and this stays
-near it: other parameters need no gradient, and a retain gradient is reduced and dropped the moment it is complete.
+near it: other parameters need no gradient, and a retain gradient is reduced and dropped the moment it is complete. Of
+several processes each holds its gradients until the backward is done, and they are summed then.
 """
 
 import math
@@ -140,7 +141,7 @@ def gradient_of(
 def _backward(
     parameters: dict[str, nn.Parameter], loss: Callable[[], Tensor], use: Callable[[str, Tensor], None], side: str
 ) -> float:
-    """Run one loss backward and hand each parameter's gradient to `use` as it is complete; nothing is kept."""
+    """Run one loss backward and hand each parameter's gradient to `use` as it is complete."""
 
     # In float16 small gradients would vanish; a power of two changes no other bit.
     factor = HALF_SCALE if any(p.dtype == torch.float16 for p in parameters.values()) else 1
@@ -166,7 +167,8 @@ def _backward(
             if value.requires_grad:
                 scaled.backward()
                 for name, p in parameters.items() if processes.count() > 1 else ():
-                    grad = processes.summed(waiting.pop(name, torch.zeros_like(p)))
+                    grad = waiting.pop(name) if name in waiting else torch.zeros_like(p)
+                    grad = processes.summed(grad)
                     use(name, grad if factor == 1 else grad.float() / factor)
             return value.item()
     finally:

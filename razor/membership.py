@@ -6,10 +6,12 @@ those of the test split. The area under the curve is the chance that a member sc
 
     AUC = P(s(member) > s(unseen)) + P(s(member) = s(unseen)) / 2,
 
-0.5 where nothing can be told, with the interval of Hanley and McNeil (1982). CLIP alone.
+0.5 where nothing can be told, with the interval of Hanley and McNeil (1982). Where the unedited model tells the two
+sets apart already, they are no matched pair, and only what the edit moved counts. CLIP alone.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,36 +25,39 @@ from razor.step import edited
 
 @dataclass(frozen=True)
 class Membership:
-    """The area under the curve, of the edited and of the unedited model."""
+    """The area under the curve of the edited and of the unedited model, and by how much it moved."""
 
     edited: Measure
     original: Measure
+    moved: Measure  # edited - original, in -1..1, over the same pictures
     members: int
     unseen: int
 
     @property
     def told(self) -> bool:
-        """The edited model tells, either way, more than guessing would."""
-        return not self.edited.low <= 0.5 <= self.edited.high
+        """The edit itself tells: the edited model does more than guess, and otherwise than before the edit."""
+        guesses, same = (side.low <= even <= side.high for side, even in ((self.edited, 0.5), (self.moved, 0.0)))
+        return not guesses and not same
 
     def to_json(self) -> dict:
         """Plain values, as stored in results."""
-        return vars(self) | {side: getattr(self, side).to_json() for side in ("edited", "original")}
+        return vars(self) | {name: getattr(self, name).to_json() for name in ("edited", "original", "moved")}
 
 
 def membership(adapter: Adapter, bench: Bench, patch: Patch) -> Membership | None:
     """Whether the edit gives its examples away; None for models without embeddings. Leaves the model as found."""
     if not adapter.embeds:
         return None
-    seen, unseen = (len(getattr(bench.task.forget, split)) for split in ("gradient", "test"))
-    found = []
+    axis = next(i for i, axis in enumerate(bench.task.axes) if axis.name == bench.task.axis)
+    target = bench.task.axes[axis].classes.index(bench.task.concept)
+    scores = []
     for edit in (patch, Patch()):
         with edited(adapter, bench, edit):
-            v = [bench.picture_embeddings("forget", split, ("image",)) for split in ("gradient", "test")]
-            axis = next(i for i, axis in enumerate(bench.task.axes) if axis.name == bench.task.axis)
-            concept = bench.class_embeddings(("text",))[axis][bench.task.axes[axis].classes.index(bench.task.concept)]
-        found.append(auc(*(side @ concept for side in v)))
-    return Membership(*found, seen, unseen)
+            concept = bench.class_embeddings(("text",))[axis][target]
+            sides = (bench.picture_embeddings("forget", split, ("image",)) for split in ("gradient", "test"))
+            scores.append([v @ concept for v in sides])
+    seen, unseen = map(len, scores[0])
+    return Membership(*(auc(*pair) for pair in scores), moved(*scores), seen, unseen)
 
 
 def auc(members: Tensor, unseen: Tensor) -> Measure:
@@ -60,9 +65,34 @@ def auc(members: Tensor, unseen: Tensor) -> Measure:
     n, m = len(members), len(unseen)
     if not n or not m:
         return Measure(math.nan, n + m, 0.0, 1.0)
-    above = torch.sign(members[:, None].double() - unseen[None].double())
-    a = ((above.mean() + 1) / 2).item()
+    a = _area(members, unseen)
     q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
     variance = (a * (1 - a) + (n - 1) * (q1 - a * a) + (m - 1) * (q2 - a * a)) / (n * m)
+    if a in (0.0, 1.0):  # where the formula gives no width at all, that of a guess
+        variance = (n + m + 1) / (12 * n * m)
     half = Z * math.sqrt(max(0.0, variance))
     return Measure(a, n + m, max(0.0, a - half), min(1.0, a + half))
+
+
+def moved(now: Sequence[Tensor], before: Sequence[Tensor], *, draws: int = 400, seed: int = 0) -> Measure:
+    """The area now less the area before, with a paired bootstrap interval.
+
+    Args:
+        now, before: scores of the members (n,) and of the unseen (m,), the same pictures in the same order.
+    """
+    n, m = map(len, now)
+    if not n or not m:
+        return Measure(math.nan, n + m, -1.0, 1.0)
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(draws):
+        rows = [torch.randint(size, (size,), generator=generator) for size in (n, m)]
+        areas = [_area(*(side[i] for side, i in zip(sides, rows, strict=True))) for sides in (now, before)]
+        found.append(areas[0] - areas[1])
+    low, high = torch.tensor(found).quantile(torch.tensor([0.025, 0.975])).tolist()
+    value = _area(*now) - _area(*before)
+    return Measure(value, n + m, min(low, value), max(high, value))
+
+
+def _area(members: Tensor, unseen: Tensor) -> float:
+    return ((torch.sign(members[:, None].double() - unseen[None].double()).mean() + 1) / 2).item()

@@ -22,11 +22,14 @@ from razor.errors import InputError
 T = TypeVar("T")
 
 
-def join() -> None:
+def join(device: str | None = None) -> None:
     """Meet the other processes, where a launcher started several; each takes a card of its own, or a CPU.
 
+    Args:
+        device: "cpu" or "cuda"; default CUDA where there is one.
+
     Raises:
-        InputError: there are fewer cards than processes on this machine.
+        InputError: another device, or fewer cards than processes on this machine.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         return
@@ -35,7 +38,9 @@ def join() -> None:
     from razor.device import default_device
 
     cards, here = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    on_cards = default_device() == "cuda"
+    if device not in (None, "cpu", "cuda"):
+        raise InputError(f"--device is {device!r}; several processes take a card each (cuda) or none (cpu).")
+    on_cards = (device or default_device()) == "cuda"
     if on_cards and here > cards:
         raise InputError(f"{here} processes were started on a machine with {cards} cards; start one for each card.")
     PartialState(cpu=not on_cards)
@@ -83,6 +88,15 @@ def share_list(rows: Sequence, work: Callable[[Sequence], list[T]]) -> list[T]:
     parts: list = [None] * count()
     dist.all_gather_object(parts, work(rows[_own(len(rows))]))
     return [value for part in parts for value in part]
+
+
+def agreed(value: T) -> T:
+    """The first process's value, where others may know another one, such as of a file of theirs."""
+    if count() == 1:
+        return value
+    told = [value]
+    dist.broadcast_object_list(told)
+    return told[0]
 
 
 def summed(gradient: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from razor.adapters.base import Adapter, Bench
 from razor.config import RazorConfig
-from razor.errors import Stopped
+from razor.errors import Stopped, UnusableGradientError
 from razor.gradients import gradient_of
 from razor.metrics import Evaluation
 from razor.patches import Patch
@@ -174,22 +174,23 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
         direction = _direction(adapter, bench, terms, units, patch, config.rho, _retain_weight(bench, config))
         candidate = _moved(patch, direction, s)
         now = evaluate(adapter, bench, candidate, "search")
-        number = len(trials) + 1
-        trials.append(_trial(number, length + s, now, goal))
+        trials.append(_trial(step, length + s, now, goal))
         if goal.key(now) < goal.key(best.evaluation):
-            best = StepResult(candidate, now, (), number)
+            best = StepResult(candidate, now, (), step)
         if goal.reached(now):
-            met = StepResult(candidate, now, (), number)
-            met, mending = _mended(adapter, bench, units, met, goal, config, first_batch + step, length + s, stop)
-            trials += mending
             try:
-                if _confirmed(adapter, bench, met.patch, stop):
-                    best = met  # also where a point not borne out had a better key
+                if _confirmed(adapter, bench, candidate, stop):
+                    # also where a point not borne out had a better key
+                    best = StepResult(candidate, now, (), step)
+                    best, mending = _mended(
+                        adapter, bench, units, best, goal, config, first_batch + step, length + s, stop
+                    )
+                    trials += mending
                     break
             except Stopped:
                 break
             now = evaluate(adapter, bench, candidate, "search")  # by a stricter measure
-            best = StepResult(candidate, now, (), number)
+            best = StepResult(candidate, now, (), step)
         if goal.damage(now) > held or now.forget_accuracy.value > left + OVERSHOT:
             s /= 2
         else:
@@ -204,22 +205,29 @@ def _mended(adapter, bench, units, met, goal, config, first_batch, length, stop)
 
     Best is where the model is least sure of the concept and surest of everything else: accuracies of a search split are
     too coarse to tell. Steps pull mostly for what is kept, and fully for forgetting where the target is lost meanwhile.
+    The point itself stays where closer inspection does not bear the best out.
     """
     best, now, trials, towers = met, met, [], _towers(adapter, met.patch, units)
-    if goal.lost(met.evaluation) < WORTH_MENDING * goal.budget:
-        return met, trials
     left = lambda found: found.forget_probability.value + goal.lost(found)  # noqa: E731
-    for number in range(1, MEND + 1):
+    steps = MEND if goal.lost(met.evaluation) >= WORTH_MENDING * goal.budget else 0
+    for number in range(1, steps + 1):
         if stop():
             break
         rho = config.rho * (MENDING if goal.reached(now.evaluation) else 1)
         terms, weight = bench.step_terms(first_batch + number, towers), _retain_weight(bench, config)
-        direction = _direction(adapter, bench, terms, units, now.patch, rho, weight)
+        try:
+            direction = _direction(adapter, bench, terms, units, now.patch, rho, weight)
+        except UnusableGradientError:
+            break
         patch, length = _moved(now.patch, direction, config.step_size), length + config.step_size
         now = StepResult(patch, evaluate(adapter, bench, patch, "search"), (), met.chosen + number)
         trials.append(_trial(now.chosen, length, now.evaluation, goal))
         if goal.reached(now.evaluation) and left(now.evaluation) < left(best.evaluation):
             best = now
+    if best is not met:
+        measure = bench.measure
+        if not _confirmed(adapter, bench, best.patch):
+            best, bench.measure = met, measure
     return best, trials
 
 

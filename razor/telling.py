@@ -162,14 +162,15 @@ def gold_text(found: Distance, concept: str) -> str:
 
 def membership_text(found: Membership, concept: str) -> str:
     """Whether the edit gives away which pictures it was made from."""
-    area, told = (
-        found.edited,
-        "can be told from unseen ones" if found.told else "can be told no better than by guessing",
-    )
+    area, way = found.edited, found.moved
+    told = f"gives away which pictures of {concept} it was made from" if found.told else (
+        f"does not give away which pictures of {concept} it was made from, as far as {found.members} used and "
+        f"{found.unseen} unseen ones can tell"
+    )  # fmt: skip
     return (
-        f"From the edited model, pictures of {concept} the edit was made from {told}: area under the curve "
-        f"{area.value:.2f}, {area.low:.2f} to {area.high:.2f} ({found.members} used, {found.unseen} unseen; 0.5 is a "
-        f"guess, and the unedited model's is {found.original.value:.2f})."
+        f"The edit {told}: by how close they are to {concept}, used ones are told from unseen ones with an area under "
+        f"the curve of {area.value:.2f}, {area.low:.2f} to {area.high:.2f} (0.5 is a guess). In the unedited model it "
+        f"is {found.original.value:.2f}; the edit moved it by {way.value:+.2f}, {way.low:+.2f} to {way.high:+.2f}."
     )
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from razor.membership import Membership, auc, membership
+from razor.membership import Membership, auc, membership, moved
 from razor.metrics import Measure
 from razor.patches import Patch
 from razor.telling import membership_text
@@ -19,14 +19,15 @@ def test_the_area_by_hand():
     half, alike = 1.959964 * math.sqrt((0.25 + 9 / 12 + 19 / 12) / 200), auc(torch.zeros(10), torch.zeros(20))
     assert (alike.low, alike.value, alike.high) == pytest.approx((0.5 - half, 0.5, 0.5 + half))
     apart = auc(torch.tensor([2.0, 2.0]), torch.tensor([1.0]))
-    assert (apart.value, apart.low, apart.high) == (1.0, 1.0, 1.0)
+    assert apart.value == apart.high == 1.0 and apart.low < 0.5  # three scores fall so by chance one time in three
     assert math.isnan(auc(torch.tensor([]), torch.tensor([1.0])).value)
 
 
 def test_an_unedited_model_tells_nothing_more_than_itself(trained, task, weights_of, same_weights):
     bench, before = trained.bench(task, seed=0), weights_of(trained.model)
     found = membership(trained, bench, Patch())
-    assert found.edited == found.original
+    assert found.edited == found.original and not found.told
+    assert (found.moved.value, found.moved.low, found.moved.high) == (0.0, 0.0, 0.0)
     assert (found.members, found.unseen) == (len(task.forget.gradient), len(task.forget.test))
     assert found.to_json()["edited"] == found.original.to_json() and same_weights(trained.model, before)
 
@@ -36,9 +37,23 @@ def test_a_model_that_embeds_nothing_is_not_asked(trained, task, monkeypatch):
     assert membership(trained, trained.bench(task, seed=0), Patch()) is None
 
 
-def test_what_can_be_told_is_said_either_way():
-    guess, original = Measure(0.52, 20, 0.4, 0.64), Measure(0.5, 20, 0.4, 0.6)
-    said = membership_text(Membership(guess, original, 8, 12), "cat")
-    assert "no better than by guessing: area under the curve 0.52, 0.40 to 0.64 (8 used, 12 unseen" in said
-    lower = membership_text(Membership(Measure(0.2, 20, 0.1, 0.3), original, 8, 12), "cat")
-    assert "can be told from unseen ones" in lower and "0.20, 0.10 to 0.30" in lower
+def test_what_the_edit_moved_is_measured_over_the_same_pictures():
+    before = [torch.arange(40.0), torch.arange(40.0) + 0.5]
+    same = moved(before, before)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+    hidden = moved([torch.arange(40.0) - 100, torch.arange(40.0)], before)  # the edit pushed its own examples further
+    assert hidden.value == pytest.approx(-auc(*before).value) and hidden.high < -0.2
+
+
+def test_only_what_the_edit_did_counts_against_it():
+    def found(edited, original, way):
+        return Membership(*(Measure(value, 20, low, high) for value, low, high in (edited, original, way)), 8, 12)
+
+    guess = found((0.52, 0.4, 0.64), (0.5, 0.4, 0.6), (0.02, -0.1, 0.1))
+    said = membership_text(guess, "cat")
+    assert not guess.told and "does not give away" in said and "as far as 8 used and 12 unseen ones can tell" in said
+    assert "0.52, 0.40 to 0.64 (0.5 is a guess)" in said and "moved it by +0.02, -0.10 to +0.10." in said
+    apart = found((0.7, 0.6, 0.8), (0.68, 0.58, 0.78), (0.02, -0.05, 0.09))  # no matched sets to begin with
+    assert not apart.told
+    gone = found((0.2, 0.1, 0.3), (0.5, 0.4, 0.6), (-0.3, -0.4, -0.2))
+    assert gone.told and "The edit gives away which pictures of cat" in membership_text(gone, "cat")

@@ -50,12 +50,11 @@ def test_two_processes_come_to_the_numbers_of_one(both, family):
         assert found[family][what] == pytest.approx(values, rel=5e-4, abs=1e-6), what  # single precision
 
 
-def test_the_gradient_of_uneven_parts_by_hand(both):
-    # rows r = 0..4 in parts of two and three: of r * every + some, squared and summed, at ones
-    # d every = 2 sum r (r + 1) + 3 over rows with a graph; the second part, 2 to 4, holds a row below 3 as well
-    _, alone = both
-    every, some = 2 * sum(r * (r + 1) for r in range(5)) + 3, 2 * sum(r + 1 for r in range(5))
-    assert alone["branches"]["5 rows"] == [every, every, some, some]
+def test_the_gradient_where_one_process_has_no_graph_by_hand(both):
+    # rows r = 0..4 in parts of two and three, (r + some)^2 of those below 2 and 3 some: 2 (0 + 1) + 2 (1 + 1) + 3
+    (found, _), alone = both
+    assert found["branches"]["5 rows"] == alone["branches"]["5 rows"] == [9.0, 9.0]
+    assert found["branches"]["1 rows"] == alone["branches"]["1 rows"] == [5.0, 5.0]
 
 
 def test_the_command_line_writes_once_and_says_once(tmp_path):
@@ -70,7 +69,11 @@ def test_the_command_line_writes_once_and_says_once(tmp_path):
     [
         (["carry", "--from", "a", "--to", "b", "--patch", "p", "--out", "o"], "carry runs in one process; several"),
         (["bench", "rivals"], "bench runs in one process; several share score, unlearn, and bench clip"),
-        (["bench", "clip", "--parts", "targets,size"], "--parts size measures one process"),
+        (["bench", "clip", "--parts", "targets, size"], "--parts size measures one process"),
+        (
+            ["score", "--model", "mini-clip", "--forget", "object:cat", "--device", "cuda:1"],
+            "take a card each (cuda) or",
+        ),
     ],
 )
 def test_what_several_processes_cannot_share_is_refused(argv, said, monkeypatch, capsys):

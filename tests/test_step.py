@@ -35,7 +35,7 @@ def found(forget, retain=1.0, neighbour=None, *, cross=None, sure=None, right=No
 class Bench:
     """Losses linear in the weights, with these gradients; metrics as a function of the weights."""
 
-    retain_weight = 1.0
+    retain_weight, measure = 1.0, 0.0
 
     def __init__(self, model, g_f=(0.0, 7.0), g_k=(0.5, 0.0), metrics=lambda w: found(1 - w[1])):
         self.model, self.g_f, self.g_k, self.metrics = model, torch.tensor(g_f), torch.tensor(g_k), metrics
@@ -182,6 +182,22 @@ def test_mending_that_helps_nothing_leaves_the_point_and_can_be_stopped(model):
     costly = lambda w: found(0.0 if w[1] > 0 else 1.0, right=1 - w[0] / 6)  # noqa: E731
     _, result = mended(model, costly, stop=lambda: next(asked))
     assert result.chosen == 3
+
+
+def test_a_mended_point_that_is_not_borne_out_leaves_the_one_that_was_and_its_measure(model):
+    class Doubting(Bench):
+        looks, measure = 0, 2.0
+
+        def confirm(self, stop=None):
+            self.looks += 1
+            self.measure += self.looks > 1
+            return self.looks == 1
+
+    costly = lambda w: found(0.0 if w[1] > 0 else 1.0, right=1 - w[0] / 6)  # noqa: E731
+    bench, goal = Doubting(model, metrics=costly), Goal(0.0, 1.0, found(1.0, right=1.0))
+    result = steps(model, bench, goal=goal, step_size=0.1, inner_steps=4, retain_weight=0.75)
+    assert (result.chosen, len(result.trials), bench.looks, bench.measure) == (1, 7, 2, 2.0)
+    assert delta(result) == pytest.approx([-0.18, 0.24])
 
 
 # ---------------------------------------------------------------- one step

@@ -394,7 +394,7 @@ class DiffusionBench:
             return torch.stack([(v - goal[part].to(v.device)).square().flatten(1).mean(1) for goal in goals], 1)
 
         def all_parts(mine: Tensor) -> Tensor:
-            parts = mine.split(self._at_once(points, "gradient"))
+            parts = mine.split(self.at_once(points, "gradient"))
             if len(parts) == 1:
                 return gaps(mine)
             return torch.cat([checkpoint(gaps, part, use_reentrant=False) for part in parts])
@@ -402,8 +402,8 @@ class DiffusionBench:
         return processes.share(torch.arange(len(points)), all_parts).T.contiguous().mean(1)
 
     @staticmethod
-    def _at_once(points: Points, kind: str) -> int:
-        """Points in one forward."""
+    def at_once(points: Points, kind: str) -> int:
+        """Points in one forward, with a gradient ("gradient") or without ("search")."""
         return max(1, LATENTS[kind] // points.noisy[0, 0].numel())
 
     # Points and predictions
@@ -473,7 +473,7 @@ class DiffusionBench:
         words = self._words(prompts, edited)
 
         def predict(mine: Tensor) -> Tensor:
-            rows = mine.split(min(EVAL_BATCH, self._at_once(points, "search")))
+            rows = mine.split(min(EVAL_BATCH, self.at_once(points, "search")))
             return torch.cat([self._predict(points[part], words[part]).cpu() for part in rows])
 
         found = processes.share(torch.arange(len(points)), predict)

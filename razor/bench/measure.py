@@ -15,7 +15,8 @@ from razor.errors import InputError
 
 def machine() -> str:
     """The machine in a few words."""
-    return f"{platform.system()} {platform.machine()}, {multiprocessing.cpu_count()} cores"
+    many = f", {processes.count()} processes" if processes.count() > 1 else ""
+    return f"{platform.system()} {platform.machine()}, {multiprocessing.cpu_count()} cores{many}"
 
 
 def chosen(parts: str, known: Sequence[str]) -> list[str]:
@@ -41,7 +42,7 @@ def opened(path: Path, command: str) -> tuple[dict, Callable[[], None]]:
         results = json.loads(path.read_text("utf-8")) if path.exists() else {}
     except ValueError as error:
         raise InputError(f"{path} holds no results to go on from ({error}); name another file.") from error
-    results |= {"machine": machine(), "command": command}
+    results = processes.agreed(results) | {"machine": machine(), "command": command}
     return results, lambda: jsonio.write(path, results) if processes.first() else None
 
 

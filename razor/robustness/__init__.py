@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from razor.adapters.base import Adapter
 from razor.errors import InputError
+from razor.examples import Task
 from razor.robustness.case import Case, Finding
 from razor.robustness.prefix import prefix
 from razor.robustness.probe import probe
@@ -21,9 +22,9 @@ ATTACKS: Mapping[str, Mapping[str, Callable[[Case], Iterator[Finding]]]] = {
 DRAWN = ("opened", "transfer")  # read from drawn pictures alone
 
 
-def possible(adapter: Adapter) -> list[str]:
-    """The attacks that can be done on a model: without a judge none that draws pictures."""
-    blind = adapter.family == "diffusion" and adapter.judge is None
+def possible(adapter: Adapter, task: Task) -> list[str]:
+    """The attacks that can be done: none that draws pictures where no judge can say what they show."""
+    blind = adapter.family == "diffusion" and not (adapter.judge and adapter.judge.reads(task.axes))
     return [name for name in ATTACKS[adapter.family] if not (blind and name in DRAWN)]
 
 

@@ -57,12 +57,13 @@ def filler_of(read: Callable[[str], Sequence[int]]) -> list[int]:
         read: the tokens of a text, with its marks of beginning and end and its padding.
 
     Raises:
-        ModelError: the tokenizer does not read it.
+        ModelError: the tokenizer does not read it, or reads it in another way at the beginning of a text.
     """
     marks = set(read(""))
-    if own := [token for token in read(FILLER) if token not in marks]:
-        return own
-    raise ModelError(f"The tokenizer has no token for {FILLER!r}, so no free words can stand for it.")
+    once, twice = ([t for t in read(text) if t not in marks] for text in (FILLER, fillers(2)))
+    if not once or twice != 2 * once:
+        raise ModelError(f"The tokenizer has no token of its own for {FILLER!r}, so no free words can stand for it.")
+    return once
 
 
 def fillers(words: int, *more: str) -> str:

@@ -238,11 +238,17 @@ def test_each_family_is_offered_its_own_attacks_and_rivals(studio):
     assert "uce" in offered["diffusion"][panel.methods]["value"] and "uce" not in offered["vlm"][panel.methods]["value"]
     assert set(telling.ATTACK_WORDS) == {name for known in robustness.ATTACKS.values() for name in known}
     asked = lambda family, judge, more: checking.attacks_of(  # noqa: E731
-        SimpleNamespace(family=family, judge=judge), usual(0.05), [more]
+        SimpleNamespace(family=family, judge=judge), SimpleNamespace(axes=()), usual(0.05), [more]
     )
     assert asked("clip", None, "probe") == ["quantise", "relearn", "benign", "probe"]
-    assert asked("diffusion", object(), "opened") == ["quantise", "relearn", "benign", "opened"]
-    assert asked("diffusion", None, "opened") == ["quantise", "relearn", "benign"]
+    assert asked("diffusion", SimpleNamespace(reads=lambda axes: True), "opened") == [
+        "quantise",
+        "relearn",
+        "benign",
+        "opened",
+    ]
+    for judge in (None, SimpleNamespace(reads=lambda axes: False)):
+        assert asked("diffusion", judge, "opened") == ["quantise", "relearn", "benign"]
 
 
 def test_a_second_run_on_the_same_edit_has_the_gates_of_the_first(studio, visitor, quick):

@@ -197,11 +197,12 @@ def test_free_words_stand_where_the_first_fillers_stood_and_nowhere_else():
     assert not embedding._forward_hooks
 
 
-def test_a_filler_may_be_several_tokens():
-    assert filler_of(lambda text: [7, *([3] if text else []), 8, 0, 0]) == [3]
-    assert filler_of(lambda text: [*([3, 4] if text else []), 8]) == [3, 4]
-    with pytest.raises(ModelError, match="has no token for 'a'"):
-        filler_of(lambda text: [7, 8])
+def test_a_filler_may_be_several_tokens_but_reads_alike_everywhere():
+    assert filler_of(lambda text: [7, *[3] * len(text.split()), 8, 0, 0]) == [3]
+    assert filler_of(lambda text: [*[3, 4] * len(text.split()), 8]) == [3, 4]
+    for odd in (lambda text: [7, 8], lambda text: [7, *[3, 5][: len(text.split())], 8]):  # as RoBERTa's: a, then _a
+        with pytest.raises(ModelError, match="has no token of its own for 'a'"):
+            filler_of(odd)
     embedding = torch.nn.Embedding(10, 2).requires_grad_(False)
     with free_words([(embedding, [1, 2])], words=2) as free:
         assert torch.equal(embedding(torch.tensor([[1, 2, 1, 2, 5]]))[0, :4], free.vectors[0][0])
@@ -263,11 +264,14 @@ def test_words_made_on_the_unedited_encoder_come_to_read_as_wished(monkeypatch):
 
 
 def test_without_a_judge_nothing_is_drawn(monkeypatch):
-    monkeypatch.setattr(prompts, "STEPS", 1)
-    adapter = tiny_adapters.shared("sd")
-    assert possible(adapter) == ["quantise", "relearn", "benign"]
-    with pytest.raises(InputError, match="give it a judge"):
-        list(attack("opened", Case(adapter, tiny_adapters.make_task(), Patch())))
+    adapter, made = tiny_adapters.fresh("sd"), tiny_adapters.make_task()
+    assert possible(adapter, made) == ["quantise", "relearn", "benign"]
+    case = Case(adapter, made, Patch())
+    assert case.bench.judge is None
+    monkeypatch.setattr(adapter, "draw", lambda *_, **__: pytest.fail("nobody could say what is drawn"))
+    for name in ("opened", "transfer"):
+        with pytest.raises(InputError, match="give it a judge"):
+            list(attack(name, case))
 
 
 # ---------------------------------------------------------------- findings
