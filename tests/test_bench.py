@@ -63,8 +63,8 @@ def runs(monkeypatch):
     monkeypatch.setattr(diffusion.words, "bundled_task", lambda adapter, target: f"{target} from words")
     monkeypatch.setattr(diffusion, "_world", lambda adapter: [])
     monkeypatch.setattr(diffusion, "_distance", lambda growth, world: 1.0)
+    monkeypatch.setattr("razor.run.finish", finish)  # before the next line, which what it imports must not see
     monkeypatch.setattr("razor.growth.Growth", growth)
-    monkeypatch.setattr("razor.run.finish", finish)
     return SimpleNamespace(done=done, shared=shared)
 
 
