@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_clips
 import together
 
 from razor import processes
@@ -59,7 +60,12 @@ def test_the_gradient_where_one_process_has_no_graph_by_hand(both):
 
 def test_the_command_line_writes_once_and_says_once(tmp_path):
     out = tmp_path / "scores.json"
-    done = launch("-m", "razor", "score", "--model", "mini-clip", "--forget", "object:cat", "--json", str(out))
+    for side, colour in (("forget", "red"), ("retain", "blue")):
+        (tmp_path / side).mkdir()
+        for e in (e for e in tiny_clips.pool("train", 3) if e.labels["colour"] == colour):
+            e.image.save(tmp_path / side / f"{e.source}.png")
+    sets = ["--forget", str(tmp_path / "forget"), "--retain", str(tmp_path / "retain"), "--concept", "red"]
+    done = launch("-m", "razor", "score", "--model", "mini-clip", *sets, "--json", str(out))
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("rank  unit") == 1 and len(json.loads(out.read_text())["units"]) == 72
 

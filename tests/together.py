@@ -8,8 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-import conftest
 import tiny_adapters
+import tiny_clips
 import tiny_vlms
 import torch
 from torch import nn
@@ -27,8 +27,8 @@ from razor.step import evaluate
 def adapters():
     """Family -> a tiny model and its task."""
     torch.manual_seed(0)
-    squares = conftest.make_task(each=2)
-    clip = ClipAdapter(conftest.make_clip(), conftest.preprocess, conftest.tokenize, name="clip")
+    squares = tiny_clips.make_task(each=2)
+    clip = ClipAdapter(tiny_clips.make_clip(), tiny_clips.preprocess, tiny_clips.tokenize, name="clip")
     yield "clip", clip, squares
     for kind in ("llava", "qwen2_vl"):
         yield kind, VlmAdapter(*tiny_vlms.tiny(kind), name=kind), squares
