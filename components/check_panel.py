@@ -13,7 +13,7 @@ from razor.gold import Distance
 from razor.growth import Growth
 from razor.membership import Membership
 from razor.metrics import Evaluation, Measure
-from razor.report import case
+from razor.report import grouped
 from razor.robustness import ATTACKS, Finding
 from razor.sights import Sight
 from razor.telling import ATTACK_WORDS, HEADLINE, SAID, gold_text, membership_text, worst_text
@@ -323,12 +323,7 @@ def _way(found: Distance | None) -> str:
 
 def cases_html(name: str, shown: Sequence[Sight]) -> str:
     """A few cases before and after one method's edit."""
-    groups = dict.fromkeys(sight.group for sight in shown)
-    built = "".join(
-        f'<h4>{escape(group)}</h4><div class="cases">{"".join(case(s) for s in shown if s.group == group)}</div>'
-        for group in groups
-    )
-    return f'<section class="check-table"><h3>Cases of {escape(name)}</h3>{built}</section>'
+    return f'<section class="check-table"><h3>Cases of {escape(name)}</h3>{grouped(shown, 4)}</section>'
 
 
 def membership_html(found: Membership | None, concept: str) -> str:

@@ -18,7 +18,7 @@ from razor.bench.measure import peak_mib
 from razor.errors import InputError, RazorError, Stopped
 from razor.examples import Task
 from razor.gates import Gate, Verdict, overall, usual, verdicts, with_limits
-from razor.gold import Distance, beside, between
+from razor.gold import Distance, between, bundled
 from razor.growth import Growth
 from razor.membership import Membership, membership
 from razor.metrics import Evaluation
@@ -113,7 +113,8 @@ class Checking(Desk):
                     check.findings.append(found)
                     yield self._checked(growth, check)
             check.membership = membership(growth.adapter, growth.bench, growth.patch)
-            check.gold = beside(growth.adapter, growth.task, growth.bench.beneath + growth.patch)
+            if gold := (yield from self._gold(session, growth, panel.status)):
+                check.gold = gold.distance(growth.bench.beneath + growth.patch)
         except Stopped:
             check.done = True
             yield {**self._checked(growth, check), panel.status: status_html(STOPPED), **self._kept(session, growth)}
@@ -138,7 +139,7 @@ class Checking(Desk):
         session.found["methods"] = patches = {check_panel.OURS: beneath + growth.patch}
         rows = [check_panel.own_row(growth, after)]
         yield {panel.cases: ""} | self._compared(rows, before, growth.task)
-        if gold := between(growth.adapter, growth.task):
+        if gold := (yield from self._gold(session, growth, status)):
             rows[0] = replace(rows[0], gold=gold.distance(beneath + growth.patch))
             yield self._compared(rows, before, growth.task)
         for name in methods:
@@ -153,7 +154,8 @@ class Checking(Desk):
             row = check_panel.row_of(result)
             if row.after:
                 patches[name] = beneath + result.patch
-            rows.append(replace(row, gold=gold.distance(beneath + result.patch)) if gold and row.after else row)
+                row = replace(row, gold=gold and gold.distance(patches[name]))
+            rows.append(row)
             yield self._compared(rows, before, growth.task)
         said = f"{len(methods)} methods compared on the same pictures. Pick one on the chart to see cases of it."
         yield {status: status_html(said)}
@@ -183,6 +185,14 @@ class Checking(Desk):
             return
         if session.found.get("methods") is patches:
             yield {panel.cases: check_panel.cases_html(name, shown), panel.compare_status: ""}
+
+    def _gold(self, session: Session, growth: Growth, status: gr.HTML) -> Iterator[dict]:
+        """The model that never saw the concept, and the original, to place edits between; made once for a growth."""
+        if "between" not in session.found:
+            if bundled(growth.adapter, growth.task):
+                yield {status: status_html(f"Asking a model that never saw {growth.task.concept}", "busy")}
+            session.found["between"] = between(growth.adapter, growth.task)
+        return session.found["between"]
 
     def checkable(self, session: Session) -> dict:
         """Whether the gates may be moved and whether the verdict is about the edit as it stands."""

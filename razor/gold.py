@@ -62,15 +62,19 @@ def folder(target: Target) -> Path:
     return models.ASSETS / "models" / f"mini-clip-without-{slug(target.name)}"
 
 
-def between(adapter: Adapter, task: Task) -> "Between | None":
-    """The two models to place edits between, where a gold one of the task's target is bundled; else None."""
+def bundled(adapter: Adapter, task: Task) -> Path | None:
+    """Where the gold model of a task's target lies; None for any other model or task."""
     source, kept = task.origin.get("forget", ""), task.origin.get("retain", "")
     if adapter.name != "mini-clip" or kept != WORLD or not is_target(source):
         return None
     place = folder(parse_target(source))
-    if not (place / "open_clip_config.json").exists():
-        return None
-    return Between(adapter, models.load(str(place)), task)
+    return place if (place / "open_clip_config.json").exists() else None
+
+
+def between(adapter: Adapter, task: Task) -> "Between | None":
+    """The two models to place edits between, where a gold one of the task's target is bundled; else None."""
+    place = bundled(adapter, task)
+    return place and Between(adapter, models.load(str(place)), task)
 
 
 def beside(adapter: Adapter, task: Task, patch: Patch) -> Distance | None:

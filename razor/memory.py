@@ -1,9 +1,11 @@
-"""Running out of memory, said in one sentence."""
+"""Running out of memory: put off by running rows in parts, and said in one sentence."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from razor.errors import ModelError
 
@@ -27,3 +29,14 @@ def enough_memory(doing: str, advice: str) -> Iterator[None]:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         raise ModelError(f"Memory ran out while {doing}. {advice}. Your session is as it was.") from error
+
+
+def in_parts(rows: Tensor, size: int, work: Callable[[Tensor], Tensor]) -> Tensor:
+    """What `work` makes of numbered rows, (n, ...), with a graph, as many at a time as fit.
+
+    Rows that do not fit together are run again when their gradient is asked for.
+    """
+    parts = rows.split(max(1, size))
+    if len(parts) == 1:
+        return work(rows)
+    return torch.cat([checkpoint(work, part, use_reentrant=False) for part in parts])

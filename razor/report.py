@@ -184,16 +184,26 @@ def _interval(measure: Measure, name: str) -> str:
 def _cases(sights: Sequence[Sight]) -> str:
     if not sights:
         return ""
-    groups = dict.fromkeys(sight.group for sight in sights)
-    built = "".join(
-        f"<h3>{escape(group)}</h3><div class='cases'>{''.join(case(s) for s in sights if s.group == group)}</div>"
-        for group in groups
+    said = "<p>Chosen from all over the test split, not by how they came out.</p>"
+    return _section("Cases to look at", said + grouped(sights))
+
+
+def grouped(sights: Sequence[Sight], level: int = 3) -> str:
+    """Cases as figures: pictures, what each side made of them, what that comes to.
+
+    Args:
+        level: of the heading over each group.
+    """
+    groups: dict[str, list[str]] = {}
+    for sight in sights:
+        groups.setdefault(sight.group, []).append(_case(sight))
+    return "".join(
+        f'<h{level}>{escape(group)}</h{level}><div class="cases">{"".join(built)}</div>'
+        for group, built in groups.items()
     )
-    return _section("Cases to look at", f"<p>Chosen from all over the test split, not by how they came out.</p>{built}")
 
 
-def case(sight: Sight) -> str:
-    """A case as a figure: its pictures, what each side made of them, and what that comes to."""
+def _case(sight: Sight) -> str:
     sides = ("before", "after")
     names = [f", {side}" for side in sides] if len(sight.pictures) > 1 else [""]
     pictures = "".join(

@@ -29,14 +29,13 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from razor import losses, metrics, processes
 from razor.adapters.base import GLANCE, Terms
 from razor.answers import classes_named
 from razor.errors import ModelError, Stopped
 from razor.examples import Example, Task, evenly, varied, varied_beside
-from razor.memory import enough_memory
+from razor.memory import enough_memory, in_parts
 from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.replay import PrefixCache
@@ -315,14 +314,8 @@ class VlmBench:
             return work(mine, [self._frozen[side, "gradient"][i] for i in mine])
 
         longest = max(len(p.ids) for p in (*pictures, *self.questions(side, "gradient"))) + self._room
-
-        def all_parts(mine: Tensor) -> Tensor:
-            parts = mine.split(max(1, self.adapter.at_once // (runs * longest)))
-            if len(parts) == 1:
-                return part(mine)
-            return torch.cat([checkpoint(part, chosen, use_reentrant=False) for chosen in parts])
-
-        return processes.share(rows, all_parts)
+        size = self.adapter.at_once // (runs * longest)
+        return processes.share(rows, lambda mine: in_parts(mine, size, part))
 
     # Metrics
 

@@ -32,13 +32,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from razor import metrics, processes
 from razor.adapters.base import GLANCE, Terms
 from razor.errors import InputError, ModelError, Stopped
 from razor.examples import Example, Task, varied, varied_beside
-from razor.memory import enough_memory
+from razor.memory import enough_memory, in_parts
 from razor.metrics import Evaluation
 from razor.minicanvas import tasks
 from razor.patches import Patch
@@ -393,13 +392,8 @@ class DiffusionBench:
             v = self._predict(points[part], words[part])
             return torch.stack([(v - goal[part].to(v.device)).square().flatten(1).mean(1) for goal in goals], 1)
 
-        def all_parts(mine: Tensor) -> Tensor:
-            parts = mine.split(self.at_once(points, "gradient"))
-            if len(parts) == 1:
-                return gaps(mine)
-            return torch.cat([checkpoint(gaps, part, use_reentrant=False) for part in parts])
-
-        return processes.share(torch.arange(len(points)), all_parts).T.contiguous().mean(1)
+        rows, size = torch.arange(len(points)), self.at_once(points, "gradient")
+        return processes.share(rows, lambda mine: in_parts(mine, size, gaps)).T.contiguous().mean(1)
 
     @staticmethod
     def at_once(points: Points, kind: str) -> int:
