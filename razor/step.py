@@ -79,9 +79,11 @@ class Goal:
         return self.cost(now) == 0 and now.forget_probability.value <= max(self.target, SURE)
 
     def lost(self, now: Evaluation) -> float:
-        """How much less sure of the right answers the model is; 0 where the search does not ask how sure it is."""
+        """How much less sure of the right answers the model is; where none is asked for, how far predictions moved."""
         before, after = self.base.retain_probability, now.retain_probability
-        return before.value - after.value if before and after else 0.0
+        if before and after:
+            return before.value - after.value
+        return 1 - now.prediction_stability.value if now.prediction_stability else 0.0
 
     def key(self, now: Evaluation) -> tuple[float, float, float]:
         """For min(): damage first; then forgetting, with how sure the model still is as a tie-breaker; then retention.
@@ -226,7 +228,7 @@ def _mended(adapter, bench, units, met, goal, config, first_batch, length, stop)
             best = now
     if best is not met:
         measure = bench.measure
-        if not _confirmed(adapter, bench, best.patch):
+        if not _confirmed(adapter, bench, best.patch, stop):
             best, bench.measure = met, measure
     return best, trials
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from razor.config import RazorConfig
+from razor.errors import Stopped
 from razor.metrics import Evaluation, Measure
 from razor.patches import Patch
 from razor.step import Goal, take_steps
@@ -17,7 +18,7 @@ from razor.units import Slice, Unit
 UNIT = Unit("image.0.head.0", "head", "image", 0, 0, (Slice("weight"),))
 
 
-def found(forget, retain=1.0, neighbour=None, *, cross=None, sure=None, right=None):
+def found(forget, retain=1.0, neighbour=None, *, cross=None, sure=None, right=None, stable=None):
     """An evaluation with these values; `sure`, the probability of the forgotten class, defaults to its accuracy."""
     sure = forget if sure is None else sure
     one = lambda value: None if value is None else Measure(value, 100, 0.0, 1.0)  # noqa: E731
@@ -29,6 +30,7 @@ def found(forget, retain=1.0, neighbour=None, *, cross=None, sure=None, right=No
         cross_accuracy=one(cross),
         retrieval_stability=one(1.0),
         retain_probability=one(right),
+        prediction_stability=one(stable),
     )
 
 
@@ -172,6 +174,32 @@ def test_a_step_that_cost_nothing_or_too_little_is_not_mended(model):
     for right in (None, 1.0, 0.95):  # a tenth of the budget would be 0.9
         _, result = mended(model, lambda w, right=right: found(0.0 if w[1] > 0 else 1.0, right=right))
         assert (result.chosen, len(result.trials)) == (1, 1)
+
+
+def test_where_no_answer_has_a_probability_moved_predictions_are_what_was_lost(model):
+    goal = Goal(0.0, 0.01, found(1.0))
+    assert goal.lost(found(0.0, stable=0.97)) == pytest.approx(0.03) and goal.lost(found(0.0)) == 0
+    answered = Goal(0.0, 0.01, found(1.0, right=0.9))
+    assert answered.lost(found(0.0, right=0.8, stable=0.5)) == pytest.approx(0.1)
+    costly = lambda w: found(0.0 if w[1] > 0 else 1.0, stable=w[0] / 6)  # noqa: E731
+    _, result = mended(model, costly)
+    assert (result.chosen, len(result.trials)) == (1, 7)  # further left predictions move more
+
+
+def test_a_stopped_second_look_leaves_the_point_that_was_borne_out(model):
+    class Stopping(Bench):
+        looks = 0
+
+        def confirm(self, stop=None):
+            self.looks += 1
+            if self.looks > 1:
+                raise Stopped("Stopped.")
+            return True
+
+    costly = lambda w: found(0.0 if w[1] > 0 else 1.0, right=1 - w[0] / 6)  # noqa: E731
+    bench, goal = Stopping(model, metrics=costly), Goal(0.0, 1.0, found(1.0, right=1.0))
+    result = steps(model, bench, goal=goal, step_size=0.1, inner_steps=4, retain_weight=0.75)
+    assert (result.chosen, bench.looks) == (1, 2) and delta(result) == pytest.approx([-0.18, 0.24])
 
 
 def test_mending_that_helps_nothing_leaves_the_point_and_can_be_stopped(model):
