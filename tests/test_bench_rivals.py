@@ -1,6 +1,7 @@
 """The bench of rivals on a tiny CLIP: rows are kept, a diverged method counts as having done nothing, tables add up."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,6 +33,24 @@ def test_every_method_has_a_row_that_a_second_run_keeps(small, tmp_path, monkeyp
     monkeypatch.setattr(rivals.baselines, "run", lambda *_: pytest.fail("this row is there already"))
     rivals.main("object:cat", out, "clip")
     assert json.loads(out.read_text())["clip"] == first["clip"]
+
+
+def test_a_row_placed_beside_another_gold_model_is_made_again(small, trained, tmp_path, monkeypatch):
+    golds = {"gold": SimpleNamespace(fingerprint=lambda: "first")}
+    monkeypatch.setattr(models, "load", lambda name: golds.get(name, trained))
+    monkeypatch.setattr(rivals, "bundled", lambda adapter, task: "gold")
+    monkeypatch.setattr(rivals, "between", lambda adapter, task: None)
+    ran = []
+    monkeypatch.setattr(rivals.baselines, "run", lambda name, *_: ran.append(name))
+    monkeypatch.setattr(rivals, "_row", lambda result, gold: {"before": None, "after": None})
+    monkeypatch.setattr(rivals, "report", lambda results: "")
+    out = tmp_path / "rivals.json"
+    rivals.main("object:cat", out, "clip")
+    rivals.main("object:cat", out, "clip")
+    assert ran == ["null-space", "head-gate"]  # the second time all is there
+    golds["gold"] = SimpleNamespace(fingerprint=lambda: "second")
+    rows = rivals.main("object:cat", out, "clip")["clip"]["object:cat"]
+    assert len(ran) == 4 and {row["gold_model"] for row in rows.values()} == {"second"}
 
 
 def test_copies_in_few_bits_are_measured_beside_the_edit(small, tmp_path, capsys):

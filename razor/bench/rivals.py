@@ -11,7 +11,7 @@ from pathlib import Path
 from razor import baselines, models
 from razor.baselines import ABLATIONS, NAMES, Budget
 from razor.bench.measure import chosen, code_hash, opened, sift
-from razor.gold import Between, between
+from razor.gold import Between, between, bundled
 from razor.metrics import Evaluation
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
@@ -83,7 +83,7 @@ def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS
 
 
 def run_part(results: dict, part: str, wanted: Sequence[str], save: Callable[[], None]) -> None:
-    """Every method of a part on every target; what is in the results already is kept."""
+    """Every method of a part on every target; what is in the results already is kept, unless its gold model changed."""
     adapter = models.load(MODELS.get(part, "mini-clip"))
     rows = results.setdefault(part, {})
     code = code_hash("baselines", "robustness")
@@ -91,13 +91,15 @@ def run_part(results: dict, part: str, wanted: Sequence[str], save: Callable[[],
     sift(rows, results.setdefault("settings", {}), part, stamp)
     for name in wanted:
         task = tasks.task(parse_target(name))
-        row = rows.setdefault(name, {})
-        gold = between(adapter, task) if part != "bits" and not set(METHODS[part]) <= set(row) else None
-        for method in ("razor",) if part == "bits" else METHODS[part]:
-            if method in row:
-                continue
+        row, methods = rows.setdefault(name, {}), ("razor",) if part == "bits" else METHODS[part]
+        place = bundled(adapter, task) if part != "bits" else None
+        mark = models.load(str(place)).fingerprint() if place else None
+        missing = [m for m in methods if m not in row or row[m].get("gold_model") != mark]
+        gold = between(adapter, task) if place and missing else None
+        for method in missing:
             result = baselines.run(method, adapter, task, BUDGET)
-            row[method] = _bits(adapter, task, result) if part == "bits" else _row(result, gold)
+            made = _bits(adapter, task, result) if part == "bits" else _row(result, gold)
+            row[method] = made | ({"gold_model": mark} if mark else {})
             save()
             print(f"{part:10} {name:24} {method:18} {_line(row[method])}", flush=True)
 
