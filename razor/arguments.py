@@ -28,6 +28,7 @@ def _add_runs(commands) -> None:
         "--method", choices=["razor", "paper"], default="razor", help="paper: the rule as published, one step a round"
     )
     unlearn.add_argument("--out", type=Path, required=True, metavar="DIR")
+    unlearn.add_argument("--json", type=Path, metavar="OUT", help="write what run.json in the folder holds")
 
     evaluate = commands.add_parser("evaluate", help="measure a model with or without a patch")
     _add_task(evaluate)
@@ -46,6 +47,7 @@ def _add_runs(commands) -> None:
     report.add_argument("--card", type=Path, metavar="MD", help="write a section for a model card as well")
     report.add_argument("--attacks", metavar="A", help="try these first, as evaluate does; all for all")
     report.add_argument("--reason", default="", metavar="TEXT", help="why it had to be forgotten, in your words")
+    report.add_argument("--json", type=Path, metavar="OUT", help="write what the page rests on: metrics and gates")
     report.add_argument("--replace", action="store_true", help="replace files that are there")
     report.add_argument("--no-pictures", action="store_true", help="leave pictures and answers out")
     again = report.add_argument_group("model and examples", "as in the run; pictures of your own must be named again")
@@ -67,6 +69,7 @@ def _add_carrying(commands) -> None:
     carry.add_argument("--from", dest="source", required=True, metavar="M", help="the CLIP it was made for")
     carry.add_argument("--to", dest="target", required=True, metavar="M", help="the vision-language model")
     carry.add_argument("--out", type=Path, required=True, metavar="P2", help="the patch to write")
+    carry.add_argument("--json", type=Path, metavar="OUT", help="write what was carried")
     carry.add_argument("--device", help="cpu, cuda, cuda:1, auto (default: CUDA where there is one)")
 
     export = commands.add_parser("export", help="write an edit for other programs: a LoRA or a full model")
@@ -80,6 +83,7 @@ def _add_carrying(commands) -> None:
     export.add_argument("--single-file", action="store_true", help="of a model that draws: one file, not a folder")
     export.add_argument("--redacted", action="store_true", help="of a full model: say nothing of the edit")
     export.add_argument("--replace", action="store_true", help="replace an export that is there")
+    export.add_argument("--json", type=Path, metavar="OUT", help="write what was written and how it loads again")
     export.add_argument("--device", help="cpu, cuda, cuda:1, auto (default: CUDA where there is one)")
     _add_dtype(export)
 

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 from razor.arguments import parser
 from razor.errors import InputError, RazorError
+from razor.progress import bar, note
 
 # Heavy modules are imported inside the commands, so that --help answers at once.
 
@@ -90,18 +91,25 @@ def _score(args: argparse.Namespace) -> None:
 
 
 def _unlearn(args: argparse.Namespace) -> None:
-    from razor import processes
+    from razor import jsonio, processes
     from razor.run import unlearn
 
     args.out.mkdir(parents=True, exist_ok=True)
     adapter, task, config = _prepare(args)
-    _note(f"Forgetting {task.concept!r} in {adapter.name}.")
+    note(f"Forgetting {task.concept!r} in {adapter.name}.")
     warnings.filterwarnings("ignore", "The unedited model", UserWarning)  # said in our own words below
-    run = unlearn(adapter, task, config, on_round=lambda growth, done: _note(f"Round {done.index}: {done.reason}"))
+    with bar("Rounds, at most") as rounds, bar("Drawing to measure") as drawn:
+
+        def on_round(_growth, done) -> None:
+            note(f"Round {done.index}: {done.reason}")
+            rounds(done.index, config.rounds)
+
+        rounds(0, config.rounds)
+        run = unlearn(adapter, task, config, on_round=on_round, on_picture=drawn)
     if not run.known:
-        _note(f"The unedited model does not know {task.concept!r}: there was nothing to forget.")
+        note(f"The unedited model does not know {task.concept!r}: there was nothing to forget.")
     elif not run.reached:
-        _note("The target was not met within the retain budget; allow more rounds or a larger budget.")
+        note("The target was not met within the retain budget; allow more rounds or a larger budget.")
     if not processes.first():
         return
     result = run.save(args.out)
@@ -109,10 +117,13 @@ def _unlearn(args: argparse.Namespace) -> None:
     print(
         f"{result['parameters_edited']:,} parameters edited; {result['patch_bytes'] / 1000:.0f} kB patch in {args.out}"
     )
+    if args.json:
+        jsonio.write(args.json, {"model": adapter.name, "concept": task.concept, **result})
 
 
 def _evaluate(args: argparse.Namespace) -> None:
     from razor import jsonio
+    from razor.adapters.base import watched
     from razor.gold import beside
     from razor.membership import membership
     from razor.patches import Patch
@@ -125,8 +136,9 @@ def _evaluate(args: argparse.Namespace) -> None:
     patch = Patch.load(args.patch) if args.patch else Patch()
     patch.check(adapter.model)
     bench = adapter.bench(task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed)
-    before = evaluate(adapter, bench, Patch(), "test").to_json()
-    after = evaluate(adapter, bench, patch, "test").to_json()
+    with bar("Drawing to measure") as drawn, watched(bench, drawn):
+        before = evaluate(adapter, bench, Patch(), "test").to_json()
+        after = evaluate(adapter, bench, patch, "test").to_json()
     _print_metrics(before, after, bench.read_by)
     findings = _attacked(attacks, Case(adapter, task, patch, bench=bench, seed=config.seed)) if attacks else []
     gold = beside(adapter, task, patch)
@@ -145,7 +157,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from razor import recipe, report
+    from razor import jsonio, recipe, report
     from razor.gates import usual, verdicts
     from razor.gold import beside
     from razor.robustness import Case
@@ -180,6 +192,10 @@ def _report(args: argparse.Namespace) -> None:
         if out is not None:
             out.write_text(text(told), "utf-8")
             print(f"{out.stat().st_size / 1000:,.0f} kB in {out}")
+    if args.json:
+        sides = {"before": before.to_json(), "after": after.to_json()}
+        told = {"files": [str(out) for out in outs], "gates": [verdict.to_json() for verdict in found]}
+        jsonio.write(args.json, {**sides, "attacks": [finding.to_json() for finding in findings], **told})
 
 
 def _as_in(args: argparse.Namespace, made: dict) -> None:
@@ -244,7 +260,8 @@ def _compare(args: argparse.Namespace) -> None:
     rows, gold = [], between(adapter, task)
     print(f"{'method':18}{'forget':>16}{'retain':>16}{'settings':>10}{'passes':>8}{'seconds':>9}  chosen")
     for name in names:
-        result = run(name, adapter, task, budget, **options)
+        with bar(name) as tuned:
+            result = run(name, adapter, task, budget, **options, progress=lambda share: tuned(round(100 * share), 100))
         if not rows and not result.known:
             raise InputError(f"{result.note} There is nothing to compare; choose something it knows.")
         placed = gold.distance(result.patch) if gold and result.after else None
@@ -272,7 +289,7 @@ def _compared(result) -> str:
 
 
 def _carry(args: argparse.Namespace) -> None:
-    from razor import models
+    from razor import jsonio, models
     from razor.carry import carried
     from razor.patches import Patch
 
@@ -282,12 +299,15 @@ def _carry(args: argparse.Namespace) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     source, target = (models.load(name, device=args.device) for name in (args.source, args.target))
     found = carried(patch, source, target)
-    for note in found.notes:
-        _note(note)
+    for told in found.notes:
+        note(told)
     size = found.patch.save(args.out)
     edited = f"{found.patch.parameters_edited:,} parameters of {target.name} edited"
     print(f"{edited}; {size / 1000:.0f} kB patch in {args.out}")
     print(f"What {target.name} forgets by it was not measured; evaluate measures it.")
+    if args.json:
+        told = {"from": source.name, "to": target.name, "parameters_edited": found.patch.parameters_edited}
+        jsonio.write(args.json, {**told, "patch": str(args.out), "patch_bytes": size, "notes": list(found.notes)})
 
 
 def _diff(args: argparse.Namespace) -> None:
@@ -304,7 +324,7 @@ def _diff(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from razor import export, models
+    from razor import export, jsonio, models
     from razor.errors import ModelError
     from razor.patches import Patch
 
@@ -319,14 +339,18 @@ def _export(args: argparse.Namespace) -> None:
     options = {name: getattr(args, name) for name in fitting.get(args.form, ()) if getattr(args, name) is not None}
     write = {"patch": export.write_patch, "lora": export.write_lora, "full": export.write_full}[args.form]
     written = write(adapter, patch, args.out, replace=args.replace, **options)
-    for note in written.notes:
-        _note(note)
+    for told in written.notes:
+        note(told)
     left = f"; its ranks leave out {written.residual:.1%} of the change" if written.residual else ""
     print(f"{written.bytes / 1000:,.0f} kB {_FORMS[args.form]} in {args.out}{left}")
     check = export.verify(adapter, patch, written.path, scale=options.get("scale", 1.0))
     if not export.sound(written, check):
         raise ModelError(f"{export.compared(check)} Do not use {written.path.name}.")
     print(export.compared(check))
+    if args.json:
+        told = {"model": adapter.name, "form": args.form, "path": str(written.path), "bytes": written.bytes}
+        told |= {"notes": list(written.notes), "residual": written.residual, "ranks": dict(written.ranks)}
+        jsonio.write(args.json, {**told, "loaded_again": vars(check)})
 
 
 _FORMS = {"patch": "patch", "lora": "LoRA", "full": "model"}
@@ -340,7 +364,7 @@ def _ask(args: argparse.Namespace) -> None:
 
     questions, warnings = read_questions(args.questions)
     for warning in warnings:
-        _note(warning)
+        note(warning)
     if args.rule:  # what will not do is told before the model is loaded
         score(args.rule, questions, [""] * len(questions))
     concept, patch = _concept(args.forget), Patch.load(args.patch) if args.patch else Patch()
@@ -352,7 +376,7 @@ def _ask(args: argparse.Namespace) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
 
     def on_part(side: int, done: int) -> None:
-        _note(f"{done} of {len(questions)} questions answered {'with the patch' if side else 'by the unedited model'}.")
+        note(f"{done} of {len(questions)} questions answered {'with the patch' if side else 'by the unedited model'}.")
 
     answered = answer_table(adapter, questions, (Patch(), patch), concept=concept, on_part=on_part)
     before, after = (_scored(args.rule, concept, questions, answered, side) for side in (0, 1))
@@ -442,19 +466,21 @@ def _prepare(args: argparse.Namespace):
     if args.forget:  # before the model, which takes longer to load
         task, warnings = sources.resolve(args.forget, args.retain, **chosen)
         for warning in warnings:
-            _note(warning)
+            note(warning)
     adapter = models.load(args.model, device=args.device, dtype=args.dtype)
     if args.judge:
         adapter = models.with_judge(adapter, args.judge)
     draws = args.forget and task.origin.get("retain") == sources.WORLD and sources.draws_its_own(adapter)
     if draws or (args.forget and sources.asks_kind(adapter)):
         if draws and not sources.is_target(args.forget):
-            _note(f"{adapter.name} draws what is to be kept.")
-        task, _ = sources.resolve(args.forget, args.retain, **chosen, adapter=adapter)
+            note(f"{adapter.name} draws what is to be kept.")
+        with bar("Drawing what is to be kept") as drawn:
+            task, _ = sources.resolve(args.forget, args.retain, **chosen, adapter=adapter, on_picture=drawn)
     if not args.forget:
         if adapter.family == "diffusion":
-            _note(f"{adapter.name} draws what it knows of {args.concept!r}.")
-        task = sources.from_words(adapter, **chosen)
+            note(f"{adapter.name} draws what it knows of {args.concept!r}.")
+        with bar("Drawing what it knows") as drawn:
+            task = sources.from_words(adapter, **chosen, on_picture=drawn)
     return adapter, task, config
 
 
@@ -484,8 +510,3 @@ def _print_table(before: dict, after: dict) -> None:
 
 
 _MEASURE = ("value", "low", "high")
-
-
-def _note(text: str) -> None:
-    if os.environ.get("RANK", "0") == "0":  # see _run_together
-        print(text, file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from razor import jsonio, saved
-from razor.adapters.base import Adapter
+from razor.adapters.base import Adapter, watched
 from razor.config import RazorConfig
 from razor.errors import InputError
 from razor.examples import Task
@@ -66,6 +66,7 @@ def unlearn(
     config: RazorConfig | None = None,
     *,
     on_round: Callable[[Growth, GrowthRound], None] = lambda growth, done: None,
+    on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> Run:
     """Score, grow to the target, and measure on the test split. Leaves the model as found.
 
@@ -73,6 +74,8 @@ def unlearn(
 
     Args:
         on_round: called after every round.
+        on_picture: called with how many pictures are drawn to measure, and how many there will be, before the edit and
+            again after it; only of a model that draws.
 
     Raises:
         RazorError: see the functions this calls.
@@ -83,14 +86,15 @@ def unlearn(
     else:
         for done in growth.run():
             on_round(growth, done)
-    return finish(growth)
+    return finish(growth, on_picture=on_picture)
 
 
-def finish(growth: Growth) -> Run:
-    """Measure a growth as it stands and bind its patch to the model and the recipe."""
+def finish(growth: Growth, *, on_picture: Callable[[int, int], None] = lambda done, total: None) -> Run:
+    """Measure a growth as it stands and bind its patch to the model and the recipe; `on_picture` as in `unlearn`."""
     started = time.monotonic()
-    before = evaluate(growth.adapter, growth.bench, Patch(), "test")
-    after = evaluate(growth.adapter, growth.bench, growth.patch, "test")
+    with watched(growth.bench, on_picture):
+        before = evaluate(growth.adapter, growth.bench, Patch(), "test")
+        after = evaluate(growth.adapter, growth.bench, growth.patch, "test")
     made = recipe(growth)
     patch = growth.patch.bound_to(growth.adapter.model).with_recipe(made)
     seconds = {**growth.seconds, "report": time.monotonic() - started}

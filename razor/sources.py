@@ -30,6 +30,7 @@ def resolve(
     anchor: str | None = None,
     kind: str = "object",
     adapter: Adapter | None = None,
+    on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Task, tuple[str, ...]]:
     """The task behind two names, and one sentence per picture that was skipped.
 
@@ -40,6 +41,7 @@ def resolve(
         labels: classes to measure against; default: the retain captions, or the bundled world's classes.
         anchor, kind: what a model that draws puts in the place of own forget pictures' concept; see words.py.
         adapter: the model, where it is loaded; see own_task.
+        on_picture: see words.retain_pictures.
 
     Raises:
         InputError, ExampleError: see examples.py.
@@ -57,7 +59,8 @@ def resolve(
         forget_examples, warnings = loaded.examples, loaded.warnings
     if whole_world:
         chosen = {"concept": concept, "labels": labels, "seed": seed, "anchor": anchor_of(anchor, kind)}
-        return own_task(forget_examples, (), source=forget, adapter=adapter, kind=kind, **chosen), warnings
+        options = {"source": forget, "adapter": adapter, "kind": kind, "on_picture": on_picture}
+        return own_task(forget_examples, (), **options, **chosen), warnings
     if is_target(retain):
         target = parse_target(retain)
         kept = tuple(e for e in _world() if e.labels.get(target.axis) == target.name)
@@ -88,11 +91,13 @@ def from_words(
     seed: int = 0,
     anchor: str | None = None,
     kind: str = "object",
+    on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> Task:
     """The task behind a name alone: a class of the bundled world, or what the model itself draws of it.
 
     Args:
         labels: what else to keep; default: what words.suggest finds.
+        on_picture: see words.task_of.
 
     Raises:
         InputError: an unknown kind, or the model draws no pictures and the name is none of the bundled world's.
@@ -103,11 +108,11 @@ def from_words(
             raise InputError(f"{adapter.name} draws no pictures: give some of {concept!r} with --forget.")
         return tasks.task(target)
     if target is not None and not draws_its_own(adapter):
-        return words.bundled_task(adapter, target, seed=seed)
+        return words.bundled_task(adapter, target, seed=seed, on_picture=on_picture)
     plan = words.suggest(adapter, concept, kind, anchor)
     if kept := tuple(label for label in labels if label.lower() != plan.concept.lower()):
         plan = replace(plan, neighbours=kept, others=())
-    return words.task_of(adapter, plan, seed=seed)
+    return words.task_of(adapter, plan, seed=seed, on_picture=on_picture)
 
 
 def draws_its_own(adapter: Adapter) -> bool:

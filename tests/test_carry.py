@@ -1,5 +1,6 @@
 """An edit of mini-clip's image tower in the model that answers: the same tower, the same numbers, or one sentence."""
 
+import json
 import re
 from collections.abc import Mapping
 
@@ -310,7 +311,8 @@ def test_carried_patch_is_a_file_that_says_where_it_came_from(clip, vlm, patch, 
     made = (patch + words + layer).bound_to(clip.model).with_recipe({"rounds": [1, 2]})
     made.save(tmp_path / "p.safetensors")
     paths = ["--patch", str(tmp_path / "p.safetensors"), "--out", str(tmp_path / "new" / "q.safetensors")]
-    main(["carry", "--from", "mini-clip", "--to", "mini-vlm", *paths])
+    told = tmp_path / "told.json"
+    main(["carry", "--from", "mini-clip", "--to", "mini-vlm", *paths, "--json", str(told)])
     said = capsys.readouterr()
     found = Patch.load(tmp_path / "new" / "q.safetensors")
     found.check(vlm.model)
@@ -321,6 +323,9 @@ def test_carried_patch_is_a_file_that_says_where_it_came_from(clip, vlm, patch, 
     assert origin["model"]["fingerprint"] == clip.fingerprint() and origin["recipe"] == {"rounds": [1, 2]}
     assert origin["left_out"] == [*expected.notes] and expected.notes[0] in said.err
     assert "What mini-vlm forgets by it was not measured" in said.out
+    told = json.loads(told.read_text())
+    assert told["notes"] == [*expected.notes] and told["parameters_edited"] == found.parameters_edited
+    assert told["patch_bytes"] == (tmp_path / "new" / "q.safetensors").stat().st_size
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ KEYS = {"value", "n", "low", "high"}
 def neon_run(tmp_path_factory):
     """One real run on the bundled model: style:neon forgotten with default settings."""
     folder = tmp_path_factory.mktemp("run")
-    main(["unlearn", "--model", "mini-clip", "--forget", "style:neon", "--out", str(folder)])
+    told = str(folder / "told.json")
+    main(["unlearn", "--model", "mini-clip", "--forget", "style:neon", "--out", str(folder), "--json", told])
     return folder
 
 
@@ -62,6 +63,8 @@ def test_run_json_holds_what_it_promises(neon_run):
             assert run[side][name]["low"] <= run[side][name]["value"] <= run[side][name]["high"]
     assert run["patch_bytes"] == (neon_run / "patch.safetensors").stat().st_size
     assert run["parameters_edited"] > 0 and run["rounds"] and "total" in run["seconds"]
+    told = json.loads((neon_run / "told.json").read_text())
+    assert (told.pop("model"), told.pop("concept")) == ("mini-clip", "neon") and told == run
     recipe = json.loads((neon_run / "recipe.json").read_text())
     assert recipe["model"]["fingerprint"] == models.load("mini-clip").fingerprint()
 
@@ -87,9 +90,12 @@ def test_attacks_on_the_saved_patch_are_printed_and_written_beside_their_control
 
 def test_a_run_is_reported_from_its_folder_alone(neon_run, tmp_path, capsys):
     out, card = tmp_path / "new" / "neon.html", tmp_path / "neon.md"
-    main(
-        ["report", str(neon_run), "--out", str(out), "--card", str(card), "--attacks", "quantise", "--reason", "Asked"]
-    )
+    options = ["--attacks", "quantise", "--reason", "Asked", "--json", str(tmp_path / "told.json")]
+    main(["report", str(neon_run), "--out", str(out), "--card", str(card), *options])
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["files"] == [str(out), str(card)] and "Does it hold in a copy of 4 bits?" in [
+        gate["gate"]["words"] for gate in told["gates"]
+    ]
     page, run = out.read_text("utf-8"), json.loads((neon_run / "run.json").read_text())
     assert f"{run['after']['forget_accuracy']['value']:.1%}" in page and "Why: Asked" in page
     assert page.count("data:image/jpeg") == 15 and "Does it hold in a copy of 4 bits?" in page

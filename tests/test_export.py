@@ -526,8 +526,10 @@ def test_command_writes_each_form_and_says_what_came_of_loading_it_again(tmp_pat
         ("lora", "l.safetensors", ("--keys", "kohya", "--scale", "0.5")),
         ("full", "one.safetensors", ("--single-file", "--redacted")),
     ):
-        run("mini-sd", patch, "--as", form, "--out", tmp_path / out, *more)
-        told = capsys.readouterr().out.splitlines()
+        run("mini-sd", patch, "--as", form, "--out", tmp_path / out, "--json", tmp_path / "told.json", *more)
+        told, written = capsys.readouterr().out.splitlines(), json.loads((tmp_path / "told.json").read_text())
+        assert (written["form"], written["bytes"]) == (form, (tmp_path / out).stat().st_size)
+        assert written["loaded_again"]["exact"] == (form != "lora") and bool(written["ranks"]) == (form == "lora")
         assert told[0].endswith(f" in {tmp_path / out}") and told[1].startswith("Loaded again, it")
         assert ("bit for bit" in told[1]) == (form != "lora") or float(told[1].split()[-4]) < 1e-4
     assert torch.equal(*(next(iter(Patch.load(p).deltas.values())) for p in (patch, tmp_path / "p.safetensors")))

@@ -1,6 +1,7 @@
 """What the method needs from a model family. The core is written against these two protocols alone."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from PIL import Image
@@ -94,6 +95,20 @@ class Bench(Protocol):
 
     def class_embeddings(self, edited: Sequence[str], first: Mapping[str, int] | None = None) -> list[Tensor]:
         """Unit vectors (c, d) of the classes of each axis of the task, arguments as in `evaluate`."""
+
+
+def watched(
+    bench: Bench,
+    on_picture: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> AbstractContextManager[None]:
+    """Where measuring takes drawing, tell of the pictures and let a person stop, for the length of the block.
+
+    Args:
+        on_picture, stop: see DiffusionBench.watch.
+    """
+    watch = getattr(bench, "watch", None)
+    return watch(on_picture, stop) if watch else nullcontext()
 
 
 class Adapter(Protocol):

@@ -1,11 +1,10 @@
 """What every attack is given, and what it reports."""
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
-from razor.adapters.base import Adapter, Bench
+from razor.adapters.base import Adapter, Bench, watched
 from razor.errors import Stopped
 from razor.examples import Task
 from razor.metrics import Evaluation, Measure
@@ -83,8 +82,7 @@ class Case:
 
     def evaluated(self, bench: Bench, patch: Patch) -> Evaluation:
         """A patch on a bench of the model, on the test split; where that takes drawing, it may be stopped meanwhile."""
-        watch = getattr(bench, "watch", None)
-        with watch(lambda done, total: None, self.stop) if watch else nullcontext():
+        with watched(bench, stop=self.stop):
             return evaluate(self.adapter, bench, patch, "test")
 
     def patches(self) -> Mapping[str, Patch]:
