@@ -13,7 +13,7 @@ from razor.gold import Distance
 from razor.growth import Growth
 from razor.membership import Membership
 from razor.metrics import Evaluation, Measure
-from razor.report import grouped
+from razor.report import attack_lead, attack_table, grouped
 from razor.robustness import ATTACKS, Finding
 from razor.sights import Sight
 from razor.telling import ATTACK_WORDS, HEADLINE, SAID, gold_text, membership_text, worst_text
@@ -168,15 +168,9 @@ def evidence_html(findings: Sequence[Finding], concept: str) -> str:
     """What every attack got back, beside the same done to the unedited model."""
     if not findings:
         return ""
-    firsts = {f.attack: f for f in reversed(findings)}
-    rows = "".join(
-        f"<tr><td>{escape(ATTACK_WORDS[f.attack]) if firsts[f.attack] is f else ''}</td><td>{escape(f.setting)}"
-        f"{f'<small>{escape(f.note)}</small>' if f.note else ''}</td>{_cell(f.edited)}{_cell(f.attacked)}"
-        f"{_cell(f.control)}{_cell(f.retain)}</tr>"
-        for f in findings
-    )
-    heads = ("attack", "setting", "before it", "after it", "unedited model, same attack", "other answers right")
-    return _table_html(f"<h3>What attacks get back of {escape(concept)}</h3>", heads, rows)
+    heads, rows = attack_table(findings, _cell)
+    title = f"<h3>What attacks get back of {escape(concept)}</h3>{attack_lead(findings)}"
+    return _table_html(title, heads, rows)
 
 
 def _table_html(title: str, heads: Sequence[str], rows: str) -> str:

@@ -94,6 +94,7 @@ class Checking(Desk):
         done = f"Checked. Not tried, for want of a judge: {', '.join(blind)}." if blind else "Checked."
         case = Case(growth.adapter, growth.task, growth.patch, bench=growth.bench, stop=session.stop.is_set)
         case.before, case.edited = tested
+        case.beside_gold()
         try:
             for number, name in enumerate(names, start=1):
                 said = f"Attack {number} of {len(names)}: {telling.ATTACK_WORDS[name]}"

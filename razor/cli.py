@@ -140,7 +140,8 @@ def _evaluate(args: argparse.Namespace) -> None:
         before = evaluate(adapter, bench, Patch(), "test").to_json()
         after = evaluate(adapter, bench, patch, "test").to_json()
     _print_metrics(before, after, bench.read_by)
-    findings = _attacked(attacks, Case(adapter, task, patch, bench=bench, seed=config.seed)) if attacks else []
+    case = Case(adapter, task, patch, bench=bench, seed=config.seed).beside_gold()
+    findings = _attacked(attacks, case) if attacks else []
     gold = beside(adapter, task, patch)
     if gold is not None:
         print(f"\n{gold_text(gold, task.concept)}")
@@ -180,7 +181,7 @@ def _report(args: argparse.Namespace) -> None:
     adapter, task, _ = _prepare(args)
     attacks = _attacks(args.attacks, adapter, task)
     growth, before, after = taken_up(adapter, task, args.run_folder)
-    case = Case(adapter, task, growth.patch, bench=growth.bench, seed=growth.config.seed)
+    case = Case(adapter, task, growth.patch, bench=growth.bench, seed=growth.config.seed).beside_gold()
     findings = _attacked(attacks, case) if attacks else []
     gates = [gate for gate in usual(task.chance) if gate.attack in ("", *attacks)]
     found = verdicts(gates, before, after, findings) if findings else []
@@ -228,11 +229,14 @@ def _attacks(names: str | None, adapter, task) -> list[str]:
 def _attacked(names: Sequence[str], case) -> list:
     """Run the attacks, print what each got back, and give the findings."""
     from razor.robustness import attack
+    from razor.telling import beside_gold_text
 
-    print(f"\n{'attack':12}{'setting':30}{'edited':>8}{'attacked':>9}{'unedited':>9}   95 % interval     n")
+    golden = f"{'never saw':>10}" if case.gold else ""
+    print(f"\n{'attack':12}{'setting':30}{'edited':>8}{'attacked':>9}{'unedited':>9}{golden}   95 % interval     n")
     found_all = []
     for found in (finding for name in names for finding in attack(name, case)):
         control = f"{found.control.value:9.1%}" if found.control else f"{'':9}"
+        control += f"{found.gold.value:10.1%}" if found.gold else ""
         now = found.attacked
         print(
             f"{found.attack:12}{found.setting:30}{found.edited.value:8.1%}{now.value:9.1%}{control}"
@@ -242,6 +246,8 @@ def _attacked(names: Sequence[str], case) -> list:
         if found.note:
             print(f"{'':12}{found.note}")
         found_all.append(found)
+    if told := beside_gold_text(found_all):
+        print(told)
     return found_all
 
 

@@ -7,13 +7,14 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from html import escape
 
 from razor import telling
 from razor.config import RazorConfig
+from razor.figures import map_svg, rounds_svg, training_svgs
 from razor.gates import Verdict, overall
 from razor.gold import Distance
 from razor.grids import grids
@@ -223,10 +224,6 @@ def _case(sight: Sight) -> str:
 # ---------------------------------------------------------------- where it was edited
 
 
-CELL = 22  # px
-RAMP = ("#00224e", "#575d6d", "#a59c74", "#fee838")  # low to high
-
-
 def _map(growth: Growth) -> str:
     if not growth.showable:
         return ""
@@ -236,7 +233,7 @@ def _map(growth: Growth) -> str:
     low, high = (logs[round(share * (len(logs) - 1))] for share in (0.02, 0.98)) if logs else (0.0, 1.0)
     active = set(growth.edit_set.active)
     drawn = "".join(
-        _grid(tower, phi, (low, high), {name: growth.joined.get(name) for name in active})
+        map_svg(tower, phi, (low, high), {name: growth.joined.get(name) for name in active})
         for tower in grids([s.unit for s in scores], {"phi": phi})
     )
     said = telling.map_finding(scores, growth)
@@ -246,50 +243,6 @@ def _map(growth: Growth) -> str:
         "+ where it was put in by hand."
     )
     return _section("Where it was edited", f"<p>{escape(said)}</p><div class='towers'>{drawn}</div><p>{key}</p>")
-
-
-def _grid(tower: dict, phi: dict, domain: tuple[float, float], edited: dict[str, int | None]) -> str:
-    rows, columns = tower["rows"], tower["columns"]
-    left, top = 64, 18
-    cells = []
-    for r, line in enumerate(tower["units"]):
-        cells.append(f'<text x="{left - 6}" y="{top + r * CELL + 15}" text-anchor="end">{escape(rows[r])}</text>')
-        for c, name in enumerate(line):
-            if name is None:
-                continue
-            x, y = left + c * CELL, top + r * CELL
-            fill = _colour(phi[name], domain)
-            cells.append(
-                f'<rect x="{x}" y="{y}" width="{CELL - 1}" height="{CELL - 1}" fill="{fill}">'
-                f"<title>{escape(name)}, phi {phi[name]:.3g}</title></rect>"
-            )
-            if name in edited:
-                number = "+" if edited[name] is None else edited[name]
-                cells.append(
-                    f'<rect x="{x + 1}" y="{y + 1}" width="{CELL - 3}" height="{CELL - 3}" class="edited"/>'
-                    f'<text x="{x + CELL / 2}" y="{y + 15}" text-anchor="middle" class="round">{number}</text>'
-                )
-    heads = "".join(
-        f'<text x="{left + c * CELL + CELL / 2}" y="12" text-anchor="middle">{escape(name)}</text>'
-        for c, name in enumerate(columns)
-    )
-    width, height = left + len(columns) * CELL + 4, top + len(rows) * CELL + 4
-    return (
-        f"<figure><figcaption>{escape(tower['title'])}</figcaption>"
-        f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(tower["title"])}: phi of every unit">{heads}{"".join(cells)}</svg></figure>'
-    )
-
-
-def _colour(phi: float, domain: tuple[float, float]) -> str:
-    """The ramp at phi's place in the domain of its logarithm."""
-    low, high = domain
-    at = (math.log10(phi) - low) / (high - low) if phi > 0 and high > low else 0.0
-    place = min(1.0, max(0.0, at)) * (len(RAMP) - 1)
-    first = min(int(place), len(RAMP) - 2)
-    ends = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in RAMP[first : first + 2]]
-    mixed = (round(a + (b - a) * (place - first)) for a, b in zip(*ends, strict=True))
-    return "#" + "".join(f"{value:02x}" for value in mixed)
 
 
 def _rounds(growth: Growth) -> str:
@@ -304,39 +257,8 @@ def _rounds(growth: Growth) -> str:
     heads = ("round", "units that joined", wording(growth).forget, wording(growth).retain, "result", "seconds")
     last = f"<p>Since then by hand: {escape(growth.by_hand)}.</p>" if growth.by_hand else ""
     said = f"<p>{escape(telling.timeline_finding(growth))}</p>"
-    return _section("How it grew", said + (_curves(growth) + _table(heads, rows) if rows else "") + last)
-
-
-def _curves(growth: Growth) -> str:
-    """Forget and retain accuracy after every round, with their intervals, on the search split."""
-    left, top, wide, tall = 44, 12, 420, 150
     measured = [growth.base, *(r.after for r in growth.rounds)]
-
-    def x(at: int) -> float:
-        return left + wide * at / max(1, len(measured) - 1)
-
-    def y(share: float) -> float:
-        return top + tall * (1 - share)
-
-    drawn = [
-        f'<line x1="{left}" x2="{left + wide}" y1="{y(share)}" y2="{y(share)}" class="rule"/>'
-        f'<text x="{left - 6}" y="{y(share) + 3}" text-anchor="end">{share:.0%}</text>'
-        for share in (0.0, 0.5, 1.0)
-    ]
-    drawn += [
-        f'<text x="{x(i)}" y="{top + tall + 16}" text-anchor="middle">{f"round {i}" if i else "unedited"}</text>'
-        for i in range(len(measured))
-    ]
-    for name, words in (("forget_accuracy", "forget"), ("retain_accuracy", "retain")):
-        found = [getattr(e, name) for e in measured]
-        points = " ".join(f"{x(i):.1f},{y(m.value):.1f}" for i, m in enumerate(found))
-        bars = "".join(f'<line x1="{x(i)}" x2="{x(i)}" y1="{y(m.low)}" y2="{y(m.high)}"/>' for i, m in enumerate(found))
-        last = f'<text x="{x(len(found) - 1) + 8}" y="{y(found[-1].value) + 4}">{words} {found[-1].value:.1%}</text>'
-        drawn.append(f'<g class="{words}">{bars}<polyline points="{points}"/>{last}</g>')
-    return (
-        f'<svg class="curves" width="{left + wide + 110}" height="{top + tall + 24}" role="img" '
-        f'aria-label="Forget and retain accuracy by round">{"".join(drawn)}</svg>'
-    )
+    return _section("How it grew", said + (rounds_svg(measured) + _table(heads, rows) if rows else "") + last)
 
 
 def _added(done) -> str:
@@ -365,15 +287,30 @@ def _verdict(report: Report) -> str:
 def _attacks(report: Report) -> str:
     if not report.findings:
         return ""
-    heads = ("attack", "setting", "before it", "after it", "unedited model, same attack", "other answers right")
-    firsts = {f.attack: f for f in reversed(report.findings)}
+    heads, rows = attack_table(report.findings, _cell)
+    return _section("What attacks get back", attack_lead(report.findings) + _table(heads, rows))
+
+
+def attack_table(findings: Sequence[Finding], cell: Callable[[Measure | None], str]) -> tuple[tuple[str, ...], str]:
+    """Heads and rows of what every attack got back, beside the same done to models that know it and never saw it."""
+    golden = any(f.gold for f in findings)
+    heads = ("attack", "setting", "before it", "after it", "unedited model, same attack",
+             *(["model that never saw it, same attack"] if golden else []), "other answers right")  # fmt: skip
+    firsts = {f.attack: f for f in reversed(findings)}
     rows = "".join(
         f"<tr><td>{escape(telling.ATTACK_WORDS[f.attack]) if firsts[f.attack] is f else ''}</td><td>{escape(f.setting)}"
-        f"{f'<small>{escape(f.note)}</small>' if f.note else ''}</td>{_cell(f.edited)}{_cell(f.attacked)}"
-        f"{_cell(f.control)}{_cell(f.retain)}</tr>"
-        for f in report.findings
+        f"{f'<small>{escape(f.note)}</small>' if f.note else ''}</td>{cell(f.edited)}{cell(f.attacked)}"
+        f"{cell(f.control)}{cell(f.gold) if golden else ''}{cell(f.retain)}</tr>"
+        for f in findings
     )
-    return _section("What attacks get back", _table(heads, rows))
+    return heads, rows
+
+
+def attack_lead(findings: Sequence[Finding]) -> str:
+    """What stands over the table of attacks: how they compare with a model that never saw it, and training's curves."""
+    said = telling.beside_gold_text(findings)
+    drawn = training_svgs(findings)
+    return (f"<p>{escape(said)}</p>" if said else "") + (f'<div class="trainings">{drawn}</div>' if drawn else "")
 
 
 def _gold(report: Report) -> str:
@@ -459,6 +396,7 @@ small { display: block; color: var(--soft); font-size: 13px; line-height: 20px; 
 .measure { white-space: nowrap; }
 figure { margin: 0; break-inside: avoid; }
 figcaption { font-size: 13px; line-height: 20px; color: var(--soft); overflow-wrap: anywhere; }
+.trainings { display: flex; flex-wrap: wrap; gap: 16px; margin-bottom: 12px; }
 .cases { display: flex; flex-wrap: wrap; gap: 16px; }
 .cases figure { width: 160px; }
 .cases figure[data-pictures="2"] { width: 280px; }
@@ -478,10 +416,11 @@ svg text { font: 10px system-ui, sans-serif; fill: var(--soft); }
 svg .edited { fill: #fff; fill-opacity: 0.72; stroke: #3f51d6; stroke-width: 2.5; }
 .curves .rule { stroke: var(--line); }
 .curves polyline { fill: none; stroke-width: 2; }
-.curves .forget { stroke: var(--fail); }
+.curves .forget, .curves .edit { stroke: var(--fail); }
 .curves .retain { stroke: var(--pass); }
+.curves .never-saw-it { stroke: var(--soft); stroke-dasharray: 4 3; }
 .curves g text { stroke: none; font-size: 12px; font-weight: 700; }
-.curves .forget text { fill: var(--fail); }
+.curves .forget text, .curves .edit text { fill: var(--fail); }
 .curves .retain text { fill: var(--pass); }
 svg .round { fill: #1f2838; font-weight: 700; font-size: 11px; }
 pre { margin: 0 0 12px; padding: 12px; background: #f0f3f8; border-radius: 4px; font-size: 13px; line-height: 20px;

@@ -174,6 +174,34 @@ def membership_text(found: Membership, concept: str) -> str:
     )
 
 
+def beside_gold_text(findings: Sequence[Finding]) -> str:
+    """Whether attacks get more out of the edit than out of a model that never saw the concept; "" without one.
+
+    More means by more than the intervals: the edit's lies whole above the other's.
+    """
+    beside = [f for f in findings if f.gold]
+    taught, others = ([f for f in beside if (f.attack == "relearn") is again] for again in (True, False))
+    told = []
+    if taught:
+        told.append(f"Taught it again, the edit learns it {_more_than_gold(taught, 'faster', 'no faster')}.")
+    if others:
+        told.append(f"Asked in other ways, it gives away {_more_than_gold(others, 'more', 'no more')}.")
+    return " ".join(told)
+
+
+def _more_than_gold(findings: Sequence[Finding], more: str, no_more: str) -> str:
+    """The comparison, with the finding that lies furthest above the model that never saw the concept."""
+    above = [f for f in findings if f.attacked.low > f.gold.high]
+    if not above:
+        return f"{no_more} than a model that never saw it, within the intervals (of {len(findings)} tries)"
+    worst = max(above, key=lambda f: f.attacked.value - f.gold.value)
+    words = "" if worst.attack == "relearn" else f"{ATTACK_WORDS[worst.attack]}, "
+    return (
+        f"{more} than a model that never saw it in {len(above)} of {len(findings)} tries, most in {words}"
+        f"{worst.setting}: {worst.attacked.value:.0%} against {worst.gold.value:.0%}"
+    )
+
+
 def worst_text(findings: Sequence[Finding]) -> str:
     """The most that each kind of attack got back, the worst first; the gates may ask for less."""
     most: dict[str, Finding] = {}

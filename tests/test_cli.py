@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from razor import cli, models, words
+from razor import cli, models, step, words
 from razor.adapters import denoising
 from razor.cli import main
 from razor.minicanvas.dataset import draw
@@ -22,11 +22,11 @@ KEYS = {"value", "n", "low", "high"}
 
 
 @pytest.fixture(scope="module")
-def neon_run(tmp_path_factory):
-    """One real run on the bundled model: style:neon forgotten with default settings."""
+def style_run(tmp_path_factory):
+    """One real run on the bundled model: style:thermal forgotten with default settings."""
     folder = tmp_path_factory.mktemp("run")
     told = str(folder / "told.json")
-    main(["unlearn", "--model", "mini-clip", "--forget", "style:neon", "--out", str(folder), "--json", told])
+    main(["unlearn", "--model", "mini-clip", "--forget", "style:thermal", "--out", str(folder), "--json", told])
     return folder
 
 
@@ -45,8 +45,8 @@ def fail(capsys):
     return run
 
 
-def test_a_bundled_style_is_forgotten_and_the_rest_is_kept(neon_run):
-    run = json.loads((neon_run / "run.json").read_text())
+def test_a_bundled_style_is_forgotten_and_the_rest_is_kept(style_run):
+    run = json.loads((style_run / "run.json").read_text())
     before, after = run["before"], run["after"]
     assert before["forget_accuracy"]["value"] >= 0.95  # the unedited model knew it
     assert after["forget_accuracy"]["value"] <= 1 / 12 + 0.02
@@ -55,31 +55,31 @@ def test_a_bundled_style_is_forgotten_and_the_rest_is_kept(neon_run):
     assert after["retrieval_stability"]["value"] >= 0.99
 
 
-def test_run_json_holds_what_it_promises(neon_run):
-    run = json.loads((neon_run / "run.json").read_text())
+def test_run_json_holds_what_it_promises(style_run):
+    run = json.loads((style_run / "run.json").read_text())
     for side in ("before", "after"):
         for name in ("forget_accuracy", "retain_accuracy", "neighbor_accuracy", "retrieval_stability"):
             assert set(run[side][name]) >= KEYS
             assert run[side][name]["low"] <= run[side][name]["value"] <= run[side][name]["high"]
-    assert run["patch_bytes"] == (neon_run / "patch.safetensors").stat().st_size
+    assert run["patch_bytes"] == (style_run / "patch.safetensors").stat().st_size
     assert run["parameters_edited"] > 0 and run["rounds"] and "total" in run["seconds"]
-    told = json.loads((neon_run / "told.json").read_text())
-    assert (told.pop("model"), told.pop("concept")) == ("mini-clip", "neon") and told == run
-    recipe = json.loads((neon_run / "recipe.json").read_text())
+    told = json.loads((style_run / "told.json").read_text())
+    assert (told.pop("model"), told.pop("concept")) == ("mini-clip", "thermal") and told == run
+    recipe = json.loads((style_run / "recipe.json").read_text())
     assert recipe["model"]["fingerprint"] == models.load("mini-clip").fingerprint()
 
 
-def test_evaluating_the_saved_patch_gives_the_reported_numbers(neon_run, tmp_path):
-    out, patch = tmp_path / "eval.json", str(neon_run / "patch.safetensors")
-    main(["evaluate", "--model", "mini-clip", "--forget", "style:neon", "--patch", patch, "--json", str(out)])
-    run = json.loads((neon_run / "run.json").read_text())
+def test_evaluating_the_saved_patch_gives_the_reported_numbers(style_run, tmp_path):
+    out, patch = tmp_path / "eval.json", str(style_run / "patch.safetensors")
+    main(["evaluate", "--model", "mini-clip", "--forget", "style:thermal", "--patch", patch, "--json", str(out)])
+    run = json.loads((style_run / "run.json").read_text())
     assert json.loads(out.read_text())["after"] == run["after"]
 
 
-def test_attacks_on_the_saved_patch_are_printed_and_written_beside_their_controls(neon_run, tmp_path, capsys):
-    out, patch = tmp_path / "eval.json", str(neon_run / "patch.safetensors")
+def test_attacks_on_the_saved_patch_are_printed_and_written_beside_their_controls(style_run, tmp_path, capsys):
+    out, patch = tmp_path / "eval.json", str(style_run / "patch.safetensors")
     chosen = ["--patch", patch, "--attacks", "probe, wording", "--json", str(out)]
-    main(["evaluate", "--model", "mini-clip", "--forget", "style:neon", *chosen])
+    main(["evaluate", "--model", "mini-clip", "--forget", "style:thermal", *chosen])
     rows = json.loads(out.read_text())["attacks"]
     assert [row["attack"] for row in rows] == ["probe", "wording", "wording", "wording"]
     assert all(set(row[side]) >= KEYS for row in rows for side in ("edited", "attacked", "control"))
@@ -88,41 +88,47 @@ def test_attacks_on_the_saved_patch_are_printed_and_written_beside_their_control
     assert "95 % interval" in printed and "linear, on picture features" in printed
 
 
-def test_a_run_is_reported_from_its_folder_alone(neon_run, tmp_path, capsys):
-    out, card = tmp_path / "new" / "neon.html", tmp_path / "neon.md"
+def test_a_run_is_reported_from_its_folder_alone(style_run, tmp_path, capsys):
+    out, card = tmp_path / "new" / "style.html", tmp_path / "style.md"
     options = ["--attacks", "quantise", "--reason", "Asked", "--json", str(tmp_path / "told.json")]
-    main(["report", str(neon_run), "--out", str(out), "--card", str(card), *options])
+    main(["report", str(style_run), "--out", str(out), "--card", str(card), *options])
     told = json.loads((tmp_path / "told.json").read_text())
     assert told["files"] == [str(out), str(card)] and "Does it hold in a copy of 4 bits?" in [
         gate["gate"]["words"] for gate in told["gates"]
     ]
-    page, run = out.read_text("utf-8"), json.loads((neon_run / "run.json").read_text())
+    page, run = out.read_text("utf-8"), json.loads((style_run / "run.json").read_text())
     assert f"{run['after']['forget_accuracy']['value']:.1%}" in page and "Why: Asked" in page
     assert page.count("data:image/jpeg") == 15 and "Does it hold in a copy of 4 bits?" in page
-    assert out.stat().st_size < 5_000_000 and "--forget style:neon" in page and "style:neon" in card.read_text("utf-8")
+    assert (
+        out.stat().st_size < 5_000_000
+        and "--forget style:thermal" in page
+        and "style:thermal" in card.read_text("utf-8")
+    )
     capsys.readouterr()
-    main(["diff", str(neon_run), str(out)])
+    main(["diff", str(style_run), str(out)])
     assert capsys.readouterr().out == "The two recipes are the same.\n"
 
 
-def test_a_report_of_no_run_or_of_other_examples_is_one_sentence(neon_run, tmp_path, fail):
+def test_a_report_of_no_run_or_of_other_examples_is_one_sentence(style_run, tmp_path, fail):
     assert "There is no file" in fail("report", str(tmp_path))
-    assert "is a folder" in fail("report", str(neon_run), "--out", str(tmp_path))
+    assert "is a folder" in fail("report", str(style_run), "--out", str(tmp_path))
     out = str(tmp_path / "r.html")
-    said = fail("report", str(neon_run), "--out", out, "--forget", "style:chalk")
-    assert "That run forgot 'neon', and this task forgets 'chalk'" in said and not (tmp_path / "r.html").exists()
+    said = fail("report", str(style_run), "--out", out, "--forget", "style:chalk")
+    assert "That run forgot 'thermal', and this task forgets 'chalk'" in said and not (tmp_path / "r.html").exists()
 
 
-def test_an_unknown_attack_is_told_before_any_is_run(neon_run, fail):
-    patch = str(neon_run / "patch.safetensors")
-    told = fail("evaluate", "--model", "mini-clip", "--forget", "style:neon", "--patch", patch, "--attacks", "probe,x")
+def test_an_unknown_attack_is_told_before_any_is_run(style_run, fail):
+    patch = str(style_run / "patch.safetensors")
+    told = fail(
+        "evaluate", "--model", "mini-clip", "--forget", "style:thermal", "--patch", patch, "--attacks", "probe,x"
+    )
     assert told.startswith("razor: There is no attack 'x' on a clip model; choose one of quantise, relearn, benign, ")
 
 
 def test_methods_are_compared_and_every_setting_is_kept(tmp_path, capsys):
     out, folder = tmp_path / "compare.json", tmp_path / "methods"
     chosen = ["--methods", "null-space", "--seconds", "4", "--json", str(out), "--out", str(folder)]
-    main(["compare", "--model", "mini-clip", "--forget", "style:neon", *chosen])
+    main(["compare", "--model", "mini-clip", "--forget", "style:thermal", *chosen])
     (row,) = json.loads(out.read_text())["methods"]
     assert row["method"] == "null-space" and row["grid"] and row["chosen"] in row["grid"]
     assert row["before"]["forget_accuracy"]["value"] >= 0.95
@@ -138,7 +144,7 @@ def test_methods_are_compared_and_every_setting_is_kept(tmp_path, capsys):
     ],
 )
 def test_a_comparison_that_cannot_be_made_is_one_sentence(fail, argv, sentence):
-    assert fail("compare", "--model", "mini-clip", "--forget", "style:neon", *argv).startswith(f"razor: {sentence}")
+    assert fail("compare", "--model", "mini-clip", "--forget", "style:thermal", *argv).startswith(f"razor: {sentence}")
 
 
 def test_score_writes_every_head_and_mlp_ranked(tmp_path):
@@ -150,13 +156,13 @@ def test_score_writes_every_head_and_mlp_ranked(tmp_path):
     assert all(a["phi"] >= b["phi"] for a, b in itertools.pairwise(units))
 
 
-def test_a_patch_for_other_weights_is_refused(neon_run, tmp_path, fail):
+def test_a_patch_for_other_weights_is_refused(style_run, tmp_path, fail):
     for file in models.BUNDLED["mini-clip"].iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     path = tmp_path / "open_clip_model.safetensors"
     save_file({k: v + 0.01 if v.is_floating_point() else v for k, v in load_file(path).items()}, path)
-    patch = str(neon_run / "patch.safetensors")
-    sentence = fail("evaluate", "--model", str(tmp_path), "--forget", "style:neon", "--patch", patch)
+    patch = str(style_run / "patch.safetensors")
+    sentence = fail("evaluate", "--model", str(tmp_path), "--forget", "style:thermal", "--patch", patch)
     assert "made for another model" in sentence
 
 
@@ -223,6 +229,7 @@ def drawn_run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(words, "SIZES", {"gradient": (16, 16), "search": (8, 12)})
         patched.setattr(denoising, "DRAWN", {"forget": 10, "retain": 12})
+        patched.setattr(step, "MEND", 1)
         main(["unlearn", "--model", "mini-sd", "--concept", "neon", "--out", str(folder)])
     return folder
 

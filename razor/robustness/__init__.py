@@ -1,6 +1,7 @@
 """Attacks on an edit, one file each, every one with its control: the same done to the unedited model."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from razor.adapters.base import Adapter
 from razor.errors import InputError
@@ -42,7 +43,10 @@ def find(name: str, family: str) -> Callable[[Case], Iterator[Finding]]:
 
 def attack(name: str, case: Case) -> Iterator[Finding]:
     """What this attack finds, one setting after the other. Raises InputError as `find` does."""
-    return find(name, case.adapter.family)(case)
+    work = find(name, case.adapter.family)
+    if case.gold is None:
+        return work(case)
+    return (replace(own, gold=gold.attacked) for own, gold in zip(work(case), work(case.gold), strict=True))
 
 
 __all__ = ["ATTACKS", "Case", "Finding", "attack", "find", "possible"]

@@ -1,15 +1,20 @@
 """What every attack is given, and what it reports."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
+from razor import models
 from razor.adapters.base import Adapter, Bench, watched
 from razor.errors import Stopped
 from razor.examples import Task
+from razor.gold import bundled
 from razor.metrics import Evaluation, Measure
 from razor.patches import Patch
 from razor.step import evaluate
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,13 @@ class Finding:
     control: Measure | None  # what the same attack finds in the unedited model
     retain: Measure | None = None  # right answers of the attacked model about everything else
     note: str = ""
+    steps: int | None = None  # of training, where the attack is one; `setting` without them names the curve
+    gold: Measure | None = None  # what the same attack gets from a model that never saw the concept, where there is one
+
+    @property
+    def curve(self) -> str:
+        """What findings of one training have in common: "5 pictures"."""
+        return self.setting.rpartition(", ")[0] if self.steps else self.setting
 
     @property
     def recovery(self) -> float | None:
@@ -44,6 +56,9 @@ class Case:
         patch: the edit under attack.
         bench: the task on the unedited model, where there is one already.
         stop: asked between steps; True raises Stopped.
+
+    Attributes:
+        gold: the same task on a model that never saw the concept, to attack alike; see `beside_gold`.
     """
 
     def __init__(
@@ -58,6 +73,7 @@ class Case:
     ):
         self.adapter, self.task, self.patch, self.seed, self.stop = adapter, task, patch, seed, stop
         self._bench = bench
+        self.gold: Case | None = None
 
     @cached_property
     def bench(self) -> Bench:
@@ -85,9 +101,16 @@ class Case:
         with watched(bench, stop=self.stop):
             return evaluate(self.adapter, bench, patch, "test")
 
-    def patches(self) -> Mapping[str, Patch]:
-        """Both sides of a comparison."""
-        return {"edited": self.patch, "control": Patch()}
+    def both(self, attacked: Callable[[Patch], T]) -> tuple[T, T]:
+        """What an attack finds in the edited and in the unedited model."""
+        found = attacked(self.patch)
+        return found, attacked(Patch()) if self.patch.deltas else found
+
+    def beside_gold(self) -> "Case":
+        """The same, attacking the model trained without the concept alike, where one is bundled."""
+        if place := bundled(self.adapter, self.task):
+            self.gold = Case(models.load(str(place)), self.task, Patch(), seed=self.seed, stop=self.stop)
+        return self
 
     def tick(self) -> None:
         """End here where that was asked for."""

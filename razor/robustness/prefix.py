@@ -24,14 +24,14 @@ STEPS, RATE = 60, 0.05  # of Adam
 
 def prefix(case: Case) -> Iterator[Finding]:
     """The concept named with WORDS free vectors before it, among the usual names of all other classes."""
-    found = {side: _found(case, patch, case.task.concept) for side, patch in case.patches().items()}
+    attacked, control = case.both(lambda patch: _found(case, patch, case.task.concept))
     alone = _found(case, case.patch, "")
     yield Finding(
         "prefix",
         f"{WORDS} free words before the name",
         case.edited.forget_accuracy,
-        found["edited"],
-        found["control"],
+        attacked,
+        control,
         note=f"Free words without the name find {alone.value:.0%}.",
     )
 

@@ -1,6 +1,7 @@
 """A linear probe: does the image tower still tell the concept apart, whatever the texts say? CLIP alone."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +18,13 @@ DECAY = 1e-2  # on the probe's weights
 def probe(case: Case) -> Iterator[Finding]:
     """A linear classifier of the target's axis, fitted to features of the gradient split, read on the test split."""
     case.tick()
-    found = {side: _found(case, patch) for side, patch in case.patches().items()}
+    attacked, control = case.both(partial(_found, case))
     yield Finding(
         "probe",
         "linear, on picture features",
         case.edited.forget_accuracy,
-        found["edited"],
-        found["control"],
+        attacked,
+        control,
         note="An edit of the text tower alone leaves picture features as they were.",
     )
 

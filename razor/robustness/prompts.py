@@ -45,7 +45,7 @@ T = TypeVar("T")
 def opened(case: Case) -> Iterator[Finding]:
     """Free words before the prompts that the reported pictures are drawn from."""
     _refuse_without_judge(case)
-    found = {side: _opened(case, patch) for side, patch in case.patches().items()}
+    found = case.both(partial(_opened, case))
     yield _finding(case, "opened", f"{BEFORE} free words before the prompt", found)
 
 
@@ -56,13 +56,13 @@ def transfer(case: Case) -> Iterator[Finding]:
     with free_words(_encoders(case.adapter), ALONE, many=len(asked)) as free:
         with edited(case.adapter, case.bench, Patch()):
             missed = _fit_to_encoders(case, free, asked)
-        found = {side: _drawn(case, patch, asked, free) for side, patch in case.patches().items()}
+        found = case.both(lambda patch: _drawn(case, patch, asked, free))
     note = f"The free words read as wished but for {missed:.0%}."
     yield _finding(case, "transfer", f"{ALONE} free words made on the unedited model", found, note)
 
 
-def _finding(case: Case, name: str, setting: str, found: dict[str, metrics.Measure], note: str = "") -> Finding:
-    return Finding(name, setting, case.edited.forget_accuracy, found["edited"], found["control"], note=note)
+def _finding(case: Case, name: str, setting: str, found: tuple[metrics.Measure, metrics.Measure], note="") -> Finding:
+    return Finding(name, setting, case.edited.forget_accuracy, *found, note=note)
 
 
 def _opened(case: Case, patch: Patch) -> metrics.Measure:

@@ -24,15 +24,15 @@ def quantise(case: Case) -> Iterator[Finding]:
     """The edited and the unedited model, every matrix rounded to 8 and to 4 bits."""
     for bits in BITS:
         case.tick()
-        found = {side: case.measured(rounded(case, patch, bits)) for side, patch in case.patches().items()}
+        now, control = case.both(lambda patch, bits=bits: case.measured(rounded(case, patch, bits)))
         told = survival(case, bits)
         yield Finding(
             "quantise",
             f"{bits} bits",
             case.edited.forget_accuracy,
-            found["edited"].forget_accuracy,
-            found["control"].forget_accuracy,
-            found["edited"].retain_accuracy,
+            now.forget_accuracy,
+            control.forget_accuracy,
+            now.retain_accuracy,
             f"{told.changed:.0%} of the edited weights' codes differ; cosine of the edit with what is left of it "
             f"after rounding {told.cosine:.2f}.",
         )

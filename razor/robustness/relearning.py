@@ -61,4 +61,5 @@ def _curve(
             now.forget_accuracy,
             case.before.forget_accuracy,
             now.retain_accuracy,
+            steps=step,
         )

@@ -22,8 +22,7 @@ def wording(case: Case) -> Iterator[Finding]:
     }
     for name, texts in groups.items():
         case.tick()
-        found = {side: best(case, patch, texts) for side, patch in case.patches().items()}
-        (attacked, said), (control, _) = found["edited"], found["control"]
+        (attacked, said), (control, _) = case.both(lambda patch, texts=texts: best(case, patch, texts))
         yield Finding(
             "wording", name, case.edited.forget_accuracy, attacked, control, note=f"Most is found by {said!r}."
         )

@@ -9,7 +9,16 @@ import pytest
 
 import app
 from components import checking
-from components.check_panel import GOLD, OURS, Row, front_finding, table_html, verdict_html, worst_text
+from components.check_panel import (
+    GOLD,
+    OURS,
+    Row,
+    evidence_html,
+    front_finding,
+    table_html,
+    verdict_html,
+    worst_text,
+)  # fmt: skip
 from components.session import Sessions
 from razor import robustness, telling
 from razor.config import RazorConfig
@@ -220,6 +229,27 @@ def test_the_most_that_attacks_got_back_is_told_worst_first():
         "again from few pictures (5 pictures, 20 steps)."
     )
     assert worst_text(findings[:1]) == "No attack tried here got anything back."
+
+
+def test_attacks_are_told_beside_a_model_that_never_saw_the_concept():
+    def found(attack, setting, hits, gold, steps=None):
+        return Finding(attack, setting, of(0, 96), of(hits, 96), of(96, 96), steps=steps, gold=gold and of(gold, 96))
+
+    slow = [found("relearn", "5 pictures, 5 steps", 1, 20, 5), found("relearn", "5 pictures, 20 steps", 80, 90, 20)]
+    assert telling.beside_gold_text([*slow, found("probe", "linear", 96, None)]) == (
+        "Taught it again, the edit learns it no faster than a model that never saw it, within the intervals (of 2 "
+        "tries)."
+    )
+    fast, leaks = found("relearn", "1 picture, 5 steps", 80, 20, 5), found("wording", "typos", 24, 3)
+    assert telling.beside_gold_text([*slow, fast, leaks]) == (
+        "Taught it again, the edit learns it faster than a model that never saw it in 1 of 3 tries, most in 1 picture, "
+        "5 steps: 83% against 21%. Asked in other ways, it gives away more than a model that never saw it in 1 of 1 "
+        "tries, most in other words for it, typos: 25% against 3%."
+    )
+    assert telling.beside_gold_text([found("probe", "linear", 96, None)]) == ""
+    shown = evidence_html([*slow, fast, leaks], "<b>cat</b>")
+    assert "model that never saw it, same attack" in shown and shown.count("<svg") == 2 and "&lt;b&gt;cat" in shown
+    assert "never saw it" not in evidence_html([found("probe", "linear", 96, None)], "cat")
 
 
 def test_a_new_target_has_its_own_limits(studio):

@@ -5,12 +5,13 @@ import tiny_adapters
 import tiny_vlms
 import torch
 
-from razor import metrics
+from razor import metrics, models
 from razor.adapters.vlm import VlmAdapter
 from razor.baselines import run
 from razor.errors import InputError, ModelError, Stopped
 from razor.patches import Patch
 from razor.robustness import ATTACKS, Case, Finding, attack, possible, prompts, relearning
+from razor.robustness import case as case_module
 from razor.robustness.free_words import filler_of, free_words
 from razor.robustness.probe import fit
 from razor.robustness.quantise import codes, matrices, on_grid, rounded, survival
@@ -283,6 +284,25 @@ def test_recovery_by_hand():
     assert found.recovery == pytest.approx(3 / 8) and found.to_json()["recovery"] == 0.375
     assert Finding("a", "b", measure(0.9), measure(0.9), measure(0.9)).recovery is None
     assert Finding("a", "b", measure(0.9), measure(0.9), None).to_json()["control"] is None
+
+
+def test_a_model_that_never_saw_the_concept_is_attacked_alike(trained, task, tmp_path, monkeypatch):
+    patch = Patch({Slice("text_projection"): -2 * dict(trained.model.named_parameters())["text_projection"].detach()})
+    plain = list(attack("quantise", Case(trained, task, patch).beside_gold()))
+    assert all(found.gold is None for found in plain)  # none is bundled for this task
+    monkeypatch.setattr(case_module, "bundled", lambda adapter, task: tmp_path)
+    monkeypatch.setattr(models, "load", lambda name: {str(tmp_path): trained}[name])
+    for name in ("quantise", "relearn"):
+        for found in attack(name, Case(trained, task, patch).beside_gold()):
+            assert found.gold.value > 0.9 and (name == "relearn" or found.gold == found.control)
+            assert found.to_json()["gold"]["n"] == found.gold.n
+
+
+def test_an_unedited_model_is_attacked_once(trained, task):
+    case, asked = Case(trained, task, Patch()), []
+    assert case.both(lambda patch: asked.append(patch) or len(asked)) == (1, 1)
+    case = Case(trained, task, Patch({Slice("text_projection"): torch.ones(1)}))
+    assert case.both(lambda patch: bool(patch.deltas)) == (True, False)
 
 
 def test_an_attack_ends_where_it_is_stopped(trained, task):
