@@ -88,6 +88,7 @@ def _typed(asked: Signature, args: tuple, kwargs: dict) -> dict:
 
 
 # ---------------------------------------------------------------- the endpoints
+# Gradio tells callers and agents what each argument is from one line of these docstrings.
 
 
 def score(
@@ -129,7 +130,15 @@ def unlearn(
     retain_pictures: list[dict] = [],  # noqa: B006
     settings: dict = {},  # noqa: B006
 ) -> Iterator[tuple[dict, dict | None]]:
-    """Forget, round by round, then measure on the test split. Arguments as of score.
+    """Forget, round by round, then measure on the test split.
+
+    Args:
+        model: a model this page serves, such as mini-clip.
+        forget: a class of the bundled world, such as style:neon; empty for pictures or words.
+        concept: what own pictures show; alone, a model that draws makes the pictures itself.
+        forget_pictures: pictures of the concept, three at least.
+        retain_pictures: pictures of what must stay; without any the bundled world is kept.
+        settings: any of RazorConfig by name, such as {"rounds": 6}.
 
     Returns:
         After each round what it did and no file; at last what run.json holds, and the patch.
@@ -157,8 +166,7 @@ def predict(
     """What a model says or draws before and after a patch.
 
     Args:
-        texts: labels to choose from for a CLIP; a question for all pictures, or one for each, for a model that
-            answers; prompts for a model that draws.
+        texts: labels for a CLIP to choose from; prompts to draw; one question for all pictures, or one for each.
         model: a model this page serves.
         pictures: what a CLIP or a model that answers is shown; none for a model that draws.
         patch: the file unlearn gave; without it only "before" is answered.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
-from gradio.utils import get_upload_folder
+from gradio.utils import get_function_description, get_upload_folder
 
 from components import endpoints
 from razor.errors import InputError
@@ -108,6 +108,13 @@ def test_only_what_was_sent_along_is_read(calls, uploaded, tmp_path):
 def test_a_mistake_is_one_sentence(calls, call, given, said):
     with pytest.raises(gr.Error, match=said):
         calls[call](**{"model": "tiny", **given})
+
+
+@pytest.mark.parametrize("work", [endpoints.score, endpoints.unlearn, endpoints.predict, endpoints.export])
+def test_every_argument_is_described_in_whole_to_callers_and_agents(work):
+    described, told, _ = get_function_description(endpoints.offered(work, lambda name: None))
+    assert described.endswith(".") and "load" not in told
+    assert all(words.endswith(".") for words in told.values()), told
 
 
 def test_files_of_long_ago_are_let_go(monkeypatch):
