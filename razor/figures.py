@@ -13,7 +13,7 @@ from razor.robustness import Finding
 CELL = 22  # px
 RAMP = ("#00224e", "#575d6d", "#a59c74", "#fee838")  # low to high
 LEFT, TOP, LINE = 44, 20, 13  # px beside and above curves, and of a line of text
-ROUNDS, TRAINING = (420, 150), (180, 110)  # px, wide and tall
+ROUNDS, TRAINING = (420, 150), (140, 100)  # px, wide and tall
 
 
 def map_svg(
@@ -132,7 +132,7 @@ def _curves(
         )
         said = f'<text x="{LEFT + wide + 8}" y="{end:.1f}">{escape(words)} {found[-1].value:.1%}</text>'
         drawn.append(f'<g class="{words.replace(" ", "-")}">{bars}<polyline points="{points}"/>{said}</g>')
-    width, height = LEFT + wide + 126, TOP + tall + 24
+    width, height = LEFT + wide + 124, TOP + tall + 24
     return (
         f'<svg class="curves" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img" '
         f'aria-label="{escape(label)}">{"".join(drawn)}</svg>'
