@@ -43,7 +43,7 @@ class Check:
     tested: tuple[Evaluation, Evaluation]
     findings: list[Finding] = field(default_factory=list)
     gold: Distance | None = None  # beside a model that never saw the target, where there is one
-    membership: Membership | None = None  # whether the edit gives away what it was made from, for CLIP
+    membership: Membership | None = None  # whether the edit gives away what it was made from
     done: bool = False
 
     @property
@@ -113,7 +113,8 @@ class Checking(Desk):
                         return
                     check.findings.append(found)
                     yield self._checked(growth, check)
-            check.membership = membership(growth.adapter, growth.bench, growth.patch)
+            yield {panel.status: status_html("Asking whether the edit gives its examples away", "busy")}
+            check.membership = membership(growth.adapter, growth.bench, growth.patch, session.stop.is_set)
             if gold := (yield from self._gold(session, growth, panel.status)):
                 check.gold = gold.distance(growth.bench.beneath + growth.patch)
         except Stopped:

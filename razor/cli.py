@@ -145,7 +145,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     gold = beside(adapter, task, patch)
     if gold is not None:
         print(f"\n{gold_text(gold, task.concept)}")
-    member = membership(adapter, bench, patch)
+    member = membership(adapter, bench, patch) if patch.deltas else None
     if member is not None:
         print(f"\n{membership_text(member, task.concept)}")
     if args.json:

@@ -1,23 +1,25 @@
 """Membership: does the edited model tell which pictures of the concept the edit was made from?
 
 An edit that only hid its own examples, or pushed them further than it pushed the concept, gives them away. The score of
-a picture is its cosine with the concept; members are the forget pictures of the gradient split, the matched hold-out
-those of the test split. The area under the curve is the chance that a member scores higher,
+a picture is how well the model still knows it (`Bench.recall`: the cosine with the concept, the log-probability of its
+name, or less the denoising error); members are forget pictures of the gradient split, the matched hold-out those of the
+test split. The area under the curve is the chance that a member scores higher,
 
     AUC = P(s(member) > s(unseen)) + P(s(member) = s(unseen)) / 2,
 
 0.5 where nothing can be told, with the interval of Hanley and McNeil (1982). Where the unedited model tells the two
-sets apart already, they are no matched pair, and only what the edit moved counts. CLIP alone.
+sets apart already, they are no matched pair, and only what the edit moved counts.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from razor.adapters.base import Adapter, Bench
+from razor.errors import Stopped
 from razor.metrics import Measure, Z
 from razor.patches import Patch
 from razor.step import edited
@@ -32,6 +34,7 @@ class Membership:
     moved: Measure  # edited - original, in -1..1, over the same pictures
     members: int
     unseen: int
+    by: str  # what they are told apart by, in words
 
     @property
     def told(self) -> bool:
@@ -44,20 +47,25 @@ class Membership:
         return vars(self) | {name: getattr(self, name).to_json() for name in ("edited", "original", "moved")}
 
 
-def membership(adapter: Adapter, bench: Bench, patch: Patch) -> Membership | None:
-    """Whether the edit gives its examples away; None for models without embeddings. Leaves the model as found."""
-    if not adapter.embeds:
-        return None
-    axis = next(i for i, axis in enumerate(bench.task.axes) if axis.name == bench.task.axis)
-    target = bench.task.axes[axis].classes.index(bench.task.concept)
+def membership(adapter: Adapter, bench: Bench, patch: Patch, stop: Callable[[], bool] = lambda: False) -> Membership:
+    """Whether the edit gives its examples away. Leaves the model as found.
+
+    Raises:
+        Stopped: `stop`, asked before each of the four sets of pictures is looked at, said so.
+    """
+
+    def recall(split: str) -> Tensor:
+        if stop():
+            raise Stopped("Stopped before it was known whether the edit gives its examples away.")
+        return bench.recall(split)
+
     scores = []
     for edit in (patch, Patch()):
         with edited(adapter, bench, edit):
-            concept = bench.class_embeddings(("text",))[axis][target]
-            sides = (bench.picture_embeddings("forget", split, ("image",)) for split in ("gradient", "test"))
-            scores.append([v @ concept for v in sides])
+            scores.append([recall(split) for split in ("gradient", "test")])
     seen, unseen = map(len, scores[0])
-    return Membership(*(auc(*pair) for pair in scores), moved(*scores), seen, unseen)
+    by = bench.recalls.format(bench.task.concept)
+    return Membership(*(auc(*pair) for pair in scores), moved(*scores), seen, unseen, by)
 
 
 def auc(members: Tensor, unseen: Tensor) -> Measure:

@@ -168,7 +168,7 @@ def membership_text(found: Membership, concept: str) -> str:
         f"{found.unseen} unseen ones can tell"
     )  # fmt: skip
     return (
-        f"The edit {told}: by how close they are to {concept}, used ones are told from unseen ones with an area under "
+        f"The edit {told}: by {found.by}, used ones are told from unseen ones with an area under "
         f"the curve of {area.value:.2f}, {area.low:.2f} to {area.high:.2f} (0.5 is a guess). In the unedited model it "
         f"is {found.original.value:.2f}; the edit moved it by {way.value:+.2f}, {way.low:+.2f} to {way.high:+.2f}."
     )

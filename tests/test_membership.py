@@ -3,8 +3,11 @@
 import math
 
 import pytest
+import tiny_adapters
 import torch
 
+from razor.adapters import denoising
+from razor.errors import Stopped
 from razor.membership import Membership, auc, membership, moved
 from razor.metrics import Measure
 from razor.patches import Patch
@@ -26,15 +29,30 @@ def test_the_area_by_hand():
 def test_an_unedited_model_tells_nothing_more_than_itself(trained, task, weights_of, same_weights):
     bench, before = trained.bench(task, seed=0), weights_of(trained.model)
     found = membership(trained, bench, Patch())
-    assert found.edited == found.original and not found.told
+    assert found.edited == found.original and not found.told and found.by == f"how close they are to {task.concept}"
     assert (found.moved.value, found.moved.low, found.moved.high) == (0.0, 0.0, 0.0)
     assert (found.members, found.unseen) == (len(task.forget.gradient), len(task.forget.test))
     assert found.to_json()["edited"] == found.original.to_json() and same_weights(trained.model, before)
 
 
-def test_a_model_that_embeds_nothing_is_not_asked(trained, task, monkeypatch):
-    monkeypatch.setattr(trained, "embeds", False)
-    assert membership(trained, trained.bench(task, seed=0), Patch()) is None
+def test_it_ends_where_it_is_stopped(trained, task):
+    asked = iter([False, False, True])
+    with pytest.raises(Stopped):
+        membership(trained, trained.bench(task, seed=0), Patch(), stop=lambda: next(asked))
+
+
+@pytest.mark.parametrize("kind", tiny_adapters.KINDS)
+def test_a_pipeline_recalls_a_picture_by_how_well_it_predicts_its_noise(kind, monkeypatch):
+    adapter, made = tiny_adapters.shared(kind), tiny_adapters.make_task(each=2)
+    bench, told = adapter.bench(made, seed=0), []
+    found = membership(adapter, bench, Patch())
+    assert found.edited == found.original and (found.members, found.unseen) == (4, 4)
+    assert "predicts their noise when asked for cat" in membership_text(found, "cat")
+    exact = adapter.noised
+    monkeypatch.setattr(adapter, "noised", lambda *given: told.append(exact(*given)) or told[-1])
+    off = torch.arange(4.0).repeat_interleave(len(denoising.RECALLED))  # the first picture is predicted best
+    monkeypatch.setattr(bench, "_predicted", lambda *_: told[-1][2] + off.reshape(-1, 1, 1, 1))
+    assert bench.recall("test").tolist() == pytest.approx([0.0, -1.0, -4.0, -9.0], abs=1e-4)
 
 
 def test_what_the_edit_moved_is_measured_over_the_same_pictures():
@@ -47,7 +65,12 @@ def test_what_the_edit_moved_is_measured_over_the_same_pictures():
 
 def test_only_what_the_edit_did_counts_against_it():
     def found(edited, original, way):
-        return Membership(*(Measure(value, 20, low, high) for value, low, high in (edited, original, way)), 8, 12)
+        return Membership(
+            *(Measure(value, 20, low, high) for value, low, high in (edited, original, way)),
+            8,
+            12,
+            "how close they are to cat",
+        )
 
     guess = found((0.52, 0.4, 0.64), (0.5, 0.4, 0.6), (0.02, -0.1, 0.1))
     said = membership_text(guess, "cat")

@@ -21,6 +21,7 @@ reported numbers, and names are looked for in them.
 
 import math
 import random
+import statistics
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -82,6 +83,7 @@ class VlmBench:
     """
 
     read_by = "the model's own written answers"
+    recalls = "how likely it is to name {} in them"
     says = ("Forget accuracy went from", "retain accuracy from")
     retain_weight = 3.0  # names share the language model's few heads: at 1 other answers lost up to 2 points
     spared = 1  # names are told apart by a few weights, and one neighbour on the edge would hold up all the others
@@ -206,6 +208,15 @@ class VlmBench:
         tokens, questions = self.adapter.features([pictures[i] for i in chosen]), self._about_concept("search")
         name, asked = self._ids[self.axis][self.target], [questions[i] for i in chosen]
         return torch.cat(self.adapter.token_logprobs(asked, tokens, [name] * len(asked))).mean()
+
+    @torch.no_grad()
+    def recall(self, split: str) -> Tensor:
+        """Mean log-probability a token of the concept's name as the answer about each of some forget pictures, (n,)."""
+        axis, examples = self.task.axes[self.axis], self._examples("forget", split)
+        questions, name = self.adapter.questions, self._names[self.axis][axis.classes[self.target]][1]
+        asked = [questions.ask(axis.name)] * len(examples)
+        found = self.adapter.name_logprobs([e.image for e in examples], asked, name)
+        return torch.tensor([statistics.fmean(p for _, p in tokens) for tokens in found])
 
     # Losses
 

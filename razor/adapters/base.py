@@ -27,6 +27,7 @@ class Bench(Protocol):
     beneath: Patch  # edits the model already carries when this task starts, such as earlier concepts' patches
     slow_towers: Sequence[str]  # an edit of these takes long to evaluate, so that a first look is worth its time
     read_by: str  # who answers on the test split, as in "read by ..."
+    recalls: str  # what `recall` tells of a picture of {}, in words
     says: tuple[str, str]  # how a round's sentence begins that names its forget and its retain accuracy
     retain_weight: float  # w_r of the fused step where the settings leave it open, see step.py
     spared: int  # neighbours the search may lose whatever the budget, see step.Goal
@@ -81,6 +82,9 @@ class Bench(Protocol):
         Raises:
             Stopped: `stop` said so before there was an answer.
         """
+
+    def recall(self, split: str) -> Tensor:
+        """How well the model as it is now still knows each forget picture of a split, (n,); many are cut to some."""
 
     def similarity(self, pixels: Tensor) -> Tensor:
         """How close the model now finds the concept to each picture, (n,) with a graph; pixels as it reads them."""

@@ -169,6 +169,7 @@ class ClipBench:
 
     slow_towers = ("image",)
     read_by = "the model's own answers"
+    recalls = "how close they are to {}"
     says = ("Forget accuracy went from", "retain accuracy from")
     retain_weight = 1.0
     spared = 0
@@ -304,6 +305,11 @@ class ClipBench:
     ) -> Tensor:
         """Unit vectors (n, d) of one set's pictures, on the CPU."""
         return self._image_features(side, split, edited, first or {})
+
+    def recall(self, split: str) -> Tensor:
+        """Cosine of each forget picture of a split with the concept, (n,)."""
+        concept = self.class_embeddings(("text",))[self.axis][self.target]
+        return self.picture_embeddings("forget", split, ("image",)) @ concept
 
     def class_embeddings(self, edited: Sequence[str], first: Mapping[str, int] | None = None) -> list[Tensor]:
         """Unit vectors (c, d) of each axis's classes, on the CPU."""

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 # split -> (forget pictures, retain pictures, noise levels a forget picture, a retain picture) predictions are made at
 POINTS = {"gradient": (48, 96, 2, 2), "search": (20, 64, 2, 1)}
 LEVELS = (0.25, 1.0)  # noise levels looked at: below, the picture is settled; at 1 drawing begins
+RECALLED = (0.3, 0.5, 0.7)  # noise levels at which it is asked how well a picture is known
 RIVALS = 3  # similar prompts a retained prediction is told from
 EVAL_BATCH = 32  # points, or prompts, per forward without a gradient, where they are small
 LATENTS = {"gradient": 16_384, "search": 131_072}  # places of all points in one forward, with a gradient and without
@@ -189,6 +190,8 @@ class DiffusionBench:
             by_neighbor={name: metrics.share(right[rows]) for name, rows in near.items() if rows.any()},
         )
 
+    recalls = "how well it predicts their noise when asked for {}"
+
     @property
     def read_by(self) -> str:
         """Who says what the reported numbers rest on."""
@@ -244,6 +247,19 @@ class DiffusionBench:
         v = self._predict(points, self._words(_captions(points), tuple(self.adapter.towers)))
         concept, anchor = rivals[:, 0].to(v.device), rivals[:, 1].to(v.device)
         return remaining(v, concept, anchor).mean()
+
+    @torch.no_grad()
+    def recall(self, split: str) -> Tensor:
+        """Less the mean squared denoising error of some forget pictures at RECALLED noise levels, (n,)."""
+        examples = getattr(self.task.forget, split)
+        chosen = [examples[i] for i in varied(examples, POINTS["gradient"][0])]
+        repeated = tuple(e for e in chosen for _ in RECALLED)
+        clean = self.adapter.latents([e.image for e in chosen]).repeat_interleave(len(RECALLED), 0)
+        generator = torch.Generator().manual_seed(random.Random(f"{self.seed}/recall/{split}").getrandbits(40))
+        noise, levels = torch.randn(clean.shape, generator=generator), torch.tensor(RECALLED).repeat(len(chosen))
+        points = Points(repeated, *self.adapter.noised(clean, noise, levels))
+        v = self._predicted(points, _captions(points), tuple(self.adapter.towers))
+        return -(v - points.target).square().flatten(1).mean(1).reshape(len(chosen), -1).mean(1)
 
     # Pictures
 

@@ -26,6 +26,7 @@ from razor.errors import InputError, ModelError, Stopped
 from razor.examples import Axis, Split, Task
 from razor.gradients import collect, gradient_of
 from razor.growth import Growth
+from razor.membership import membership
 from razor.patches import Patch
 from razor.replay import earliest_blocks
 from razor.step import evaluate
@@ -650,6 +651,16 @@ def test_test_numbers_are_counted_on_written_answers(knowing, task):
     hits = {s: [e.labels["colour"] in text for e, text in zip(sides[s], said[s], strict=True)] for s in SIDES}
     assert found.forget_accuracy.value == sum(hits["forget"]) / len(hits["forget"])
     assert found.retain_accuracy.value == pytest.approx(sum(hits["retain"]) / len(hits["retain"]))
+
+
+def test_a_picture_is_recalled_by_how_likely_the_name_is_and_an_edit_is_asked_whether_it_gives_any_away(knowing, task):
+    bench = knowing.bench(task, batch=8, mismatch_weight=1.0, seed=0)
+    pictures = [e.image for e in task.forget.test]
+    rows = knowing.name_logprobs(pictures, [ASK["colour"]] * len(pictures), "red")
+    assert bench.recall("test").tolist() == pytest.approx([sum(v for _, v in row) / len(row) for row in rows])
+    found = membership(knowing, bench, Patch())
+    assert found.edited == found.original and not found.told and found.by == "how likely it is to name red in them"
+    assert found.edited.n == found.members + found.unseen == len(task.forget.gradient) + len(pictures)
 
 
 def test_the_concept_score_is_the_mean_log_probability_a_token(knowing, task):
