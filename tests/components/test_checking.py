@@ -98,7 +98,7 @@ def test_the_gates_are_fixed_and_the_evidence_comes_attack_by_attack(studio, vis
     updates = list(studio.run_checks(visitor, ["probe"], *LIMITS))
     assert all(updates[0][number]["interactive"] is False for number in panel.limits)
     said = [update[panel.status] for update in updates if panel.status in update]
-    assert "Attack 1 of 4: copies in 8 and 4 bits" in said[-5] and "Checked." in said[-1]
+    assert "Attack 1 of 4: copies in 8 and 4 bits" in said[-6] and "Checked." in said[-1]
     rows = [update[panel.evidence].count("<tr>") for update in updates if panel.evidence in update]
     assert rows == sorted(rows) and rows[-1] == 1 + 5
     end = last(updates)
