@@ -5,6 +5,8 @@ blocks before it hand their input through untouched and the block starts from th
 the full forward for any edit at or after it. What a model does differently from that is found out by trying.
 """
 
+import itertools
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -20,7 +22,11 @@ from razor.patches import Patch, model_lock
 from razor.units import Unit
 
 LIMIT = 512 * 2**20  # bytes of recorded states one cache may hold
+TOGETHER = 1024 * 2**20  # bytes that all caches of a process may hold, however many visitors there are
 
+_CACHES: "weakref.WeakSet[PrefixCache]" = weakref.WeakSet()
+_LOCK = threading.Lock()  # of the records of all caches, as one may have to make room for another
+_USES = itertools.count()
 _BLOCKS: "weakref.WeakKeyDictionary[nn.Module, dict[str, tuple[str, ...]]]" = weakref.WeakKeyDictionary()
 
 
@@ -61,7 +67,8 @@ class _Entry:
 class PrefixCache:
     """States at the entry of blocks, by batch. Holds no weights and leaves the model as found.
 
-    A record stays good as long as nothing before its block changes: keep one cache per set of frozen weights.
+    A record stays good as long as nothing before its block changes: keep one cache per set of frozen weights. Where all
+    caches together grow beyond TOGETHER, the one used longest ago loses its oldest records.
     """
 
     def __init__(self, adapter: Adapter, *, limit: int = LIMIT):
@@ -69,11 +76,22 @@ class PrefixCache:
         self.blocks = {tower: [self.model.get_submodule(p) for p in ps] for tower, ps in block_paths(adapter).items()}
         self._entries: OrderedDict[tuple[str, int, Hashable], _Entry] = OrderedDict()  # last used last
         self._works: dict[tuple[str, int], bool] = {}  # (tower, block) -> a replay gave the full forward's bits
+        self._used = next(_USES)
+        with _LOCK:
+            _CACHES.add(self)
 
     @property
     def bytes(self) -> int:
         """Memory held now."""
         return sum(entry.bytes for entry in self._entries.values())
+
+    def _find(self, place: tuple[str, int, Hashable]) -> _Entry | None:
+        """A record, which then counts as used last."""
+        with _LOCK:
+            if place in self._entries:
+                self._entries.move_to_end(place)
+                self._used = next(_USES)
+            return self._entries.get(place)
 
     @torch.no_grad()
     def run(self, tower: str, first: int, batch: Hashable, forward: Callable[[], Tensor]) -> Tensor:
@@ -87,15 +105,15 @@ class PrefixCache:
         if not 0 < first < len(self.blocks[tower]) or self._works.get((tower, first)) is False:
             return forward()
         with model_lock(self.model):
-            if entry := self._entries.get((tower, first, batch)):
-                self._entries.move_to_end((tower, first, batch))
+            if entry := self._find((tower, first, batch)):
                 return self._replay(tower, first, entry, forward)
             return self._record(tower, first, batch, forward)
 
     def _record(self, tower: str, first: int, batch: Hashable, forward: Callable[[], Tensor]) -> Tensor:
         """Run from the latest record before `first`, note the state at `first`, and keep it if replaying it works."""
-        known = max((k for t, k, b in self._entries if (t, b) == (tower, batch) and k < first), default=0)
-        start = self._entries.get((tower, known, batch))
+        with _LOCK:
+            known = max((k for t, k, b in self._entries if (t, b) == (tower, batch) and k < first), default=0)
+            start = self._entries.get((tower, known, batch))
         with _recorded(self.blocks[tower], first) as seen:
             result = self._replay(tower, known, start, forward) if start else forward()
         entry = seen()
@@ -116,11 +134,15 @@ class PrefixCache:
             return forward()
 
     def _keep(self, place: tuple[str, int, Hashable], entry: _Entry) -> None:
-        if entry.bytes > self.limit:
+        if entry.bytes > min(self.limit, TOGETHER):
             return
-        while self.bytes + entry.bytes > self.limit:
-            self._entries.popitem(last=False)
-        self._entries[place] = entry
+        with _LOCK:
+            while self.bytes + entry.bytes > self.limit:
+                self._entries.popitem(last=False)
+            self._entries[place], self._used = entry, next(_USES)
+            caches = sorted(_CACHES, key=lambda cache: cache._used)
+            while sum(cache.bytes for cache in caches) > TOGETHER:
+                next(cache for cache in caches if cache._entries)._entries.popitem(last=False)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Starting from a late block gives the full forward's bits in every family, and falls back where it would not."""
 
+import weakref
 from functools import partial
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, RobertaConfig, RobertaModel, T5Config, T5EncoderModel
 
+from razor import replay
 from razor.patches import Patch
 from razor.replay import PrefixCache, block_paths, earliest_blocks
 from razor.step import edited_towers, evaluate
@@ -212,6 +214,20 @@ def test_memory_stays_under_the_limit_and_the_oldest_record_goes_first(make_clip
         cache.run("image", 2, batch, encode["image"])
     assert cache.bytes == 2 * one
     assert [batch for _, _, batch in cache._entries] == ["a", "c"]
+
+
+def test_caches_of_a_process_share_one_limit_and_the_one_used_longest_ago_makes_room(make_clip, wrap, monkeypatch):
+    monkeypatch.setattr(replay, "_CACHES", weakref.WeakSet())  # those of other tests have no part in it
+    adapter, encode = clip()(make_clip, wrap)
+    caches = [PrefixCache(adapter) for _ in range(3)]
+    for cache, batches in zip(caches, ("ab", "cd", ""), strict=True):
+        for batch in batches:
+            cache.run("image", 2, batch, encode["image"])
+    monkeypatch.setattr(replay, "TOGETHER", sum(cache.bytes for cache in caches))
+    caches[0].run("image", 2, "a", encode["image"])  # now the second was used longest ago
+    caches[2].run("image", 2, "e", encode["image"])
+    assert [[batch for _, _, batch in cache._entries] for cache in caches] == [["b", "a"], ["d"], ["e"]]
+    assert torch.equal(caches[1].run("image", 2, "c", encode["image"]), encode["image"]())
 
 
 def test_a_record_larger_than_the_limit_is_not_kept(make_clip, wrap):
