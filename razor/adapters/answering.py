@@ -49,6 +49,7 @@ SEEING = ("image", "projector")  # towers a picture runs through before the lang
 MARGIN = 6.0  # nats beyond chance from which a forget picture is left alone
 LATER = 1.0  # the same of the rest of a name, which is only said where nothing is likelier
 MOST = {"gradient": (96, 256), "search": (48, 256), "test": (96, 320)}  # forget and retain pictures used at most
+WRITTEN = 32  # tokens written of an answer at most, unless asked for more or less
 NEUTRAL = 32  # retain pictures behind neutral_kl
 CONFIRMED = 20  # answers written before a round may say that the target is met
 LEAD = 2.5  # nats by which another answer must lead before the name counts as gone, on new pictures too
@@ -185,7 +186,11 @@ class VlmBench:
         """
         own = [a for a in self.asked("forget", "search") if a.axis == self.axis]
         asked = [own[i] for i in varied([a.example for a in own], CONFIRMED)]
-        texts = self._write(asked, stop)
+        pictures, questions = [a.example.image for a in asked], [self._question(a) for a in asked]
+        texts = processes.share_list(
+            list(zip(pictures, questions, strict=True)),
+            lambda mine: self.adapter.answer(*map(list, zip(*mine, strict=True)), stop=stop),
+        )
         if len(texts) < len(asked):
             raise Stopped("Stopped before all answers were written; nothing was changed.")
         named = sum(self.task.concept in classes_named(text, self._names[self.axis]) for text in texts)
@@ -419,7 +424,7 @@ class VlmBench:
     def _written(self, edited: Sequence[str], first: Mapping[str, int]) -> Evaluation:
         """The reported numbers: names in written answers. An answer is right that names the right class alone."""
         asked = {side: self.asked(side, "test") for side in ("forget", "retain")}
-        texts = {side: self._write(mine) for side, mine in asked.items()}
+        texts = {side: self._write(side, edited, first) for side in asked}
         self.answers["edited" if edited else "original"] = texts
         named = {
             side: [classes_named(text, self._names[a.axis]) for a, text in zip(mine, texts[side], strict=True)]
@@ -517,7 +522,7 @@ class VlmBench:
         if (side, split) not in self._questions:
             asked, pictures = self.asked(side, split), self.pictures(side, split)
             said = [self._question(a) for a in asked]
-            made = self.adapter.prompts([a.example.image for a in asked], said, room=self._room)
+            made = self.adapter.prompts([a.example.image for a in asked], said, room=max(self._room, WRITTEN))
             # Pictures are large, and each is held once.
             shared = [replace(p, picture=pictures[a.picture].picture) for p, a in zip(made, asked, strict=True)]
             self._questions[side, split] = shared
@@ -531,14 +536,11 @@ class VlmBench:
     def _question(self, asked: Asked) -> str:
         return self.adapter.questions.ask(self.task.axes[asked.axis].name)
 
-    def _write(self, asked: Sequence[Asked], stop: Callable[[], bool] = lambda: False) -> list[str]:
-        """Answers in words; none where stopped."""
-        return processes.share_list(
-            asked,
-            lambda mine: self.adapter.answer(
-                [a.example.image for a in mine], [self._question(a) for a in mine], stop=stop
-            ),
-        )
+    def _write(self, side: str, edited: Sequence[str], first: Mapping[str, int]) -> list[str]:
+        """Answers in words to every question about the test pictures of a set, each picture seen once."""
+        tokens, asked = self._tokens(side, "test", edited, first), self.asked(side, "test")
+        about = zip(self.questions(side, "test"), (tokens[a.picture] for a in asked), strict=True)
+        return processes.share_list(list(about), lambda mine: self.adapter.write(*zip(*mine, strict=True)))
 
     def _about_concept(self, split: str) -> list["Prompt"]:
         """For each forget picture, the question that the concept answers."""

@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from razor.adapters.answering import FORGET_LOSSES, VlmBench
+from razor.adapters.answering import FORGET_LOSSES, WRITTEN, VlmBench
 from razor.adapters.questions import PLAIN, Questions
 from razor.errors import InputError, ModelError
 from razor.examples import Task
@@ -326,22 +326,40 @@ class VlmAdapter:
         pictures: Sequence[Image.Image],
         questions: Sequence[str],
         *,
-        max_new_tokens: int = 32,
+        max_new_tokens: int = WRITTEN,
         stop: Callable[[], bool] = lambda: False,
     ) -> list[str]:
-        """What the model writes about each picture, the likeliest token at every place, so the same every time.
+        """What the model writes about each picture; see `write`.
+
+        Raises:
+            InputError: see `prompts`.
+            ModelError: memory ran out.
+        """
+        prompts = self.prompts(pictures, questions, room=max_new_tokens)
+        return self.write(prompts, max_new_tokens=max_new_tokens, stop=stop)
+
+    @torch.no_grad()
+    def write(
+        self,
+        prompts: Sequence[Prompt],
+        features: Sequence[Tensor] | None = None,
+        *,
+        max_new_tokens: int = WRITTEN,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> list[str]:
+        """What the model writes after each prompt, the likeliest token at every place, so the same every time.
 
         Args:
+            features: (places, width) of each prompt's picture, where known; the pictures are not run again then.
             stop: asked before every token; True ends it all.
 
         Returns:
             One answer a question, without spaces around it; none at all when stopped.
 
         Raises:
-            InputError: see `prompts`.
             ModelError: memory ran out.
         """
-        prompts, said, ended = self.prompts(pictures, questions, room=max_new_tokens), {}, False
+        said, ended = {}, False
 
         def end(ids: Tensor, *_, **__) -> Tensor:
             nonlocal ended
@@ -357,11 +375,14 @@ class VlmAdapter:
                     return []
                 part = [prompts[i] for i in rows]
                 ids = torch.stack([p.ids for p in part]).to(self.device)
+                seen = (
+                    self._pictures(part) if features is None else self._read_already(part, [features[i] for i in rows])
+                )
                 written = self.model.generate(
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),
                     **self._beside(part, ids.shape[1]),
-                    **self._pictures(part),
+                    **seen,
                     max_new_tokens=max_new_tokens,
                     pad_token_id=self._pad,
                     do_sample=False,
@@ -386,17 +407,20 @@ class VlmAdapter:
 
     def _read(self, prompts: Sequence[Prompt], features: Sequence[Tensor], ids: Tensor, kept: int, **more):
         """The language model's output on rows of tokens that begin with the prompts; scores of the last `kept`."""
-        made = torch.cat([tokens.to(self.device) for tokens in features])
-        image = BaseModelOutputWithPooling(pooler_output=[made] if self._as_list else made)
-        sizes = {name: t for name, t in self._pictures(prompts).items() if not t.is_floating_point()}
-        given = {**sizes, "logits_to_keep": kept}
+        given = {**self._read_already(prompts, features), "logits_to_keep": kept}
         return self.model(
             input_ids=ids.to(self.device),
-            mm_encoder_outputs={"image": image},
             **{name: value for name, value in given.items() if name in self._model_takes},
             **self._beside(prompts, ids.shape[1]),
             **more,
         )
+
+    def _read_already(self, prompts: Sequence[Prompt], features: Sequence[Tensor]) -> dict:
+        """The pictures of prompts as the model takes them when they were run through the vision tower before."""
+        made = torch.cat([tokens.to(self.device) for tokens in features])
+        image = BaseModelOutputWithPooling(pooler_output=[made] if self._as_list else made)
+        sizes = {name: t for name, t in self._pictures(prompts).items() if not t.is_floating_point()}
+        return {"mm_encoder_outputs": {"image": image}, **sizes}
 
     def _go_on(self, asked, beginning: Sequence[int], count: int) -> list[Tensor]:
         """Log-probabilities after each token of a beginning, [(n, tokens, vocabulary)]; [] for an empty one."""
