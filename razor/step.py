@@ -37,6 +37,7 @@ BISECTIONS = 6
 DRIFT = 5  # budgets by which predictions of retained prompts may move
 OVERSHOT = 0.15  # forget accuracy by which a step may raise what is left before it counts as too long
 MEND = 6  # steps after the target is met that bring back what the way there cost
+HOPE = 3  # of them after which it ends where none was better
 MENDING = 0.3  # rho of those steps, as a share of the others', while the target is met
 WORTH_MENDING = 0.1  # share of the budget that was lost, from which on that is tried
 LONGEST = 3  # a step may grow to this many times its first length while nothing breaks
@@ -226,6 +227,8 @@ def _mended(adapter, bench, units, met, goal, config, first_batch, length, stop)
         trials.append(_trial(now.chosen, length, now.evaluation, goal))
         if goal.reached(now.evaluation) and left(now.evaluation) < left(best.evaluation):
             best = now
+        if number == HOPE and best is met:
+            break
     if best is not met:
         measure = bench.measure
         if not _confirmed(adapter, bench, best.patch, stop):

@@ -12,7 +12,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -34,6 +34,7 @@ ADVICE = "Load the model in half precision, use smaller pictures, or lower the a
 SHOWN = 40  # letters of a question in an error
 ACTIVATIONS = 8 * 2**30  # bytes one forward may keep for its backward, unless at_once says otherwise
 ACTIVATION = 34  # bytes of them a token, layer and number of width (arXiv:2205.05198, equation 1, in half precision)
+FORMS = 512  # texts, each for pictures of one size, whose tokens are remembered
 AT_ONCE = 8192  # tokens beyond which a forward gains nothing
 UNKEPT = 4  # times as many tokens fit into a forward that keeps nothing for a backward
 SMALL = 128  # places of a picture up to which a step takes many pictures
@@ -95,6 +96,7 @@ class VlmAdapter:
         fits = ACTIVATIONS // (ACTIVATION * text.hidden_size * text.num_hidden_layers)
         self.at_once = at_once or min(AT_ONCE, fits)
         ends = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        self._forms: dict[tuple[str, tuple[int, int]], Prompt] = {}  # see _formed; without pixels
         self._pad = next((number for number in ends if number is not None), 0)
         picture = self._prompt(Image.new("RGB", (64, 64), "grey"), "What is this?", 0)
         self._find_parts(picture)
@@ -479,22 +481,47 @@ class VlmAdapter:
             raise InputError(
                 f"A question holds {self.image_token!r}, which stands for the picture itself; leave it out."
             )
-        text, start = self._text(question.strip()), self.tokenizer.bos_token
-        begun = {"add_special_tokens": False} if start and text.startswith(start) else {}
-        given = dict(self.processor(images=[picture.convert("RGB")], text=[text], return_tensors="pt", **begun))
-        ids = given.pop("input_ids")[0]
-        over = len(ids) + room - (self._context or len(ids) + room)
+        prompt = self._formed(picture.convert("RGB"), self._text(question.strip()))
+        length = len(prompt.ids)
+        over = length + room - (self._context or length + room)
         if over > 0:
             raise InputError(
-                f"The question {question.strip()[:SHOWN]!r} takes {len(ids)} tokens with its picture, and {self.name} "
+                f"The question {question.strip()[:SHOWN]!r} takes {length} tokens with its picture, and {self.name} "
                 f"reads {self._context}, {room} of them kept for the answer; shorten it by {over} "
                 f"token{'s' if over != 1 else ''} (a token is part of a word)."
             )
+        return prompt
+
+    def _formed(self, picture: Image.Image, text: str) -> Prompt:
+        """What the processor makes of a picture and a text.
+
+        The tokens are the same for every picture of one size, so a text is run once for a size and then only the
+        picture, where that was seen to give the same pixels.
+        """
+        place = text, picture.size
+        if form := self._forms.get(place):
+            return replace(form, picture=form.picture | self._pixels(picture))
+        start = self.tokenizer.bos_token
+        begun = {"add_special_tokens": False} if start and text.startswith(start) else {}
+        given = dict(self.processor(images=[picture], text=[text], return_tensors="pt", **begun))
+        ids = given.pop("input_ids")[0]
         taken = {name: t for name, t in given.items() if name in (*self._model_takes, *self._encoder_takes)}
         taken.pop("attention_mask", None)  # all ones
         beside = {name: t[0] for name, t in taken.items() if t.shape == (1, len(ids))}
-        picture_inputs = {name: t for name, t in taken.items() if name not in beside}
-        return Prompt(ids, beside, picture_inputs, int((ids == self._image_id).sum()))
+        inputs = {name: t for name, t in taken.items() if name not in beside}
+        made = Prompt(ids, beside, inputs, int((ids == self._image_id).sum()))
+        alone, pixels = self._pixels(picture), {name: t for name, t in inputs.items() if t.is_floating_point()}
+        if alone.keys() == pixels.keys() and all(torch.equal(alone[name], t) for name, t in pixels.items()):
+            if len(self._forms) >= FORMS:
+                self._forms.clear()
+            self._forms[place] = replace(made, picture={n: t for n, t in inputs.items() if n not in pixels})
+        return made
+
+    def _pixels(self, picture: Image.Image) -> dict[str, Tensor]:
+        """A picture as the vision tower takes it, without a text; {} where the processor has no part for that."""
+        reader = getattr(self.processor, "image_processor", None)
+        given = reader(images=[picture], return_tensors="pt") if reader else {}
+        return {name: t for name, t in given.items() if isinstance(t, Tensor) and t.is_floating_point()}
 
     # Parts of the model
 

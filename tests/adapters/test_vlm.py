@@ -307,6 +307,29 @@ def test_gradients_stay_off(adapter):
     assert not any(m.training for m in adapter.model.modules())
 
 
+def test_a_text_asked_again_about_a_picture_of_the_same_size_reads_as_it_did_in_full(adapter, monkeypatch):
+    others = [Image.effect_noise(p.size, 120).convert("RGB") for p in PICTURES]
+    monkeypatch.setattr(adapter, "_forms", {})
+    first = adapter.prompts(PICTURES, ASKED)
+    assert len(adapter._forms) == len(PICTURES)
+    monkeypatch.setattr(adapter, "processor", Mute(adapter.processor))
+    again = adapter.prompts(others, ASKED)
+    monkeypatch.undo()
+    monkeypatch.setattr(adapter, "_forms", {})
+    for quick, full in zip([*first, *again], adapter.prompts([*PICTURES, *others], [*ASKED, *ASKED]), strict=True):
+        assert torch.equal(quick.ids, full.ids) and quick.places == full.places
+        for mine, theirs in ((quick.picture, full.picture), (quick.beside, full.beside)):
+            assert mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+class Mute:
+    """A processor that reads pictures but no texts."""
+
+    def __init__(self, whole):
+        self.image_processor, self.apply_chat_template = whole.image_processor, whole.apply_chat_template
+        self.chat_template = whole.chat_template
+
+
 # ---------------------------------------------------------------- answers
 
 
