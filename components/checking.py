@@ -15,7 +15,7 @@ from razor import jsonio, telling
 from razor.adapters.base import Adapter
 from razor.baselines import Budget, find, run
 from razor.bench.measure import peak_mib
-from razor.errors import InputError, RazorError, Stopped
+from razor.errors import InputError, ModelError, RazorError, Stopped
 from razor.examples import Task
 from razor.gates import Gate, Verdict, overall, usual, verdicts, with_limits
 from razor.gold import Distance, between, bundled
@@ -91,38 +91,56 @@ class Checking(Desk):
         yield {**self._checked(growth, check), panel.costs: check_panel.costs_html(growth, peak_mib())}
         names = attacks_of(growth.adapter, growth.task, gates, more or ())
         blind = [telling.ATTACK_WORDS[name] for name in more or () if name not in names]
-        done = f"Checked. Not tried, for want of a judge: {', '.join(blind)}." if blind else "Checked."
         case = Case(growth.adapter, growth.task, growth.patch, bench=growth.bench, stop=session.stop.is_set)
         case.before, case.edited = tested
         case.beside_gold()
         try:
-            for number, name in enumerate(names, start=1):
-                said = f"Attack {number} of {len(names)}: {telling.ATTACK_WORDS[name]}"
-                yield {panel.status: status_html(said, "busy")}
-                for found in attack(name, case):
-                    if session.growth is not growth:
-                        yield self.current(session)
-                        return
-                    if session.revision != check.revision:
-                        check.done = True
-                        yield {
-                            **self._checked(growth, check),
-                            **self.checkable(session),
-                            panel.status: status_html(STALE_CHECK, "problem"),
-                        }
-                        return
-                    check.findings.append(found)
-                    yield self._checked(growth, check)
-            yield {panel.status: status_html("Asking whether the edit gives its examples away", "busy")}
-            check.membership = membership(growth.adapter, growth.bench, growth.patch, session.stop.is_set)
-            if gold := (yield from self._gold(session, growth, panel.status)):
-                check.gold = gold.distance(growth.bench.beneath + growth.patch)
+            told = yield from self._gathered(session, growth, check, case, names)
         except Stopped:
-            check.done = True
-            yield {**self._checked(growth, check), panel.status: status_html(STOPPED), **self._kept(session, growth)}
+            told = STOPPED
+        if session.growth is not growth:
+            yield self.current(session)
             return
         check.done = True
-        yield {**self._checked(growth, check), panel.status: status_html(done), **self._kept(session, growth)}
+        shown = self._checked(growth, check)
+        if session.revision != check.revision:
+            yield {**shown, **self.checkable(session), panel.status: status_html(STALE_CHECK, "problem")}
+            return
+        told = f"{told} Not tried, for want of a judge: {', '.join(blind)}." if blind and told != STOPPED else told
+        yield {**shown, panel.status: status_html(told), **self._kept(session, growth, check)}
+
+    def _gathered(self, session: Session, growth: Growth, check: Check, case: Case, names: Sequence[str]):
+        """Attack by attack, then what else is asked of the edit; returns the sentence to end on.
+
+        Ends early where the edit, the target or the model is another one by now.
+        """
+        status, overtaken = (
+            self.page.check.status,
+            lambda: session.growth is not growth or session.revision != check.revision,
+        )
+        for number, name in enumerate(names, start=1):
+            said = f"Attack {number} of {len(names)}: {telling.ATTACK_WORDS[name]}"
+            yield {status: status_html(said, "busy")}
+            for found in attack(name, case):
+                if overtaken():
+                    return ""
+                check.findings.append(found)
+                yield self._checked(growth, check)
+        yield {status: status_html("Asking whether the edit gives its examples away", "busy")}
+        done = "Checked."
+        try:
+            member = membership(growth.adapter, growth.bench, case.patch, session.stop.is_set)
+        except ModelError as error:
+            member, done = None, f"Checked, but for whether the edit gives its examples away: {error}"
+        if overtaken():
+            return ""
+        check.membership = member
+        if gold := (yield from self._gold(session, growth, status)):
+            placed = gold.distance(growth.bench.beneath + case.patch)
+            if overtaken():
+                return ""
+            check.gold = placed
+        return done
 
     @handler(lambda page: page.check.compare_status)
     def compare_methods(self, session: Session, methods: list[str], seconds: float) -> Iterator[dict]:
@@ -227,10 +245,10 @@ class Checking(Desk):
             panel.table: check_panel.table_html(rows, before),
         }
 
-    def _kept(self, session: Session, growth: Growth) -> dict:
+    def _kept(self, session: Session, growth: Growth, check: Check) -> dict:
         """The evidence as a file to take away."""
         path = session.new_folder("evidence") / "evidence.json"
-        jsonio.write(path, session.found["check"].to_json(growth))
+        jsonio.write(path, check.to_json(growth))
         session.uploads.add(str(path))
         return {self.page.check.file: gr.update(value=str(path), visible=True)}
 

@@ -107,7 +107,7 @@ def score(
         forget: a class of the bundled world, such as style:neon; empty for pictures or words.
         concept: what own pictures show; alone, a model that draws makes the pictures itself.
         forget_pictures: pictures of the concept, three at least.
-        retain_pictures: pictures of what must stay; without any the bundled world is kept.
+        retain_pictures: pictures of what must stay; default the bundled world, or what a model of another one draws.
         settings: any of RazorConfig by name, such as {"alpha": 0.5}.
 
     Returns:
@@ -137,7 +137,7 @@ def unlearn(
         forget: a class of the bundled world, such as style:neon; empty for pictures or words.
         concept: what own pictures show; alone, a model that draws makes the pictures itself.
         forget_pictures: pictures of the concept, three at least.
-        retain_pictures: pictures of what must stay; without any the bundled world is kept.
+        retain_pictures: pictures of what must stay; default the bundled world, or what a model of another one draws.
         settings: any of RazorConfig by name, such as {"rounds": 6}.
 
     Returns:

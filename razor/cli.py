@@ -44,7 +44,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    """The command that was given."""
+    """The command that was given, after making sure that its results will have a place."""
+    if (out := getattr(args, "json", None)) is not None:
+        if out.is_dir():
+            raise InputError(f"{out} is a folder; name the file that --json is to write.")
+        out.parent.mkdir(parents=True, exist_ok=True)
     commands = {
         "score": _score, "unlearn": _unlearn, "evaluate": _evaluate, "report": _report, "compare": _compare,
         "carry": _carry, "export": _export, "diff": _diff, "ask": _ask, "bench": _bench, "app": _app,
@@ -140,8 +144,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         before = evaluate(adapter, bench, Patch(), "test").to_json()
         after = evaluate(adapter, bench, patch, "test").to_json()
     _print_metrics(before, after, bench.read_by)
-    case = Case(adapter, task, patch, bench=bench, seed=config.seed).beside_gold()
-    findings = _attacked(attacks, case) if attacks else []
+    findings = _attacked(attacks, Case(adapter, task, patch, bench=bench, seed=config.seed)) if attacks else []
     gold = beside(adapter, task, patch)
     if gold is not None:
         print(f"\n{gold_text(gold, task.concept)}")
@@ -181,17 +184,16 @@ def _report(args: argparse.Namespace) -> None:
     adapter, task, _ = _prepare(args)
     attacks = _attacks(args.attacks, adapter, task)
     growth, before, after = taken_up(adapter, task, args.run_folder)
-    case = Case(adapter, task, growth.patch, bench=growth.bench, seed=growth.config.seed).beside_gold()
+    case = Case(adapter, task, growth.patch, bench=growth.bench, seed=growth.config.seed)
     findings = _attacked(attacks, case) if attacks else []
     gates = [gate for gate in usual(task.chance) if gate.attack in ("", *attacks)]
     found = verdicts(gates, before, after, findings) if findings else []
     shown = [] if args.no_pictures else sights(adapter, task, growth.patch, growth.bench.neighbours)
-    told = report.Report(
-        growth, before, after, shown, found, findings, beside(adapter, task, growth.patch), args.reason
-    )
+    gold = beside(adapter, task, growth.patch)
+    made = report.Report(growth, before, after, shown, found, findings, gold, args.reason)
     for out, text in ((args.out, report.html), (args.card, report.model_card)):
         if out is not None:
-            out.write_text(text(told), "utf-8")
+            out.write_text(text(made), "utf-8")
             print(f"{out.stat().st_size / 1000:,.0f} kB in {out}")
     if args.json:
         sides = {"before": before.to_json(), "after": after.to_json()}
@@ -231,6 +233,7 @@ def _attacked(names: Sequence[str], case) -> list:
     from razor.robustness import attack
     from razor.telling import beside_gold_text
 
+    case.beside_gold()
     golden = f"{'never saw':>10}" if case.gold else ""
     print(f"\n{'attack':12}{'setting':30}{'edited':>8}{'attacked':>9}{'unedited':>9}{golden}   95 % interval     n")
     found_all = []
@@ -305,8 +308,8 @@ def _carry(args: argparse.Namespace) -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     source, target = (models.load(name, device=args.device) for name in (args.source, args.target))
     found = carried(patch, source, target)
-    for told in found.notes:
-        note(told)
+    for said in found.notes:
+        note(said)
     size = found.patch.save(args.out)
     edited = f"{found.patch.parameters_edited:,} parameters of {target.name} edited"
     print(f"{edited}; {size / 1000:.0f} kB patch in {args.out}")
@@ -345,8 +348,8 @@ def _export(args: argparse.Namespace) -> None:
     options = {name: getattr(args, name) for name in fitting.get(args.form, ()) if getattr(args, name) is not None}
     write = {"patch": export.write_patch, "lora": export.write_lora, "full": export.write_full}[args.form]
     written = write(adapter, patch, args.out, replace=args.replace, **options)
-    for told in written.notes:
-        note(told)
+    for said in written.notes:
+        note(said)
     left = f"; its ranks leave out {written.residual:.1%} of the change" if written.residual else ""
     print(f"{written.bytes / 1000:,.0f} kB {_FORMS[args.form]} in {args.out}{left}")
     check = export.verify(adapter, patch, written.path, scale=options.get("scale", 1.0))

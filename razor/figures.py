@@ -1,6 +1,6 @@
 """Drawings as SVG, which need no script and print: the map of an edit, its rounds, what relearning gets back.
 
-Colours come from the classes that report.py and the page's style sheets give lines and texts.
+Lines and texts are coloured by class, in report.py and in the page's style sheets; the map by RAMP.
 """
 
 import math

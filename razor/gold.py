@@ -71,10 +71,16 @@ def bundled(adapter: Adapter, task: Task) -> Path | None:
     return place if (place / "open_clip_config.json").exists() else None
 
 
+def never_saw(adapter: Adapter, task: Task) -> ClipAdapter | None:
+    """The model trained without the task's target, on the same device, where one is bundled; else None."""
+    place = bundled(adapter, task)
+    return models.load(str(place), device=str(adapter.device)) if place else None
+
+
 def between(adapter: Adapter, task: Task) -> "Between | None":
     """The two models to place edits between, where a gold one of the task's target is bundled; else None."""
-    place = bundled(adapter, task)
-    return place and Between(adapter, models.load(str(place)), task)
+    gold = never_saw(adapter, task)
+    return Between(adapter, gold, task) if gold else None
 
 
 def beside(adapter: Adapter, task: Task, patch: Patch) -> Distance | None:

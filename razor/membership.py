@@ -8,7 +8,8 @@ test split. The area under the curve is the chance that a member scores higher,
     AUC = P(s(member) > s(unseen)) + P(s(member) = s(unseen)) / 2,
 
 0.5 where nothing can be told, with the interval of Hanley and McNeil (1982). Where the unedited model tells the two
-sets apart already, they are no matched pair, and only what the edit moved counts.
+sets apart already, such as pictures it drew from others, they are no matched pair: an edit that moves the area may then
+act on the difference, and nothing can be said.
 """
 
 import math
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from razor.adapters.base import Adapter, Bench
 from razor.errors import Stopped
+from razor.memory import enough_memory
 from razor.metrics import Measure, Z
 from razor.patches import Patch
 from razor.step import edited
@@ -37,10 +39,18 @@ class Membership:
     by: str  # what they are told apart by, in words
 
     @property
-    def told(self) -> bool:
-        """The edit itself tells: the edited model does more than guess, and otherwise than before the edit."""
-        guesses, same = (side.low <= even <= side.high for side, even in ((self.edited, 0.5), (self.moved, 0.0)))
-        return not guesses and not same
+    def told(self) -> bool | None:
+        """The edit itself tells: the edited model does more than guess, and otherwise than before the edit.
+
+        None where that may be for a difference of the two sets that the unedited model sees as well.
+        """
+        guesses, same, matched = (
+            side.low <= even <= side.high
+            for side, even in ((self.edited, 0.5), (self.moved, 0.0), (self.original, 0.5))
+        )
+        if guesses or same:
+            return False
+        return True if matched else None
 
     def to_json(self) -> dict:
         """Plain values, as stored in results."""
@@ -57,7 +67,8 @@ def membership(adapter: Adapter, bench: Bench, patch: Patch, stop: Callable[[], 
     def recall(split: str) -> Tensor:
         if stop():
             raise Stopped("Stopped before it was known whether the edit gives its examples away.")
-        return bench.recall(split)
+        with enough_memory("looking at its examples", "Take fewer pictures, or load the model in half precision"):
+            return bench.recall(split)
 
     scores = []
     for edit in (patch, Patch()):

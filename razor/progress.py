@@ -12,17 +12,18 @@ from tqdm import tqdm
 def bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """A bar for the length of the block, moved by calling what it gives with how much is done, and of how much.
 
-    It comes up with the first call, and starts again where the count does. Nothing is drawn where stderr is no
-    terminal, and by any process of several but the first.
+    It comes up with the first call, and starts again where the count does or was at its end. Nothing is drawn where
+    stderr is no terminal, and by any process of several but the first.
     """
     shown: tqdm | None = None
 
     def tell(done: int, total: int) -> None:
         nonlocal shown
-        if shown is None or done < shown.n:
+        if shown is None or done < shown.n or shown.n == shown.total:
             close()
             silent = None if _first() else True  # None: unless stderr is a terminal
-            shown = tqdm(desc=label, total=total, file=sys.stderr, disable=silent, leave=False, bar_format=_FORM)
+            options = {"file": sys.stderr, "disable": silent, "leave": False, "bar_format": _FORM, "mininterval": 0}
+            shown = tqdm(desc=label, total=total, initial=done, **options)
         shown.update(done - shown.n)
 
     def close() -> None:

@@ -41,7 +41,7 @@ def resolve(
         labels: classes to measure against; default: the retain captions, or the bundled world's classes.
         anchor, kind: what a model that draws puts in the place of own forget pictures' concept; see words.py.
         adapter: the model, where it is loaded; see own_task.
-        on_picture: see words.retain_pictures.
+        on_picture: called with how many pictures the model has drawn and how many it will.
 
     Raises:
         InputError, ExampleError: see examples.py.

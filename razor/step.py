@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from razor.adapters.base import Adapter, Bench
 from razor.config import RazorConfig
-from razor.errors import Stopped, UnusableGradientError
+from razor.errors import ModelError, Stopped, UnusableGradientError
 from razor.gradients import gradient_of
 from razor.metrics import Evaluation
 from razor.patches import Patch
@@ -223,7 +223,11 @@ def _mended(adapter, bench, units, met, goal, config, first_batch, length, stop)
         except UnusableGradientError:
             break
         patch, length = _moved(now.patch, direction, config.step_size), length + config.step_size
-        now = StepResult(patch, evaluate(adapter, bench, patch, "search"), (), met.chosen + number)
+        try:
+            found = evaluate(adapter, bench, patch, "search")
+        except ModelError:  # numbers grew too large: the target stays met
+            break
+        now = StepResult(patch, found, (), met.chosen + number)
         trials.append(_trial(now.chosen, length, now.evaluation, goal))
         if goal.reached(now.evaluation) and left(now.evaluation) < left(best.evaluation):
             best = now

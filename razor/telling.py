@@ -163,14 +163,17 @@ def gold_text(found: Distance, concept: str) -> str:
 def membership_text(found: Membership, concept: str) -> str:
     """Whether the edit gives away which pictures it was made from."""
     area, way = found.edited, found.moved
-    told = f"gives away which pictures of {concept} it was made from" if found.told else (
-        f"does not give away which pictures of {concept} it was made from, as far as {found.members} used and "
-        f"{found.unseen} unseen ones can tell"
-    )  # fmt: skip
+    told = {
+        True: f"The edit gives away which pictures of {concept} it was made from",
+        False: f"The edit does not give away which pictures of {concept} it was made from, as far as {found.members} "
+        f"used and {found.unseen} unseen ones can tell",
+        None: f"Whether the edit gives away which pictures of {concept} it was made from cannot be said, as the "
+        "unedited model tells them from the others already",
+    }[found.told]
     return (
-        f"The edit {told}: by {found.by}, used ones are told from unseen ones with an area under "
-        f"the curve of {area.value:.2f}, {area.low:.2f} to {area.high:.2f} (0.5 is a guess). In the unedited model it "
-        f"is {found.original.value:.2f}; the edit moved it by {way.value:+.2f}, {way.low:+.2f} to {way.high:+.2f}."
+        f"{told}: by {found.by}, used ones are told from unseen ones with an area under the curve of {area.value:.2f}, "
+        f"{area.low:.2f} to {area.high:.2f} (0.5 is a guess). In the unedited model it is {found.original.value:.2f}; "
+        f"the edit moved it by {way.value:+.2f}, {way.low:+.2f} to {way.high:+.2f}."
     )
 
 
@@ -185,13 +188,17 @@ def beside_gold_text(findings: Sequence[Finding]) -> str:
     if taught:
         told.append(f"Taught it again, the edit learns it {_more_than_gold(taught, 'faster', 'no faster')}.")
     if others:
-        told.append(f"Asked in other ways, it gives away {_more_than_gold(others, 'more', 'no more')}.")
+        told.append(f"Under the other attacks, the edit gives away {_more_than_gold(others, 'more', 'no more')}.")
     return " ".join(told)
 
 
 def _more_than_gold(findings: Sequence[Finding], more: str, no_more: str) -> str:
     """The comparison, with the finding that lies furthest above the model that never saw the concept."""
-    above = [f for f in findings if f.attacked.low > f.gold.high]
+    # What was left before anybody taught it is not learnt.
+    above = [
+        f for f in findings
+        if f.attacked.low > f.gold.high and (f.attack != "relearn" or f.attacked.low > f.edited.high)
+    ]  # fmt: skip
     if not above:
         return f"{no_more} than a model that never saw it, within the intervals (of {len(findings)} tries)"
     worst = max(above, key=lambda f: f.attacked.value - f.gold.value)

@@ -37,8 +37,7 @@ def test_every_method_has_a_row_that_a_second_run_keeps(small, tmp_path, monkeyp
 
 def test_a_row_placed_beside_another_gold_model_is_made_again(small, trained, tmp_path, monkeypatch):
     golds = {"gold": SimpleNamespace(fingerprint=lambda: "first")}
-    monkeypatch.setattr(models, "load", lambda name: golds.get(name, trained))
-    monkeypatch.setattr(rivals, "bundled", lambda adapter, task: "gold")
+    monkeypatch.setattr(rivals, "never_saw", lambda adapter, task: golds["gold"])
     monkeypatch.setattr(rivals, "between", lambda adapter, task: None)
     ran = []
     monkeypatch.setattr(rivals.baselines, "run", lambda name, *_: ran.append(name))

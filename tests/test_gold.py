@@ -108,7 +108,7 @@ def test_only_a_bundled_target_of_the_bundled_model_has_a_gold_model_beside_it(
     assert module.beside(trained, bundled, Patch()) is None  # not trained
     (tmp_path / "open_clip_config.json").write_text("{}")
     monkeypatch.setattr(module, "folder", lambda target: tmp_path)
-    monkeypatch.setattr(module.models, "load", lambda name: ignorant[0])
+    monkeypatch.setattr(module.models, "load", lambda name, device: ignorant[0])
     found = module.beside(trained, bundled, Patch())
     assert found.place("forget") == 0
     assert "0% of the way from the original's" in gold_text(found, "red")

@@ -78,5 +78,7 @@ def test_only_what_the_edit_did_counts_against_it():
     assert "0.52, 0.40 to 0.64 (0.5 is a guess)" in said and "moved it by +0.02, -0.10 to +0.10." in said
     apart = found((0.7, 0.6, 0.8), (0.68, 0.58, 0.78), (0.02, -0.05, 0.09))  # no matched sets to begin with
     assert not apart.told
+    acted = found((0.7, 0.6, 0.8), (0.9, 0.8, 1.0), (-0.2, -0.3, -0.1))  # on what the sets differ in, or on members
+    assert acted.told is None and "cannot be said, as the unedited model tells them" in membership_text(acted, "cat")
     gone = found((0.2, 0.1, 0.3), (0.5, 0.4, 0.6), (-0.3, -0.4, -0.2))
     assert gone.told and "The edit gives away which pictures of cat" in membership_text(gone, "cat")

@@ -24,7 +24,12 @@ def test_a_bar_says_how_much_is_done_and_starts_again_where_the_count_does(monke
         for done, total in ((0, 4), (4, 4), (1, 2)):
             tell(done, total)
     told = terminal.getvalue()
-    assert "Drawing: " in told and "0 of 4" in told and "0 of 2" in told
+    assert "Drawing: " in told and all(count in told for count in ("0 of 4", "4 of 4", "1 of 2"))
+    with bar("Drawing") as tell:
+        tell(72, 72)
+        before = len(terminal.getvalue())
+        tell(72, 72)  # a second drawing, reported at its end too
+        assert "72 of 72" in terminal.getvalue()[before:]
 
 
 def test_lines_go_above_a_bar_and_the_bar_is_gone_at_the_end(monkeypatch):

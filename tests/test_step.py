@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from razor.config import RazorConfig
-from razor.errors import Stopped
+from razor.errors import ModelError, Stopped
 from razor.metrics import Evaluation, Measure
 from razor.patches import Patch
 from razor.step import Goal, take_steps
@@ -210,6 +210,16 @@ def test_mending_that_helps_nothing_leaves_the_point_and_can_be_stopped(model):
     costly = lambda w: found(0.0 if w[1] > 0 else 1.0, right=1 - w[0] / 6)  # noqa: E731
     _, result = mended(model, costly, stop=lambda: next(asked))
     assert result.chosen == 3
+
+
+def test_mending_ends_where_numbers_grow_too_large_and_the_target_stays_met(model):
+    def metrics(w):
+        if w[0] < 2.7:
+            raise ModelError("NaN")
+        return found(0.0 if w[1] > 0 else 1.0, right=1 - w[0] / 6)
+
+    _, result = mended(model, metrics)
+    assert (result.chosen, len(result.trials)) == (1, 1) and delta(result) == pytest.approx([-0.18, 0.24])
 
 
 def test_a_mended_point_that_is_not_borne_out_leaves_the_one_that_was_and_its_measure(model):

@@ -54,6 +54,7 @@ NEUTRAL = 32  # retain pictures behind neutral_kl
 CONFIRMED = 20  # answers written before a round may say that the target is met
 LEAD = 2.5  # nats by which another answer must lead before the name counts as gone, on new pictures too
 STRICTER = 1.0  # nats by which it must lead more, where a written answer still holds the name
+KEPT = 256 * 2**20  # bytes of a set of test pictures, as the language model reads them, kept for the next measuring
 RECENT = 256  # edits whose scores are remembered
 ASIDE = "aside"  # the pictures of the test split whose neutral questions are asked
 
@@ -189,7 +190,7 @@ class VlmBench:
         pictures, questions = [a.example.image for a in asked], [self._question(a) for a in asked]
         texts = processes.share_list(
             list(zip(pictures, questions, strict=True)),
-            lambda mine: self.adapter.answer(*map(list, zip(*mine, strict=True)), stop=stop),
+            lambda mine: self.adapter.answer([p for p, _ in mine], [q for _, q in mine], stop=stop),
         )
         if len(texts) < len(asked):
             raise Stopped("Stopped before all answers were written; nothing was changed.")
@@ -539,8 +540,12 @@ class VlmBench:
     def _write(self, side: str, edited: Sequence[str], first: Mapping[str, int]) -> list[str]:
         """Answers in words to every question about the test pictures of a set, each picture seen once."""
         tokens, asked = self._tokens(side, "test", edited, first), self.asked(side, "test")
-        about = zip(self.questions(side, "test"), (tokens[a.picture] for a in asked), strict=True)
-        return processes.share_list(list(about), lambda mine: self.adapter.write(*zip(*mine, strict=True)))
+        about = list(zip(self.questions(side, "test"), (tokens[a.picture] for a in asked), strict=True))
+        said = processes.share_list(about, lambda mine: self.adapter.write([p for p, _ in mine], [t for _, t in mine]))
+        if sum(t.nbytes for t in tokens) > KEPT:
+            for held in (self._frozen, self._pictures, self._questions):
+                held.pop((side, "test"), None)
+        return said
 
     def _about_concept(self, split: str) -> list["Prompt"]:
         """For each forget picture, the question that the concept answers."""

@@ -88,6 +88,7 @@ class DiffusionBench:
     """
 
     slow_towers: tuple[str, ...] = ()
+    recalls = "how well it predicts their noise when asked for {}"
     says = ("The concept is still predicted: from", "retained prompts kept: from")
     retain_weight = 1.0
     spared = 0
@@ -102,6 +103,7 @@ class DiffusionBench:
         seed: int,
         beneath: Patch,
     ):
+        self._as_told = task.forget  # captions of all splits alike
         self.task = task = tasks.in_many_ways(task, {split: wanted[:2] for split, wanted in POINTS.items()})
         self.adapter, self.batch, self.seed, self.beneath = adapter, batch, seed, beneath
         self.mismatch_weight = mismatch_weight
@@ -190,8 +192,6 @@ class DiffusionBench:
             by_neighbor={name: metrics.share(right[rows]) for name, rows in near.items() if rows.any()},
         )
 
-    recalls = "how well it predicts their noise when asked for {}"
-
     @property
     def read_by(self) -> str:
         """Who says what the reported numbers rest on."""
@@ -251,7 +251,7 @@ class DiffusionBench:
     @torch.no_grad()
     def recall(self, split: str) -> Tensor:
         """Less the mean squared denoising error of some forget pictures at RECALLED noise levels, (n,)."""
-        examples = getattr(self.task.forget, split)
+        examples = getattr(self._as_told, split)
         chosen = [examples[i] for i in varied(examples, POINTS["gradient"][0])]
         repeated = tuple(e for e in chosen for _ in RECALLED)
         clean = self.adapter.latents([e.image for e in chosen]).repeat_interleave(len(RECALLED), 0)

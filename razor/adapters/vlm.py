@@ -97,6 +97,7 @@ class VlmAdapter:
         self.at_once = at_once or min(AT_ONCE, fits)
         ends = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
         self._forms: dict[tuple[str, tuple[int, int]], Prompt] = {}  # see _formed; without pixels
+        self._alone: bool | None = None  # the processor makes the same of a picture without a text; None: not tried
         self._pad = next((number for number in ends if number is not None), 0)
         picture = self._prompt(Image.new("RGB", (64, 64), "grey"), "What is this?", 0)
         self._find_parts(picture)
@@ -496,7 +497,7 @@ class VlmAdapter:
         """What the processor makes of a picture and a text.
 
         The tokens are the same for every picture of one size, so a text is run once for a size and then only the
-        picture, where that was seen to give the same pixels.
+        picture, where the first one gave the same pixels that way.
         """
         place = text, picture.size
         if form := self._forms.get(place):
@@ -510,8 +511,12 @@ class VlmAdapter:
         beside = {name: t[0] for name, t in taken.items() if t.shape == (1, len(ids))}
         inputs = {name: t for name, t in taken.items() if name not in beside}
         made = Prompt(ids, beside, inputs, int((ids == self._image_id).sum()))
-        alone, pixels = self._pixels(picture), {name: t for name, t in inputs.items() if t.is_floating_point()}
-        if alone.keys() == pixels.keys() and all(torch.equal(alone[name], t) for name, t in pixels.items()):
+        pixels = {name: t for name, t in inputs.items() if t.is_floating_point()}
+        if self._alone is None:
+            alone = self._pixels(picture)
+            same = alone.keys() == pixels.keys() and all(torch.equal(alone[name], t) for name, t in pixels.items())
+            self._alone = same
+        if self._alone:
             if len(self._forms) >= FORMS:
                 self._forms.clear()
             self._forms[place] = replace(made, picture={n: t for n, t in inputs.items() if n not in pixels})
@@ -664,7 +669,7 @@ class _Entered(Exception):
 
 
 def _picture_shape(prompt: Prompt) -> Hashable:
-    return tuple((name, tuple(tensor.shape)) for name, tensor in prompt.picture.items())
+    return tuple(sorted((name, tuple(tensor.shape)) for name, tensor in prompt.picture.items()))
 
 
 def _apart(path: str, language: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from razor import baselines, models
 from razor.baselines import ABLATIONS, NAMES, Budget
 from razor.bench.measure import chosen, code_hash, opened, sift
-from razor.gold import Between, between, bundled
+from razor.gold import Between, between, never_saw
 from razor.metrics import Evaluation
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
@@ -92,10 +92,10 @@ def run_part(results: dict, part: str, wanted: Sequence[str], save: Callable[[],
     for name in wanted:
         task = tasks.task(parse_target(name))
         row, methods = rows.setdefault(name, {}), ("razor",) if part == "bits" else METHODS[part]
-        place = bundled(adapter, task) if part != "bits" else None
-        mark = models.load(str(place)).fingerprint() if place else None
+        never = never_saw(adapter, task) if part != "bits" else None
+        mark = never and never.fingerprint()
         missing = [m for m in methods if m not in row or row[m].get("gold_model") != mark]
-        gold = between(adapter, task) if place and missing else None
+        gold = between(adapter, task) if never and missing else None
         for method in missing:
             result = baselines.run(method, adapter, task, BUDGET)
             made = _bits(adapter, task, result) if part == "bits" else _row(result, gold)

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
 
-from razor import models
 from razor.adapters.base import Adapter, Bench, watched
 from razor.errors import Stopped
 from razor.examples import Task
-from razor.gold import bundled
+from razor.gold import never_saw
 from razor.metrics import Evaluation, Measure
 from razor.patches import Patch
 from razor.step import evaluate
@@ -108,8 +107,8 @@ class Case:
 
     def beside_gold(self) -> "Case":
         """The same, attacking the model trained without the concept alike, where one is bundled."""
-        if place := bundled(self.adapter, self.task):
-            self.gold = Case(models.load(str(place)), self.task, Patch(), seed=self.seed, stop=self.stop)
+        if gold := never_saw(self.adapter, self.task):
+            self.gold = Case(gold, self.task, Patch(), seed=self.seed, stop=self.stop)
         return self
 
     def tick(self) -> None:

@@ -337,6 +337,12 @@ def test_answers_are_those_of_the_models_own_call_whatever_the_batch(adapter):
     together = adapter.answer(PICTURES, ASKED, max_new_tokens=6)
     prompts = adapter.prompts(PICTURES, ASKED)
     assert adapter.write(prompts, adapter.features(prompts), max_new_tokens=6) == together
+    pictures = [p.resize((60, 50)) for p in PICTURES]  # in one batch
+    prompts = adapter.prompts(pictures, ASKED[:1] * 2)
+    assert len(adapter.batches(prompts)) == 1
+    assert adapter.write(prompts, adapter.features(prompts), max_new_tokens=6) == adapter.answer(
+        pictures, ASKED[:1] * 2, max_new_tokens=6
+    )
     assert together == [adapter.answer([p], [q], max_new_tokens=6)[0] for p, q in zip(PICTURES, ASKED, strict=True)]
     inputs = adapter.processor(images=[PICTURES[1]], text=[adapter._text(ASKED[1])], return_tensors="pt")
     said = adapter.model.generate(**inputs, do_sample=False, max_new_tokens=6, pad_token_id=0)

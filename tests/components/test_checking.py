@@ -243,8 +243,8 @@ def test_attacks_are_told_beside_a_model_that_never_saw_the_concept():
     fast, leaks = found("relearn", "1 picture, 5 steps", 80, 20, 5), found("wording", "typos", 24, 3)
     assert telling.beside_gold_text([*slow, fast, leaks]) == (
         "Taught it again, the edit learns it faster than a model that never saw it in 1 of 3 tries, most in 1 picture, "
-        "5 steps: 83% against 21%. Asked in other ways, it gives away more than a model that never saw it in 1 of 1 "
-        "tries, most in other words for it, typos: 25% against 3%."
+        "5 steps: 83% against 21%. Under the other attacks, the edit gives away more than a model that never saw it in "
+        "1 of 1 tries, most in other words for it, typos: 25% against 3%."
     )
     assert telling.beside_gold_text([found("probe", "linear", 96, None)]) == ""
     shown = evidence_html([*slow, fast, leaks], "<b>cat</b>")

@@ -5,7 +5,7 @@ import tiny_adapters
 import tiny_vlms
 import torch
 
-from razor import metrics, models
+from razor import metrics
 from razor.adapters.vlm import VlmAdapter
 from razor.baselines import run
 from razor.errors import InputError, ModelError, Stopped
@@ -286,16 +286,19 @@ def test_recovery_by_hand():
     assert Finding("a", "b", measure(0.9), measure(0.9), None).to_json()["control"] is None
 
 
-def test_a_model_that_never_saw_the_concept_is_attacked_alike(trained, task, tmp_path, monkeypatch):
+def test_a_model_that_never_saw_the_concept_is_attacked_alike(trained, task, forgotten, wrap, make_clip, monkeypatch):
     patch = Patch({Slice("text_projection"): -2 * dict(trained.model.named_parameters())["text_projection"].detach()})
     plain = list(attack("quantise", Case(trained, task, patch).beside_gold()))
     assert all(found.gold is None for found in plain)  # none is bundled for this task
-    monkeypatch.setattr(case_module, "bundled", lambda adapter, task: tmp_path)
-    monkeypatch.setattr(models, "load", lambda name: {str(tmp_path): trained}[name])
-    for name in ("quantise", "relearn"):
-        for found in attack(name, Case(trained, task, patch).beside_gold()):
-            assert found.gold.value > 0.9 and (name == "relearn" or found.gold == found.control)
-            assert found.to_json()["gold"]["n"] == found.gold.n
+    twin = wrap(make_clip(), "gold")
+    with forgotten.patch.applied(trained.model):
+        twin.model.load_state_dict(trained.model.state_dict())
+    monkeypatch.setattr(case_module, "never_saw", lambda adapter, task: twin)
+    for found in attack("quantise", Case(trained, task, patch).beside_gold()):
+        assert found.control.value > 0.9 > 0.2 > found.gold.value and found.to_json()["gold"]["n"] == found.gold.n
+    alone = [f.attacked for f in attack("relearn", Case(twin, task, Patch()))]
+    beside = [f.gold for f in attack("relearn", Case(trained, task, patch).beside_gold())]
+    assert beside == alone and len(beside) == len(relearning.SHOTS) * len(relearning.STEPS)
 
 
 def test_an_unedited_model_is_attacked_once(trained, task):
