@@ -184,7 +184,11 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
     settings.add_argument("--rounds", type=int, help="growth rounds at most")
     settings.add_argument("--inner-steps", type=int, help="steps per round; 1 is the paper's single step")
     settings.add_argument("--step-size", type=float, help="length of a step relative to the weights")
-    settings.add_argument("--forget-target", type=float, help="forget accuracy to reach (default: half of chance)")
+    settings.add_argument(
+        "--forget-target",
+        type=float,
+        help="forget accuracy to reach (default: half of chance; 1 percent where a name is written)",
+    )
     settings.add_argument("--retain-budget", type=float, help="retain accuracy that may be lost (default 0.01)")
     settings.add_argument(
         "--batch", type=int, help="retain pictures per step (CLIP 96, diffusion 32; less needs less memory)"

@@ -38,7 +38,7 @@ class RazorConfig:
     inner_steps: int = 16  # small steps per growth round, gradients re-evaluated at each; 1 = the paper's one step
     start_units: int = 4  # units in the first round
     rounds: int = 6  # growth rounds at most (paper: 6)
-    forget_target: float | None = None  # forget accuracy to reach; None: half of chance, as room for new pictures
+    forget_target: float | None = None  # forget accuracy to reach; None: as the family aims, see Bench.aim
     retain_budget: float = 0.01  # accepted drop of the retain accuracy, as a share of all answers
     batch: int | None = None  # retain examples per inner step; None: what suits the model's family
     granularity: tuple[str, ...] = ("head",)  # kinds of units growth may take in by itself

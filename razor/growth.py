@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import takewhile
 
 from torch import Tensor
 
@@ -196,7 +197,7 @@ class Growth:
         units = [u for u in self.every.values() if u.kind in kinds]
         if units != self.units:
             self.units, self._stats, self._trials = units, {}, (0, {})
-        target = self.task.chance / 2 if config.forget_target is None else config.forget_target
+        target = self.bench.aim if config.forget_target is None else config.forget_target
         self.goal = Goal(target, config.retain_budget, self.base, self.bench.spared)
 
     # Scores
@@ -457,7 +458,7 @@ class Growth:
                 [self.every[name] for name in names],
                 patch,
                 self.goal,
-                self.config,
+                self._eased(),
                 before=before,
                 first_batch=1000 * len(self.rounds),
                 stop=stop,
@@ -470,6 +471,17 @@ class Growth:
         finally:
             self.rounding = False
         return done
+
+    def _eased(self) -> RazorConfig:
+        """The settings, with half the pull of what is kept for every round turned down since the last accepted one.
+
+        A round that failed would fail again; its budgets hold as before.
+        """
+        turned_down = sum(1 for _ in takewhile(lambda done: not done.accepted, reversed(self.rounds)))
+        if not turned_down:
+            return self.config
+        weight = self.bench.retain_weight if self.config.retain_weight is None else self.config.retain_weight
+        return replace(self.config, retain_weight=weight / 2**turned_down)
 
     def _measure_again(self, state: State) -> State:
         """Measure every state as strictly as the bench now counts, so that their numbers compare; gives that state."""

@@ -7,6 +7,7 @@ from itertools import count, pairwise
 import pytest
 import torch
 
+from razor import growth as growth_module
 from razor.config import RazorConfig
 from razor.edit_set import EditSet
 from razor.errors import InputError, UnusableGradientError
@@ -163,6 +164,22 @@ def test_a_rejected_round_changes_nothing_and_says_so(stuck):
     assert growth.patch.deltas == {} and done.members == growth.edit_set.members == ()
     assert growth.edit_set.rejected == {s.unit.name for s in done.added}
     assert growth.now == growth.base
+
+
+def test_every_round_turned_down_in_a_row_halves_the_pull_of_what_is_kept_in_the_next(stuck, improving, monkeypatch):
+    weights, take = [], growth_module.take_steps
+    spied = lambda *given, **more: weights.append(given[5].retain_weight) or take(*given, **more)  # noqa: E731
+    monkeypatch.setattr(growth_module, "take_steps", spied)
+    growth = stuck()
+    for _ in range(3):
+        growth.next_round()
+    growth = stuck(retain_weight=3.0)
+    for _ in range(2):
+        growth.next_round()
+    growth = improving()
+    for _ in range(2):
+        growth.next_round()
+    assert weights == [None, 0.5, 0.25, 3.0, 1.5, None, None]  # a CLIP's own weight is 1
 
 
 def test_rejected_units_are_not_tried_again_until_nothing_is_left(stuck):

@@ -87,6 +87,7 @@ class VlmBench:
     read_by = "the model's own written answers"
     recalls = "how likely it is to name {} in them"
     says = ("Forget accuracy went from", "retain accuracy from")
+    aim = 0.01  # of pictures still named: a name is written or not, and no chance of guessing excuses one in fifty
     retain_weight = 3.0  # names share the language model's few heads: at 1 other answers lost up to 2 points
     spared = 1  # names are told apart by a few weights, and one neighbour on the edge would hold up all the others
 
@@ -180,7 +181,7 @@ class VlmBench:
         """Whether written answers bear the search metrics out; where they do not, other classes must lead by more.
 
         Call with the model edited. Writes answers about forget pictures of the search split: no more of them may hold
-        the name than half of what guessing would.
+        the name than the aim allows.
 
         Raises:
             Stopped: `stop` said so before all were written.
@@ -195,7 +196,7 @@ class VlmBench:
         if len(texts) < len(asked):
             raise Stopped("Stopped before all answers were written; nothing was changed.")
         named = sum(self.task.concept in classes_named(text, self._names[self.axis]) for text in texts)
-        if named <= self.task.chance / 2 * len(asked):
+        if named <= self.aim * len(asked):
             return True
         self.measure += STRICTER
         return False

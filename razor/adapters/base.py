@@ -29,6 +29,7 @@ class Bench(Protocol):
     read_by: str  # who answers on the test split, as in "read by ..."
     recalls: str  # what `recall` tells of a picture of {}, in words
     says: tuple[str, str]  # how a round's sentence begins that names its forget and its retain accuracy
+    aim: float  # forget accuracy to reach on the search split where the settings leave it open
     retain_weight: float  # w_r of the fused step where the settings leave it open, see step.py
     spared: int  # neighbours the search may lose whatever the budget, see step.Goal
     measure: float  # what remains of the concept is counted by it; numbers counted by different ones do not compare

@@ -180,6 +180,7 @@ class ClipBench:
     ):
         self.adapter, self.task, self.batch, self.seed, self.beneath = adapter, task, batch, seed, beneath
         self.mismatch_weight = mismatch_weight
+        self.aim = task.chance / 2  # leaves room for new pictures
         self.axis = [axis.name for axis in task.axes].index(task.axis)
         self.target = task.axes[self.axis].classes.index(task.concept)
         self._sides: dict[tuple[str, str], _Side] = {}

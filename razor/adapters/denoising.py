@@ -107,6 +107,7 @@ class DiffusionBench:
         self.task = task = tasks.in_many_ways(task, {split: wanted[:2] for split, wanted in POINTS.items()})
         self.adapter, self.batch, self.seed, self.beneath = adapter, batch, seed, beneath
         self.mismatch_weight = mismatch_weight
+        self.aim = task.chance / 2  # leaves room for new pictures
         self.axis = next(axis for axis in task.axes if axis.name == task.axis)
         self.neighbours = task.neighbours
         readable = adapter.judge is not None and adapter.judge.reads(task.axes)

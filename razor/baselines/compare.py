@@ -138,7 +138,7 @@ def run(
     """Tune the method on the search split, then measure its choice on the test split. Leaves the model as found.
 
     Args:
-        forget_target: forget accuracy to reach; None: half of chance, as for RAZOR.
+        forget_target: forget accuracy to reach; None: as RAZOR aims, see Bench.aim.
         batch: examples of a gradient's batch; None: what suits the model.
         beneath: edits the model carries already.
         progress: called with the share of the settings that are done, 0..1.
@@ -152,7 +152,7 @@ def run(
     """
     method, started = find(name, adapter.family), time.monotonic()
     bench = adapter.bench(task, batch=batch, seed=seed, beneath=beneath)
-    target = task.chance / 2 if forget_target is None else forget_target
+    target = bench.aim if forget_target is None else forget_target
     base = evaluate(adapter, bench, Patch(), "search")
     before = evaluate(adapter, bench, Patch(), "test")
     tuning = Tuning(adapter, bench, budget, target, bench.batch, seed, stop, progress, on_trial)
