@@ -86,7 +86,8 @@ def test_results_of_other_weights_are_not_mixed_in(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(diffusion.models, "load", lambda name: SimpleNamespace(fingerprint=lambda: "4567"))
     diffusion.main("style:neon", out, "targets")
     found = json.loads(out.read_text())
-    assert list(found["targets"]) == ["style:neon"] and not found["words"]
+    assert list(found["targets"]) == ["style:neon"] and list(found["words"]) == ["object:cat"]
+    assert found["settings"]["targets"]["model"] == "4567" != found["settings"]["words"]["model"]
 
 
 def test_a_part_that_is_none_is_one_sentence(tmp_path):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from razor import metrics, models, words
-from razor.bench.measure import chosen, code_hash, opened, peak_mib, reset_peak
+from razor.bench.measure import chosen, code_hash, opened, peak_mib, reset_peak, sift
 from razor.config import RazorConfig
 from razor.examples import Split
 from razor.minicanvas import captions, tasks
@@ -54,15 +54,13 @@ def run_targets(results: dict, parts: Sequence[str], names: str, save: Callable[
     """
     adapter, config = models.load("mini-sd"), RazorConfig()
     stamp = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash()}
-    if results.get("settings") != stamp:
-        for old in ("targets", "words"):
-            results.get(old, {}).clear()  # made by other weights, settings or code
-        results["settings"] = stamp
+    for part in parts:
+        sift(results.setdefault(part, {}), results.setdefault("settings", {}), part, stamp)
     world = None
     for target in [parse_target(name) for name in names.split(",") if name] or targets():
         first = None
         for part in parts:
-            rows = results.setdefault(part, {})
+            rows = results[part]
             if str(target) in rows:
                 continue
             world = world or _world(adapter)
