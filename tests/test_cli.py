@@ -229,7 +229,8 @@ def drawn_run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(words, "SIZES", {"gradient": (16, 16), "search": (8, 12)})
         patched.setattr(denoising, "DRAWN", {"forget": 10, "retain": 12})
-        patched.setattr(step, "MEND", 1)
+        patched.setattr(denoising, "CONFIRMED", 6)
+        patched.setattr(step, "MEND", 0)
         main(["unlearn", "--model", "mini-sd", "--concept", "neon", "--out", str(folder)])
     return folder
 
