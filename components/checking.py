@@ -1,6 +1,6 @@
 """What screen 4 does: the gates with the attacks they need, and rivals on the same task."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -109,15 +109,15 @@ class Checking(Desk):
         told = f"{told} Not tried, for want of a judge: {', '.join(blind)}." if blind and told != STOPPED else told
         yield {**shown, panel.status: status_html(told), **self._kept(session, growth, check)}
 
-    def _gathered(self, session: Session, growth: Growth, check: Check, case: Case, names: Sequence[str]):
+    def _gathered(
+        self, session: Session, growth: Growth, check: Check, case: Case, names: Sequence[str]
+    ) -> Generator[dict, None, str]:
         """Attack by attack, then what else is asked of the edit; returns the sentence to end on.
 
         Ends early where the edit, the target or the model is another one by now.
         """
-        status, overtaken = (
-            self.page.check.status,
-            lambda: session.growth is not growth or session.revision != check.revision,
-        )
+        status = self.page.check.status
+        overtaken = lambda: session.growth is not growth or session.revision != check.revision  # noqa: E731
         for number, name in enumerate(names, start=1):
             said = f"Attack {number} of {len(names)}: {telling.ATTACK_WORDS[name]}"
             yield {status: status_html(said, "busy")}

@@ -475,10 +475,10 @@ class Growth:
     def _eased(self) -> RazorConfig:
         """The settings, with half the pull of what is kept for every round turned down since the last accepted one.
 
-        A round that failed would fail again; its budgets hold as before.
+        A round that failed would fail again; its budgets hold as before. The paper's single step has no such rule.
         """
         turned_down = sum(1 for _ in takewhile(lambda done: not done.accepted, reversed(self.rounds)))
-        if not turned_down:
+        if not turned_down or self.config.inner_steps == 1:
             return self.config
         weight = self.bench.retain_weight if self.config.retain_weight is None else self.config.retain_weight
         return replace(self.config, retain_weight=weight / 2**turned_down)

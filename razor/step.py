@@ -220,14 +220,11 @@ def _mended(adapter, bench, units, met, goal, config, first_batch, length, stop)
         terms, weight = bench.step_terms(first_batch + number, towers), _retain_weight(bench, config)
         try:
             direction = _direction(adapter, bench, terms, units, now.patch, rho, weight)
-        except UnusableGradientError:
-            break
-        patch, length = _moved(now.patch, direction, config.step_size), length + config.step_size
-        try:
+            patch = _moved(now.patch, direction, config.step_size)
             found = evaluate(adapter, bench, patch, "search")
-        except ModelError:  # numbers grew too large: the target stays met
+        except (ModelError, UnusableGradientError):  # numbers grew too large: the target stays met
             break
-        now = StepResult(patch, found, (), met.chosen + number)
+        now, length = StepResult(patch, found, (), met.chosen + number), length + config.step_size
         trials.append(_trial(now.chosen, length, now.evaluation, goal))
         if goal.reached(now.evaluation) and left(now.evaluation) < left(best.evaluation):
             best = now

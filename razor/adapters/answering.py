@@ -188,10 +188,11 @@ class VlmBench:
         """
         own = [a for a in self.asked("forget", "search") if a.axis == self.axis]
         asked = [own[i] for i in varied([a.example for a in own], CONFIRMED)]
-        pictures, questions = [a.example.image for a in asked], [self._question(a) for a in asked]
         texts = processes.share_list(
-            list(zip(pictures, questions, strict=True)),
-            lambda mine: self.adapter.answer([p for p, _ in mine], [q for _, q in mine], stop=stop),
+            asked,
+            lambda mine: self.adapter.answer(
+                [a.example.image for a in mine], [self._question(a) for a in mine], stop=stop
+            ),
         )
         if len(texts) < len(asked):
             raise Stopped("Stopped before all answers were written; nothing was changed.")
@@ -219,9 +220,8 @@ class VlmBench:
     @torch.no_grad()
     def recall(self, split: str) -> Tensor:
         """Mean log-probability a token of the concept's name as the answer about each of some forget pictures, (n,)."""
-        axis, examples = self.task.axes[self.axis], self._examples("forget", split)
-        questions, name = self.adapter.questions, self._names[self.axis][axis.classes[self.target]][1]
-        asked = [questions.ask(axis.name)] * len(examples)
+        examples, asks, axis = self._examples("forget", split), self.adapter.questions, self.task.axis
+        asked, name = [asks.ask(axis)] * len(examples), asks.answer(axis, self.task.concept)
         found = self.adapter.name_logprobs([e.image for e in examples], asked, name)
         return torch.tensor([statistics.fmean(p for _, p in tokens) for tokens in found])
 

@@ -96,9 +96,9 @@ class VlmAdapter:
         fits = ACTIVATIONS // (ACTIVATION * text.hidden_size * text.num_hidden_layers)
         self.at_once = at_once or min(AT_ONCE, fits)
         ends = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        self._pad = next((number for number in ends if number is not None), 0)
         self._forms: dict[tuple[str, tuple[int, int]], Prompt] = {}  # see _formed; without pixels
         self._alone: bool | None = None  # the processor makes the same of a picture without a text; None: not tried
-        self._pad = next((number for number in ends if number is not None), 0)
         picture = self._prompt(Image.new("RGB", (64, 64), "grey"), "What is this?", 0)
         self._find_parts(picture)
         self.batch = batch or (32 if picture.places <= SMALL else 8)
@@ -514,8 +514,7 @@ class VlmAdapter:
         pixels = {name: t for name, t in inputs.items() if t.is_floating_point()}
         if self._alone is None:
             alone = self._pixels(picture)
-            same = alone.keys() == pixels.keys() and all(torch.equal(alone[name], t) for name, t in pixels.items())
-            self._alone = same
+            self._alone = alone.keys() == pixels.keys() and all(torch.equal(alone[n], t) for n, t in pixels.items())
         if self._alone:
             if len(self._forms) >= FORMS:
                 self._forms.clear()
