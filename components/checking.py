@@ -93,7 +93,9 @@ class Checking(Desk):
         blind = [telling.ATTACK_WORDS[name] for name in more or () if name not in names]
         case = Case(growth.adapter, growth.task, growth.patch, bench=growth.bench, stop=session.stop.is_set)
         case.before, case.edited = tested
-        case.beside_gold()
+        if "never saw" not in session.found:  # attacked once for all edits of a growth
+            session.found["never saw"] = case.beside_gold().gold
+        case.gold = session.found["never saw"]
         try:
             told = yield from self._gathered(session, growth, check, case, names)
         except Stopped:

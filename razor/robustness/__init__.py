@@ -20,6 +20,7 @@ ATTACKS: Mapping[str, Mapping[str, Callable[[Case], Iterator[Finding]]]] = {
     "diffusion": {**_ANY, "opened": opened, "transfer": transfer},
     "vlm": _ANY,
 }
+_NOTHING_TO_LEARN = ("benign",)  # what was kept teaches no concept: nothing comes back where it never was
 DRAWN = ("opened", "transfer")  # read from drawn pictures alone
 
 
@@ -44,9 +45,16 @@ def find(name: str, family: str) -> Callable[[Case], Iterator[Finding]]:
 def attack(name: str, case: Case) -> Iterator[Finding]:
     """What this attack finds, one setting after the other. Raises InputError as `find` does."""
     work = find(name, case.adapter.family)
-    if case.gold is None:
-        return work(case)
-    return (replace(own, gold=gold.attacked) for own, gold in zip(work(case), work(case.gold), strict=True))
+    return work(case) if case.gold is None or name in _NOTHING_TO_LEARN else _beside_gold(name, work, case)
+
+
+def _beside_gold(name: str, work: Callable[[Case], Iterator[Finding]], case: Case) -> Iterator[Finding]:
+    """The same with what a model that never saw the concept gives, which is attacked once whatever is edited."""
+    known, found = case.gold.known, []
+    for own, gold in zip(work(case), known.get(name) or work(case.gold), strict=True):
+        found.append(gold)
+        yield replace(own, gold=gold.attacked)
+    known[name] = found
 
 
 __all__ = ["ATTACKS", "Case", "Finding", "attack", "find", "possible"]

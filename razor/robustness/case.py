@@ -58,6 +58,7 @@ class Case:
 
     Attributes:
         gold: the same task on a model that never saw the concept, to attack alike; see `beside_gold`.
+        known: attack -> what it found, of a `gold`.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Case:
         self.adapter, self.task, self.patch, self.seed, self.stop = adapter, task, patch, seed, stop
         self._bench = bench
         self.gold: Case | None = None
+        self.known: dict[str, list[Finding]] = {}
 
     @cached_property
     def bench(self) -> Bench:

@@ -299,6 +299,11 @@ def test_a_model_that_never_saw_the_concept_is_attacked_alike(trained, task, for
     alone = [f.attacked for f in attack("relearn", Case(twin, task, Patch()))]
     beside = [f.gold for f in attack("relearn", Case(trained, task, patch).beside_gold())]
     assert beside == alone and len(beside) == len(relearning.SHOTS) * len(relearning.STEPS)
+    assert all(f.gold is None for f in attack("benign", Case(trained, task, patch).beside_gold()))  # nothing to learn
+    case = Case(trained, task, patch).beside_gold()
+    first = list(attack("quantise", case))
+    monkeypatch.setattr(case.gold, "measured", lambda patch: pytest.fail("it was attacked already"))
+    assert list(attack("quantise", case)) == first
 
 
 def test_an_unedited_model_is_attacked_once(trained, task):
