@@ -16,7 +16,7 @@ from itertools import takewhile
 
 from torch import Tensor
 
-from razor.adapters.base import GLANCE, Adapter
+from razor.adapters.base import GLANCE, GLANCE_FROM, Adapter
 from razor.config import RazorConfig
 from razor.edit_set import EditSet, check_names, describe_changes
 from razor.errors import InputError
@@ -32,7 +32,6 @@ from razor.units import Unit, overlap
 KINDS = ("head", "mlp", "layer")
 TRIALS_KEPT = 64_000_000  # numbers; a model with more to edit gets the step of a unit only when it is asked for
 EVALUATIONS_KEPT = 256  # search results of edit sets tried by hand
-GLANCE_FROM = 96  # retain pictures of the search split from which a first look is worth its time
 GUARD_STEP = 0.05  # strengths the overshoot guard looks at
 
 

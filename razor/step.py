@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from razor.adapters.base import Adapter, Bench
+from razor.adapters.base import GLANCE, GLANCE_FROM, Adapter, Bench
 from razor.config import RazorConfig
 from razor.errors import ModelError, Stopped, UnusableGradientError
 from razor.gradients import gradient_of
@@ -35,6 +35,7 @@ ONE_STEP_RETAIN_WEIGHT = 0.3  # a single long step with the full retain gradient
 BRACKET = 8  # doublings of the first length in one-step mode
 BISECTIONS = 6
 DRIFT = 5  # budgets by which predictions of retained prompts may move
+LIGHT = 1.0  # w_r at most where nothing is lost: more of it leads the long way round
 OVERSHOT = 0.15  # forget accuracy by which a step may raise what is left before it counts as too long
 MEND = 6  # steps after the target is met that bring back what the way there cost
 HOPE = 3  # of them after which it ends where none was better
@@ -101,7 +102,7 @@ class Trial:
 
     step: int  # inner step, from 1, mending steps included; in one-step mode the number of the attempt
     length: float  # distance gone in this round so far, as a share of the weights' norm
-    forget: float  # forget accuracy, search split
+    forget: float  # forget accuracy, search split or every third picture of it, see base.GLANCE
     retain: float
     cost: float
 
@@ -164,23 +165,39 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
     """Walk while the budgets hold. A step that breaks them is taken back and the next one is half as long.
 
     So is one that overshoots: after which much more of the concept is left than before it. Where the target is met,
-    what the way there cost is mended.
+    what the way there cost is mended. Where measuring takes long, a glance does for a point that is far from the target
+    and breaks nothing.
     """
     towers = _towers(adapter, best.patch, units)
-    patch, length, s = best.patch, 0.0, config.step_size
-    held, left = goal.damage(best.evaluation), best.evaluation.forget_accuracy.value
+    glance = _glance(adapter, bench, towers, goal)
+    patch, length, s, at = best.patch, 0.0, config.step_size, 0  # at: the step that led here
+    held, left, glanced = goal.damage(best.evaluation), best.evaluation.forget_accuracy.value, False
     trials: list[Trial] = []
+    weight = _retain_weight(bench, config, lost=0.0)
+
+    def breaks(now: Evaluation, by: Goal) -> bool:
+        return by.damage(now) > held or now.forget_accuracy.value > left + OVERSHOT
+
+    def measured(patch: Patch, step: int) -> Evaluation:
+        nonlocal best
+        now = evaluate(adapter, bench, patch, "search")
+        if goal.key(now) < goal.key(best.evaluation):
+            best = StepResult(patch, now, (), step)
+        return now
+
     for step in range(1, config.inner_steps + 1):
         if stop():
             break
         terms = bench.step_terms(first_batch + step, towers)
-        direction = _direction(adapter, bench, terms, units, patch, config.rho, _retain_weight(bench, config))
-        candidate = _moved(patch, direction, s)
-        now = evaluate(adapter, bench, candidate, "search")
-        trials.append(_trial(step, length + s, now, goal))
-        if goal.key(now) < goal.key(best.evaluation):
-            best = StepResult(candidate, now, (), step)
-        if goal.reached(now):
+        direction = _direction(adapter, bench, terms, units, patch, config.rho, weight)
+        candidate, by = _moved(patch, direction, s), goal
+        now = evaluate(adapter, bench, candidate, GLANCE) if glance else None
+        if now and _far(now, goal) and not breaks(now, glance):
+            by = glance
+        else:
+            now = measured(candidate, step)
+        trials.append(_trial(step, length + s, now, by))
+        if by is goal and goal.reached(now):
             try:
                 if _confirmed(adapter, bench, candidate, stop):
                     # also where a point not borne out had a better key
@@ -194,13 +211,33 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
                 break
             now = evaluate(adapter, bench, candidate, "search")  # by a stricter measure
             best = StepResult(candidate, now, (), step)
-        if goal.damage(now) > held or now.forget_accuracy.value > left + OVERSHOT:
+        if breaks(now, by) and glanced:  # perhaps not this step's doing
+            ground, glanced = measured(patch, at), False
+            held, left = goal.damage(ground), ground.forget_accuracy.value
+        if breaks(now, by):
             s /= 2
         else:
-            patch, length, held, left = candidate, length + s, goal.damage(now), now.forget_accuracy.value
+            patch, length, at, glanced = candidate, length + s, step, by is glance
+            held, left = by.damage(now), now.forget_accuracy.value
             s = min(s * 1.25, LONGEST * config.step_size)
+        weight = _retain_weight(bench, config, lost=by.lost(now) / goal.budget)
+    if glanced:
+        measured(patch, at)
     best = _inspected(adapter, bench, goal, best, stop)
     return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
+
+
+def _glance(adapter: Adapter, bench: Bench, towers: Sequence[str], goal: Goal) -> Goal | None:
+    """The goal on a third of the search split; None where measuring all of it is as quick, or it is small."""
+    if not set(bench.slow_towers).intersection(towers) or len(bench.task.retain.search) < GLANCE_FROM:
+        return None
+    return replace(goal, base=evaluate(adapter, bench, Patch(), GLANCE))
+
+
+def _far(glanced: Evaluation, goal: Goal) -> bool:
+    """So much of the concept is left on a part of the search pictures that all of them cannot meet the target."""
+    left, every = glanced.forget_accuracy, goal.base.forget_accuracy.n
+    return left.value * left.n > goal.target * every
 
 
 def _mended(adapter, bench, units, met, goal, config, first_batch, length, stop) -> tuple[StepResult, list[Trial]]:
@@ -304,9 +341,15 @@ def _trial(step: int, length: float, now: Evaluation, goal: Goal) -> Trial:
     return Trial(step, length, now.forget_accuracy.value, now.retain_accuracy.value, goal.cost(now))
 
 
-def _retain_weight(bench: Bench, config: RazorConfig, single: bool = False) -> float:
-    """w_r of a step that others follow, or of a single long one."""
+def _retain_weight(bench: Bench, config: RazorConfig, single: bool = False, lost: float = 1.0) -> float:
+    """w_r of a step that others follow, or of a single long one.
+
+    Args:
+        lost: what Goal.lost comes to, in budgets; where less than one is lost, the family's weight is eased to LIGHT.
+    """
     weight = bench.retain_weight if config.retain_weight is None else config.retain_weight
+    if config.retain_weight is None and weight > LIGHT:
+        weight = LIGHT + (weight - LIGHT) * min(1.0, max(0.0, lost))
     return ONE_STEP_RETAIN_WEIGHT * weight if single else weight
 
 

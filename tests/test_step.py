@@ -37,7 +37,7 @@ def found(forget, retain=1.0, neighbour=None, *, cross=None, sure=None, right=No
 class Bench:
     """Losses linear in the weights, with these gradients; metrics as a function of the weights."""
 
-    retain_weight, measure = 1.0, 0.0
+    retain_weight, measure, slow_towers = 1.0, 0.0, ()
 
     def __init__(self, model, g_f=(0.0, 7.0), g_k=(0.5, 0.0), metrics=lambda w: found(1 - w[1])):
         self.model, self.g_f, self.g_k, self.metrics = model, torch.tensor(g_f), torch.tensor(g_k), metrics

@@ -9,9 +9,9 @@ and r the mean of f over the retain pictures, the terms are
     R   = mean -log p(right answer | picture, question)              on retain pictures, over all axes
     M   = mean KL(p_0(next token) || p(next token))                  after neutral questions on pictures of both sets
 
-Steps ascend A_f no further than log c + MARGIN in each picture, beyond chance of c classes, and with it
--log p(a_2 | picture, question, b_1) up to log c + LATER, for a_2 the rest of the name and b another class: where a
-first name alone is forgotten, the last one is said after someone else's.
+Steps ascend A_f on those of WIDER times as many pictures that are named most surely, no further than log c + MARGIN
+in each, beyond chance of c classes, and with it -log p(a_2 | picture, question, b_1) up to log c + LATER, for a_2 the
+rest of the name and b another class: where a first name alone is forgotten, the last one is said after someone else's.
 
 A step search that wrote answers would take minutes. Inside it every class of an axis is scored by its answer's
 log-probability, and the best one counts as the model's answer; where the unedited model would write the right one,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 FORGET_LOSSES = ("answer", "alignment")
 SEEING = ("image", "projector")  # towers a picture runs through before the language model
+WIDER = 3  # times as many forget pictures are asked about in a step as it is made on
 MARGIN = 6.0  # nats beyond chance from which a forget picture is left alone
 LATER = 1.0  # the same of the rest of a name, which is only said where nothing is likelier
 MOST = {"gradient": (96, 256), "search": (48, 256), "test": (96, 320)}  # forget and retain pictures used at most
@@ -146,9 +147,12 @@ class VlmBench:
             edited: towers that are or will be edited; without those in SEEING the frozen tokens of pictures are used.
         """
         half = max(2, self.batch // 2)
-        forget, rows = self._draw("forget", half, f"forget/{step}"), self._draw("retain", self.batch, f"retain/{step}")
+        forget, rows = (
+            self._draw("forget", WIDER * half, f"forget/{step}"),
+            self._draw("retain", self.batch, f"retain/{step}"),
+        )
         return {
-            "forget": lambda: self._alignment(forget, edited, sated=True),
+            "forget": lambda: self._alignment(self._best_known(forget, half, edited), edited, sated=True),
             "keep": lambda: self._retain(rows, beside=forget[: half // 2], turn=step, edited=edited),
         }
 
@@ -242,6 +246,14 @@ class VlmBench:
             chance = math.log(len(self._names[self.axis]))
             found = found.minimum(chance + found.new_tensor([*words.values()]))
         return found.sum(1).mean()
+
+    def _best_known(self, rows: Tensor, count: int, edited: Sequence[str] | None) -> Tensor:
+        """Those of forget pictures of the gradient split whose name is likeliest: others are forgotten already."""
+        if self.adapter.alignment == "alignment" or len(rows) <= count:
+            return rows[:count]
+        with torch.no_grad():
+            known = self._each("forget", rows, edited, self._first_words)
+        return rows[known.argsort()[:count].cpu().sort().values]
 
     def _first_words(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
         """-log p of the name's beginning as the answer about forget pictures of the gradient split, (n,)."""
@@ -578,7 +590,8 @@ class VlmBench:
         """What the language model reads of each picture of a set, (places, width) each, on the CPU."""
         if not set(SEEING) & set(edited):
             if (side, split) not in self._frozen:
-                self._frozen[side, split] = self._seen(side, split, 0)
+                whole = self._frozen.get((side, "search")) if split == GLANCE else None
+                self._frozen[side, split] = whole[::3] if whole else self._seen(side, split, 0)
             return self._frozen[side, split]
         last = len(self._prefixes.blocks["image"]) - 1
         return self._seen(side, split, (first or {}).get("image", 0) if "image" in edited else last)

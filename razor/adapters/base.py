@@ -13,6 +13,7 @@ from razor.patches import Patch
 from razor.units import Unit
 
 GLANCE = "glance"  # every third picture of the search split, for a first look
+GLANCE_FROM = 96  # retain pictures of the search split from which that is worth its time
 
 # The three losses of one step, in the sign convention of losses.py; each call runs the model.
 Terms = Mapping[str, Callable[[], Tensor]]  # "forget" -> A_f, "retain" -> R, "keep" -> R + lambda_m * M

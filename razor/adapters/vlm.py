@@ -37,6 +37,7 @@ ACTIVATION = 34  # bytes of them a token, layer and number of width (arXiv:2205.
 FORMS = 512  # texts, each for pictures of one size, whose tokens are remembered
 AT_ONCE = 8192  # tokens beyond which a forward gains nothing
 UNKEPT = 4  # times as many tokens fit into a forward that keeps nothing for a backward
+CACHED = 2048  # tokens of such a forward on a CPU, whose caches hold no more
 SMALL = 128  # places of a picture up to which a step takes many pictures
 
 
@@ -459,7 +460,8 @@ class VlmAdapter:
             groups.setdefault(alike(prompt), []).append(number)
         found = []
         for rows in groups.values():
-            count = max(1, UNKEPT * self.at_once // size(prompts[rows[0]]))
+            most = UNKEPT * self.at_once if self.device.type != "cpu" else min(CACHED, UNKEPT * self.at_once)
+            count = max(1, most // size(prompts[rows[0]]))
             found += [rows[start : start + count] for start in range(0, len(rows), count)]
         return found
 
