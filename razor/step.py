@@ -87,6 +87,11 @@ class Goal:
             return before.value - after.value
         return 1 - now.prediction_stability.value if now.prediction_stability else 0.0
 
+    def spent(self, now: Evaluation) -> float:
+        """What is lost as a share of the budget, 0 to 1."""
+        lost = max(0.0, self.lost(now))
+        return min(1.0, lost / self.budget) if self.budget else float(lost > 0)
+
     def key(self, now: Evaluation) -> tuple[float, float, float]:
         """For min(): damage first; then forgetting, with how sure the model still is as a tie-breaker; then retention.
 
@@ -173,7 +178,7 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
     patch, length, s, at = best.patch, 0.0, config.step_size, 0  # at: the step that led here
     held, left, glanced = goal.damage(best.evaluation), best.evaluation.forget_accuracy.value, False
     trials: list[Trial] = []
-    weight = _retain_weight(bench, config, lost=0.0)
+    weight = _retain_weight(bench, config, spent=0.0)
 
     def breaks(now: Evaluation, by: Goal) -> bool:
         return by.damage(now) > held or now.forget_accuracy.value > left + OVERSHOT
@@ -205,8 +210,7 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
                     best, mending = _mended(
                         adapter, bench, units, best, goal, config, first_batch + step, length + s, stop
                     )
-                    trials += mending
-                    break
+                    return StepResult(best.patch, best.evaluation, (*trials, *mending), best.chosen)
             except Stopped:
                 break
             now = evaluate(adapter, bench, candidate, "search")  # by a stricter measure
@@ -220,7 +224,7 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
             patch, length, at, glanced = candidate, length + s, step, by is glance
             held, left = by.damage(now), now.forget_accuracy.value
             s = min(s * 1.25, LONGEST * config.step_size)
-        weight = _retain_weight(bench, config, lost=by.lost(now) / goal.budget)
+        weight = _retain_weight(bench, config, spent=by.spent(now))
     if glanced:
         measured(patch, at)
     best = _inspected(adapter, bench, goal, best, stop)
@@ -341,15 +345,15 @@ def _trial(step: int, length: float, now: Evaluation, goal: Goal) -> Trial:
     return Trial(step, length, now.forget_accuracy.value, now.retain_accuracy.value, goal.cost(now))
 
 
-def _retain_weight(bench: Bench, config: RazorConfig, single: bool = False, lost: float = 1.0) -> float:
+def _retain_weight(bench: Bench, config: RazorConfig, single: bool = False, spent: float = 1.0) -> float:
     """w_r of a step that others follow, or of a single long one.
 
     Args:
-        lost: what Goal.lost comes to, in budgets; where less than one is lost, the family's weight is eased to LIGHT.
+        spent: see Goal.spent; where the budget is not, the family's weight is eased towards LIGHT.
     """
     weight = bench.retain_weight if config.retain_weight is None else config.retain_weight
     if config.retain_weight is None and weight > LIGHT:
-        weight = LIGHT + (weight - LIGHT) * min(1.0, max(0.0, lost))
+        weight = LIGHT + (weight - LIGHT) * spent
     return ONE_STEP_RETAIN_WEIGHT * weight if single else weight
 
 

@@ -80,14 +80,19 @@ def test_a_bench_goes_on_where_it_stopped(runs, tmp_path, capsys):
     assert "| object (2) | 0.0 | 100.0 |" in capsys.readouterr().out
 
 
-def test_results_of_other_weights_are_not_mixed_in(runs, tmp_path, monkeypatch):
+def test_rows_say_who_made_them_and_those_of_other_weights_are_made_again(runs, tmp_path, monkeypatch, capsys):
     out = tmp_path / "diffusion.json"
-    diffusion.main("object:cat", out, "targets,words")
+    diffusion.main("object:cat,object:dog", out, "targets,words")
+    assert "several versions" not in capsys.readouterr().out
     monkeypatch.setattr(diffusion.models, "load", lambda name: SimpleNamespace(fingerprint=lambda: "4567"))
-    diffusion.main("style:neon", out, "targets")
-    found = json.loads(out.read_text())
-    assert list(found["targets"]) == ["style:neon"] and list(found["words"]) == ["object:cat"]
-    assert found["settings"]["targets"]["model"] == "4567" != found["settings"]["words"]["model"]
+    runs.done.clear()
+    diffusion.main("object:cat,style:neon", out, "targets")
+    assert runs.done == ["object:cat", "style:neon"]
+    found, told = json.loads(out.read_text()), capsys.readouterr().out
+    model = {name: found["made_by"][row["by"]]["model"] for name, row in found["targets"].items()}
+    assert model == {"object:cat": "4567", "object:dog": "0123", "style:neon": "4567"}
+    assert f"(2 by {found['targets']['object:cat']['by']}, 1 by {found['targets']['object:dog']['by']})" in told
+    assert told.count("several versions") == 1  # all of the other table's are of one
 
 
 def test_a_part_that_is_none_is_one_sentence(tmp_path):

@@ -85,12 +85,13 @@ def test_a_bench_goes_on_where_it_stopped(done, tmp_path, capsys):
     assert "| object (1) | 100.0 | 2.0 | 2.0 | 100.0 to 0.0 |" in capsys.readouterr().out
 
 
-def test_results_of_other_weights_are_not_mixed_in(done, tmp_path, monkeypatch):
+def test_rows_of_other_weights_are_made_again(done, tmp_path, monkeypatch):
     out = tmp_path / "vlm.json"
     vlm.main("object:cat", out, "targets")
     monkeypatch.setattr(vlm.models, "load", lambda name: adapter("4567"))
-    vlm.main("style:neon", out, "targets")
-    assert list(json.loads(out.read_text())["targets"]) == ["style:neon"]
+    vlm.main("object:cat,style:neon", out, "targets")
+    assert done == ["object:cat", "object:cat", "style:neon"]
+    assert len({row["by"] for row in json.loads(out.read_text())["targets"].values()}) == 1
 
 
 def test_a_part_that_is_none_is_one_sentence(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from razor.adapters.base import GLANCE, GLANCE_FROM
 from razor.config import RazorConfig
 from razor.errors import ModelError, Stopped
 from razor.metrics import Evaluation, Measure
@@ -238,6 +239,73 @@ def test_a_mended_point_that_is_not_borne_out_leaves_the_one_that_was_and_its_me
     assert delta(result) == pytest.approx([-0.18, 0.24])
 
 
+# ---------------------------------------------------------------- glances
+
+
+class Slow(Bench):
+    """One whose whole search split takes long to measure; a glance may see something else."""
+
+    slow_towers, task = ("image",), SimpleNamespace(retain=SimpleNamespace(search=range(GLANCE_FROM)))
+
+    def __init__(self, model, metrics, glances=None):
+        super().__init__(model, g_k=(0.0, 0.0), metrics=metrics)
+        self.glances, self.looked = glances or metrics, []
+
+    def evaluate(self, split, *_):
+        self.looked.append("glance" if split == GLANCE else split)
+        return (self.glances if split == GLANCE else self.metrics)(self.model.weight[0].tolist())
+
+
+def test_far_from_the_target_a_glance_does_and_the_point_that_meets_it_is_measured(model):
+    reach = lambda w: found(0.0 if w[1] > 0.9 else 1.0)  # noqa: E731
+    bench, plain = Slow(model, reach), Bench(model, g_k=(0.0, 0.0), metrics=reach)
+    result, same = (steps(model, b, inner_steps=50, step_size=0.1) for b in (bench, plain))
+    assert bench.looked == [
+        "search",
+        *["glance"] * (1 + len(result.trials)),
+        "search",
+    ]  # the start and the frozen model
+    assert delta(result) == delta(same) and result.evaluation == same.evaluation
+
+
+def test_a_small_split_or_a_quick_tower_is_measured_whole(model):
+    far = lambda w: found(1.0)  # noqa: E731
+    small, quick = Slow(model, far), Slow(model, far)
+    small.task, quick.slow_towers = SimpleNamespace(retain=SimpleNamespace(search=range(GLANCE_FROM - 1))), ("text",)
+    for bench in (small, quick):
+        steps(model, bench, inner_steps=3)
+        assert set(bench.looked) == {"search"}
+
+
+def test_where_a_glance_sees_harm_the_whole_split_decides(model):
+    slow, goal = lambda w: found(1 - w[1] / 100), Goal(0.0, 0.1, found(1.0))
+    worried = lambda w: found(1 - w[1] / 100, retain=0.5 if w[1] else 1.0)  # noqa: E731
+    bench = Slow(model, slow, worried)
+    result = steps(model, bench, goal=goal, inner_steps=3, step_size=0.1)
+    assert bench.looked == ["search", "glance", *["glance", "search"] * 3]
+    assert [t.length for t in result.trials] == pytest.approx([0.1, 0.225, 0.38125]) and result.chosen == 3
+
+
+def test_harm_that_glances_missed_is_not_laid_to_the_step_that_shows_it(model):
+    harmed = lambda w: found(0.5, retain=0.5 if w[1] > 0.2 else 1.0)  # noqa: E731
+    worried = lambda w: found(0.5, retain=0.5 if w[1] > 0.9 else 1.0)  # noqa: E731
+    bench, goal = Slow(model, harmed, worried), Goal(0.0, 0.1, found(1.0))
+    result = steps(model, bench, goal=goal, inner_steps=4, step_size=0.1)
+    # the third step's glance breaks the budget; where it began, the whole split was broken already
+    assert bench.looked[2:] == ["glance", "glance", "glance", "search", "search", "glance", "search"]
+    assert [t.length for t in result.trials[:3]] == pytest.approx([0.1, 0.225, 0.38125])
+    assert result.trials[3].length > result.trials[2].length  # so it was not taken back
+
+
+def test_a_walk_that_ends_on_a_glance_is_measured(model):
+    slow = lambda w: found(1 - w[1] / 100)  # noqa: E731
+    for stop in (lambda: False, iter([False] * 3 + [True] * 9).__next__):
+        bench = Slow(model, slow)
+        result = steps(model, bench, inner_steps=3, stop=stop)
+        assert bench.looked == ["search", *["glance"] * 4, "search"] and result.chosen == 3
+        assert result.evaluation == slow([3.0, delta(result)[1]])
+
+
 # ---------------------------------------------------------------- one step
 
 
@@ -253,6 +321,20 @@ def test_the_family_weighs_retention_where_the_settings_leave_it_open(model):
     bench = Bench(model, metrics=lambda w: found(0.0 if w[1] > 0 else 1.0))
     bench.retain_weight = 0.75
     assert delta(steps(model, bench, step_size=0.1, inner_steps=2)) == pytest.approx([0.3 * -0.6, 0.3 * 0.8])
+
+
+def test_a_family_that_weighs_retention_heavily_does_so_by_what_was_lost(model):
+    goal, metrics = Goal(0.0, 0.02, found(1.0, right=1.0)), lambda w: found(1 - w[1] / 9, right=0.99 if w[1] else 1.0)
+    bench = Bench(model, metrics=metrics)
+    bench.retain_weight = 3.0
+    result = steps(model, bench, goal=goal, step_size=0.1, inner_steps=2)
+    x, y = 0.0, 0.0
+    for weight, s in ((1.0, 0.1), (2.0, 0.125)):  # nothing lost, then half the budget
+        size = s * math.hypot(3 + x, y) / math.hypot(weight, 1)
+        x, y = x - weight * size, y + size
+    assert delta(result) == pytest.approx([x, y], rel=1e-5)
+    said = steps(model, bench, goal=goal, step_size=0.1, inner_steps=2, retain_weight=3.0)  # is meant from the start
+    assert delta(said)[0] < 3 * -delta(said)[1] + 1e-5
 
 
 def test_rho_weakens_forgetting(model):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from razor import models
-from razor.bench.measure import chosen, code_hash, opened, peak_mib, reset_peak, sift
+from razor.bench.measure import chosen, code_hash, due, maker, mixed, opened, peak_mib, reset_peak
 from razor.config import RazorConfig
 from razor.minicanvas.dataset import AXES, Target, parse_target, targets
 from razor.minicanvas.tasks import task
@@ -41,19 +41,20 @@ def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS
 
 
 def run_targets(results: dict, names: str, save: Callable[[], None]) -> None:
-    """Unlearn every target with the default settings; targets already in the results are kept."""
+    """Unlearn every target with the default settings; those this code made already are kept."""
     from razor.run import unlearn
 
     adapter, config = models.load("mini-clip"), RazorConfig()
     rows = results.setdefault("targets", {})
-    stamp = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash()}
-    sift(rows, results, "settings", stamp)
+    made_by = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash()}
+    by = maker(results, made_by)
     wanted = [parse_target(name) for name in names.split(",") if name] or targets()
     for target in wanted:
-        if str(target) in rows:
+        if not due(rows, str(target), by):
             continue
         run = unlearn(adapter, task(target), config)
         rows[str(target)] = {
+            "by": by,
             "before": run.before.to_json(),
             "after": run.after.to_json(),
             "chance": task(target).chance,
@@ -223,6 +224,7 @@ def report(results: dict) -> str:
             f"| goal | | {GOALS['forget accuracy']} | | | {GOALS['retain drop']} | {GOALS['neighbour drop']} | "
             f"{GOALS['retrieval stability']} | | |"
         )
+        lines += mixed(rows.values())
     if s := results.get("scoring"):
         lines += [
             "",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from razor import metrics, models, words
-from razor.bench.measure import chosen, code_hash, opened, peak_mib, reset_peak, sift
+from razor.bench.measure import chosen, code_hash, due, maker, mixed, opened, peak_mib, reset_peak
 from razor.config import RazorConfig
 from razor.examples import Split
 from razor.minicanvas import captions, tasks
@@ -46,25 +46,24 @@ def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS
 
 
 def run_targets(results: dict, parts: Sequence[str], names: str, save: Callable[[], None]) -> None:
-    """Unlearn every target with the default settings; targets already in the results are kept.
+    """Unlearn every target with the default settings; those this code made already are kept.
 
     Args:
         parts: "targets" takes the bundled pictures, "words" the name alone; both draw the same pictures at the end,
             those of the unedited model once.
     """
     adapter, config = models.load("mini-sd"), RazorConfig()
-    stamp = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash()}
-    for part in parts:
-        sift(results.setdefault(part, {}), results.setdefault("settings", {}), part, stamp)
+    by = maker(results, {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash()})
     world = None
     for target in [parse_target(name) for name in names.split(",") if name] or targets():
         first = None
         for part in parts:
-            rows = results[part]
-            if str(target) in rows:
+            rows = results.setdefault(part, {})
+            if not due(rows, str(target), by):
                 continue
             world = world or _world(adapter)
-            rows[str(target)], first = _run(adapter, target, part, config, world, first)
+            row, first = _run(adapter, target, part, config, world, first)
+            rows[str(target)] = {"by": by, **row}
             save()
             print(_row_line(target, rows[str(target)]), flush=True)
 
@@ -236,7 +235,7 @@ def report(results: dict) -> str:
     titles = {"targets": "From pictures of the bundled world", "words": "From the name alone"}
     for part, title in titles.items():
         if rows := results.get(part):
-            lines += ["", f"{title}:", "", *_table(rows)]
+            lines += ["", f"{title}:", "", *_table(rows), *mixed(rows.values())]
     if s := results.get("pairs"):
         lines += ["", f"{s['pairs']} before and after pairs at {s['steps']} steps: {s['seconds']:.1f} s (goal <= 10)."]
     if s := results.get("size"):

@@ -6,7 +6,8 @@ import multiprocessing
 import platform
 import re
 import resource
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from razor import jsonio, processes
@@ -46,15 +47,29 @@ def opened(path: Path, command: str) -> tuple[dict, Callable[[], None]]:
     return results, lambda: jsonio.write(path, results) if processes.first() else None
 
 
-def sift(rows: dict, settings: dict, key: str, stamp: Mapping) -> None:
-    """Empty the rows where other weights, settings or code made them than the stamp noted under this key says."""
-    if settings.get(key) != stamp:
-        rows.clear()
-        settings[key] = dict(stamp)
+def maker(results: dict, made_by: Mapping) -> str:
+    """A short name, noted among the results, for the weights, settings and code that rows are made by."""
+    name = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:8]
+    results.setdefault("made_by", {})[name] = dict(made_by)
+    return name
+
+
+def due(rows: Mapping[str, Mapping], name: str, by: str) -> bool:
+    """Whether this row is still to be made: there is none, or other weights, settings or code made it."""
+    return rows.get(name, {}).get("by") != by
+
+
+def mixed(rows: Iterable[Mapping]) -> list[str]:
+    """For below a table: what to know where its rows were not all made by the same; else nothing."""
+    makers = Counter(row.get("by", "an unknown one") for row in rows)
+    if len(makers) < 2:
+        return []
+    counts = ", ".join(f"{count} by {name}" for name, count in makers.most_common())
+    return ["", f"Rows were made by several versions ({counts}); the same command makes again those of an older one."]
 
 
 def code_hash(*more: str) -> str:
-    """A hash of the method's own source, so that rows of two versions are never mixed in one table.
+    """A hash of the method's own source, so that rows of two versions can be told apart.
 
     Args:
         more: folders of razor/ that count as well.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from razor import baselines, models
 from razor.baselines import ABLATIONS, NAMES, Budget
-from razor.bench.measure import chosen, code_hash, opened, sift
+from razor.bench.measure import chosen, code_hash, due, maker, mixed, opened
 from razor.gold import Between, between, never_saw
 from razor.metrics import Evaluation
 from razor.minicanvas import tasks
@@ -83,23 +83,22 @@ def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS
 
 
 def run_part(results: dict, part: str, wanted: Sequence[str], save: Callable[[], None]) -> None:
-    """Every method of a part on every target; what is in the results already is kept, unless its gold model changed."""
+    """Every method of a part on every target; what this code made already is kept, unless its gold model changed."""
     adapter = models.load(MODELS.get(part, "mini-clip"))
     rows = results.setdefault(part, {})
     code = code_hash("baselines", "robustness")
-    stamp = {"model": adapter.fingerprint(), "budget": vars(BUDGET), "code": code}
-    sift(rows, results.setdefault("settings", {}), part, stamp)
+    by = maker(results, {"model": adapter.fingerprint(), "budget": vars(BUDGET), "code": code})
     for name in wanted:
         task = tasks.task(parse_target(name))
         row, methods = rows.setdefault(name, {}), ("razor",) if part == "bits" else METHODS[part]
         never = never_saw(adapter, task) if part != "bits" else None
         mark = never and never.fingerprint()
-        missing = [m for m in methods if m not in row or row[m].get("gold_model") != mark]
+        missing = [m for m in methods if due(row, m, by) or row[m].get("gold_model") != mark]
         gold = between(adapter, task) if never and missing else None
         for method in missing:
             result = baselines.run(method, adapter, task, BUDGET)
             made = _bits(adapter, task, result) if part == "bits" else _row(result, gold)
-            row[method] = made | ({"gold_model": mark} if mark else {})
+            row[method] = {"by": by} | made | ({"gold_model": mark} if mark else {})
             save()
             print(f"{part:10} {name:24} {method:18} {_line(row[method])}", flush=True)
 
@@ -177,9 +176,9 @@ def report(results: dict) -> str:
     for part in METHODS:
         if rows := results.get(part):
             lines += ["", f"**{part}** ({'mini-clip' if part == 'ablation' else MODELS[part]})", "", *_table(rows)]
-            lines += ["", *_published(part), *_gold_table(rows)]
+            lines += ["", *_published(part), *_gold_table(rows), *_mixed(rows)]
     if rows := results.get("bits"):
-        lines += ["", "**copies in few bits** (mini-clip)", "", *_bits_table(rows)]
+        lines += ["", "**copies in few bits** (mini-clip)", "", *_bits_table(rows), *_mixed(rows)]
     return "\n".join(lines).strip()
 
 
@@ -192,6 +191,10 @@ def _table(rows: Mapping[str, Mapping[str, dict]]) -> list[str]:
             f"{m['parameters']:,.0f} | {m['met']} |"
         )
     return lines
+
+
+def _mixed(rows: Mapping[str, Mapping[str, dict]]) -> list[str]:
+    return mixed(made for row in rows.values() for made in row.values())
 
 
 def _gold_table(rows: Mapping[str, Mapping[str, dict]]) -> list[str]:

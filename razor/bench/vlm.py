@@ -16,7 +16,7 @@ import torch
 from razor import asking, models
 from razor.answers import NAMED, normalised
 from razor.asking import Answered
-from razor.bench.measure import chosen, code_hash, opened, peak_mib, reset_peak, sift
+from razor.bench.measure import chosen, code_hash, due, maker, mixed, opened, peak_mib, reset_peak
 from razor.config import RazorConfig
 from razor.examples import Split, Task
 from razor.metrics import share
@@ -64,19 +64,20 @@ def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS
 
 
 def run_targets(results: dict, names: str, save: Callable[[], None]) -> None:
-    """Unlearn every target with the default settings; targets already in the results are kept."""
+    """Unlearn every target with the default settings; those this code made already are kept."""
     from razor.run import unlearn
 
     adapter, config = models.load("mini-vlm"), RazorConfig()
     rows = results.setdefault("targets", {})
-    stamp = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash()}
-    sift(rows, results, "settings", stamp)
+    made_by = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash()}
+    by = maker(results, made_by)
     for target in [parse_target(name) for name in names.split(",") if name] or targets():
-        if str(target) in rows:
+        if not due(rows, str(target), by):
             continue
         task = tasks.task(target)
         run = unlearn(adapter, task, config)
         rows[str(target)] = {
+            "by": by,
             "before": run.before.to_json(),
             "after": run.after.to_json(),
             "otherwise": otherwise(adapter, task, run.patch),
@@ -277,7 +278,7 @@ def report(results: dict) -> str:
     """The results as markdown, the goals beside them."""
     lines: list[str] = []
     if rows := results.get("targets"):
-        lines += _table(rows)
+        lines += [*_table(rows), *mixed(rows.values())]
     if s := results.get("size"):
         units = s["whole"]["units"]
         lines += [

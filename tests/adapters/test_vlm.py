@@ -18,7 +18,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from razor.adapters.answering import LATER, LEAD, MARGIN, STRICTER, _lead, beginnings
+from razor.adapters.answering import LATER, LEAD, MARGIN, STRICTER, WIDER, _lead, beginnings
 from razor.adapters.questions import Questions
 from razor.adapters.vlm import VlmAdapter
 from razor.config import RazorConfig
@@ -609,6 +609,20 @@ def test_steps_push_the_rest_of_a_name_said_after_another_one_too_and_neither_wi
     assert scored == pytest.approx(sum(first) / len(first), rel=1e-4)
     bounded = [min(f, math.log(6) + MARGIN) + min(r, math.log(6) + LATER) for f, r in zip(first, later, strict=True)]
     assert pushed == pytest.approx(sum(bounded) / len(bounded), rel=1e-4)
+
+
+def test_a_step_is_made_on_the_pictures_that_are_named_most_surely(knowing, task):
+    bench = knowing.bench(task, batch=4)
+    pictures = [e.image for e in task.forget.gradient]
+    rows = bench._draw("forget", WIDER * 2, "forget/1").tolist()
+    assert len(rows) > 2
+    sure = [sum(v for _, v in row) for row in knowing.name_logprobs(pictures, [ASK["colour"]] * len(pictures), "red")]
+    best = sorted(sorted(rows, key=lambda row: -sure[row])[:2], key=rows.index)
+    chosen = bench._best_known(torch.tensor(rows), 2, ())
+    assert chosen.tolist() == best
+    with torch.no_grad():
+        stepped = bench.step_terms(1, ("language",))["forget"]().item()
+        assert stepped == pytest.approx(bench._alignment(chosen, (), sated=True).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
