@@ -7,7 +7,7 @@ This is the paper's update, theta -= eta * (-lambda_f * rho * g_f + g_r + lambda
 the two gradients unit by unit and eta given as a share s of the unit's weight norm. Two ways to use it:
 
 - few steps (default): `inner_steps` small steps, gradients re-evaluated at each. M is zero-gradient at the frozen
-  model, so it acts from the second step on.
+  model, so it acts from the second step on. w_r is the family's, or less of it while less than the budget is lost.
 - one step (`inner_steps` = 1, the paper's strictest reading): one direction, its length bracketed and bisected.
 
 Where to stop is decided on the search split, which gradients never see.

@@ -169,7 +169,7 @@ def test_rivals_are_drawn_beside_the_edit(studio, visitor):
     assert "Looking at cases of null-space" in studio.pick_method(picked("null-space"), visitor)[panel.compare_status]
     shown = last(studio.show_method(visitor))
     assert "Cases of null-space" in shown[panel.cases] and shown[panel.cases].count("<figure") >= 12
-    assert "still recognised" not in shown[panel.cases] and "suppressed" in shown[panel.cases]
+    assert shown[panel.cases].count("suppressed") > shown[panel.cases].count("still recognised")
     with pytest.warns(UserWarning):
         assert "must be one of the points" in studio.pick_method(picked("<b>"), visitor)[panel.compare_status]
     assert list(studio.show_method(visitor)) == [gr.skip()]  # it was shown already

@@ -23,7 +23,7 @@ from razor.units import Slice
 def forgotten(trained, task):
     """A projection of the concept's texts out of the image tower: forgets, and is no small change."""
     result = run("null-space", trained, task)
-    assert result.before.forget_accuracy.value > 0.95 and result.after.forget_accuracy.value < 0.1
+    assert result.before.forget_accuracy.value > 0.95 and result.after.forget_accuracy.value <= 0.2
     return Case(trained, task, result.patch)
 
 
