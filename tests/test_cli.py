@@ -224,14 +224,14 @@ def test_own_pictures_are_unlearned_against_the_bundled_world(tmp_path):
 
 @pytest.fixture(scope="module")
 def drawn_run(tmp_path_factory):
-    """neon forgotten in the bundled model that draws, from its name alone; with fewer pictures than usual, for time."""
+    """thermal forgotten in the bundled model that draws, from its name alone; with fewer pictures than usual."""
     folder = tmp_path_factory.mktemp("drawn")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(words, "SIZES", {"gradient": (16, 16), "search": (8, 12)})
-        patched.setattr(denoising, "DRAWN", {"forget": 10, "retain": 12})
+        patched.setattr(denoising, "DRAWN", {"forget": 6, "retain": 12})
         patched.setattr(denoising, "CONFIRMED", 6)
         patched.setattr(step, "MEND", 0)
-        main(["unlearn", "--model", "mini-sd", "--concept", "neon", "--out", str(folder)])
+        main(["unlearn", "--model", "mini-sd", "--concept", "thermal", "--out", str(folder)])
     return folder
 
 
@@ -240,11 +240,11 @@ def test_a_style_is_forgotten_from_its_name_alone(drawn_run):
     unlearned, own, cross = (f"{name}_accuracy" for name in ("unlearning", "in_domain_retain", "cross_domain_retain"))
     assert all(set(run[side][key]) >= KEYS for side in ("before", "after") for key in (unlearned, own, cross))
     assert run["before"][unlearned]["value"] <= 0.1  # the unedited model drew it
-    assert run["after"][unlearned]["value"] >= 0.6  # of 10 pictures; the bench draws more
+    assert run["after"][unlearned]["value"] >= 0.6  # of 6 pictures; the bench draws more
     for key in (own, cross):
         assert run["before"][key]["value"] - run["after"][key]["value"] <= 0.1
     origin = json.loads((drawn_run / "recipe.json").read_text())["task"]["origin"]
-    assert origin["forget"] == "drawn from the words 'neon'" and origin["retain"] == "drawn by mini-sd itself"
+    assert origin["forget"] == "drawn from the words 'thermal'" and origin["retain"] == "drawn by mini-sd itself"
 
 
 def cats_and_trees(folder):
