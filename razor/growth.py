@@ -16,7 +16,7 @@ from itertools import takewhile
 
 from torch import Tensor
 
-from razor.adapters.base import GLANCE, GLANCE_FROM, Adapter
+from razor.adapters.base import GLANCE, Adapter
 from razor.config import RazorConfig
 from razor.edit_set import EditSet, check_names, describe_changes
 from razor.errors import InputError
@@ -26,7 +26,17 @@ from razor.history import GrowthRound, History, State
 from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.scoring import UnitScore, score
-from razor.step import Goal, StepResult, edited, edited_towers, evaluate, take_steps, trial_step, trial_steps
+from razor.step import (
+    Goal,
+    StepResult,
+    edited,
+    edited_towers,
+    evaluate,
+    take_steps,
+    trial_step,
+    trial_steps,
+    worth_a_glance,
+)
 from razor.units import Unit, overlap
 
 KINDS = ("head", "mlp", "layer")
@@ -161,8 +171,7 @@ class Growth:
         is small.
         """
         patch = self.patch
-        slow = set(self.bench.slow_towers).intersection(edited_towers(self.adapter, patch))
-        if not slow or len(self.task.retain.search) < GLANCE_FROM:
+        if not worth_a_glance(self.bench, edited_towers(self.adapter, patch)):
             return None
         self.prepare_look()
         return evaluate(self.adapter, self.bench, patch, GLANCE)

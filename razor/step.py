@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from razor.adapters.base import GLANCE, GLANCE_FROM, Adapter, Bench
+from razor.adapters.base import GLANCE, Adapter, Bench
 from razor.config import RazorConfig
 from razor.errors import ModelError, Stopped, UnusableGradientError
 from razor.gradients import gradient_of
@@ -42,6 +42,7 @@ HOPE = 3  # of them after which it ends where none was better
 MENDING = 0.3  # rho of those steps, as a share of the others', while the target is met
 WORTH_MENDING = 0.1  # share of the budget that was lost, from which on that is tried
 LONGEST = 3  # a step may grow to this many times its first length while nothing breaks
+GLANCE_FROM = 96  # retain pictures of the search split from which a glance is worth its time
 TRIAL = 0.1  # length of the step a unit gets when it is put in by hand, as a share of its weights' norm
 
 
@@ -107,7 +108,7 @@ class Trial:
 
     step: int  # inner step, from 1, mending steps included; in one-step mode the number of the attempt
     length: float  # distance gone in this round so far, as a share of the weights' norm
-    forget: float  # forget accuracy, search split or every third picture of it, see base.GLANCE
+    forget: float  # forget accuracy, search split or a glance of it, see base.GLANCE
     retain: float
     cost: float
 
@@ -166,6 +167,26 @@ def take_steps(
     return search(adapter, bench, units, best, goal, config, first_batch, stop)
 
 
+@dataclass(frozen=True)
+class _Point:
+    """A place on a walk and what was measured there."""
+
+    patch: Patch
+    now: Evaluation
+    by: Goal  # on the whole search split, or on a glance of it
+    step: int = 0  # that led here
+    length: float = 0.0  # gone until here
+
+    @property
+    def spent(self) -> float:
+        return self.by.spent(self.now)
+
+    def breaks(self, ground: "_Point") -> bool:
+        """It does more damage than where the step to it began, or much more of the concept is left than there."""
+        left = ground.now.forget_accuracy.value + OVERSHOT
+        return self.by.damage(self.now) > ground.by.damage(ground.now) or self.now.forget_accuracy.value > left
+
+
 def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> StepResult:
     """Walk while the budgets hold. A step that breaks them is taken back and the next one is half as long.
 
@@ -175,67 +196,65 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
     """
     towers = _towers(adapter, best.patch, units)
     glance = _glance(adapter, bench, towers, goal)
-    patch, length, s, at = best.patch, 0.0, config.step_size, 0  # at: the step that led here
-    held, left, glanced = goal.damage(best.evaluation), best.evaluation.forget_accuracy.value, False
-    trials: list[Trial] = []
-    weight = _retain_weight(bench, config, spent=0.0)
+    ground = point = _Point(best.patch, best.evaluation, goal)
+    s, trials = config.step_size, []
 
-    def breaks(now: Evaluation, by: Goal) -> bool:
-        return by.damage(now) > held or now.forget_accuracy.value > left + OVERSHOT
-
-    def measured(patch: Patch, step: int) -> Evaluation:
+    def whole(patch: Patch, step: int, length: float) -> _Point:
         nonlocal best
         now = evaluate(adapter, bench, patch, "search")
         if goal.key(now) < goal.key(best.evaluation):
             best = StepResult(patch, now, (), step)
-        return now
+        return _Point(patch, now, goal, step, length)
 
     for step in range(1, config.inner_steps + 1):
         if stop():
             break
-        terms = bench.step_terms(first_batch + step, towers)
-        direction = _direction(adapter, bench, terms, units, patch, config.rho, weight)
-        candidate, by = _moved(patch, direction, s), goal
-        now = evaluate(adapter, bench, candidate, GLANCE) if glance else None
-        if now and _far(now, goal) and not breaks(now, glance):
-            by = glance
-        else:
-            now = measured(candidate, step)
-        trials.append(_trial(step, length + s, now, by))
-        if by is goal and goal.reached(now):
+        terms, weight = bench.step_terms(first_batch + step, towers), _retain_weight(bench, config, point.spent)
+        direction = _direction(adapter, bench, terms, units, ground.patch, config.rho, weight)
+        place = _moved(ground.patch, direction, s), step, ground.length + s
+        point = _glimpsed(adapter, bench, goal, glance, ground, *place) or whole(*place)
+        trials.append(_trial(step, point.length, point.now, point.by))
+        if point.by is goal and goal.reached(point.now):
             try:
-                if _confirmed(adapter, bench, candidate, stop):
+                if _confirmed(adapter, bench, point.patch, stop):
                     # also where a point not borne out had a better key
-                    best = StepResult(candidate, now, (), step)
+                    best = StepResult(point.patch, point.now, (), step)
                     best, mending = _mended(
-                        adapter, bench, units, best, goal, config, first_batch + step, length + s, stop
+                        adapter, bench, units, best, goal, config, first_batch + step, point.length, stop
                     )
                     return StepResult(best.patch, best.evaluation, (*trials, *mending), best.chosen)
             except Stopped:
                 break
-            now = evaluate(adapter, bench, candidate, "search")  # by a stricter measure
-            best = StepResult(candidate, now, (), step)
-        if breaks(now, by) and glanced:  # perhaps not this step's doing
-            ground, glanced = measured(patch, at), False
-            held, left = goal.damage(ground), ground.forget_accuracy.value
-        if breaks(now, by):
+            point = replace(point, now=evaluate(adapter, bench, point.patch, "search"))  # by a stricter measure
+            best = StepResult(point.patch, point.now, (), step)
+        if point.breaks(ground) and ground.by is not goal:  # perhaps not this step's doing
+            ground = whole(ground.patch, ground.step, ground.length)
+        if point.breaks(ground):
             s /= 2
         else:
-            patch, length, at, glanced = candidate, length + s, step, by is glance
-            held, left = by.damage(now), now.forget_accuracy.value
-            s = min(s * 1.25, LONGEST * config.step_size)
-        weight = _retain_weight(bench, config, spent=by.spent(now))
-    if glanced:
-        measured(patch, at)
+            ground, s = point, min(s * 1.25, LONGEST * config.step_size)
+    if ground.by is not goal:
+        whole(ground.patch, ground.step, ground.length)
     best = _inspected(adapter, bench, goal, best, stop)
     return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
 
 
+def worth_a_glance(bench: Bench, towers: Sequence[str]) -> bool:
+    """An edit of these towers takes so long to measure that a part of the search split goes first."""
+    return bool(set(bench.slow_towers).intersection(towers)) and len(bench.task.retain.search) >= GLANCE_FROM
+
+
 def _glance(adapter: Adapter, bench: Bench, towers: Sequence[str], goal: Goal) -> Goal | None:
-    """The goal on a third of the search split; None where measuring all of it is as quick, or it is small."""
-    if not set(bench.slow_towers).intersection(towers) or len(bench.task.retain.search) < GLANCE_FROM:
+    """The goal on a glance of the search split, where that is worth it."""
+    return replace(goal, base=evaluate(adapter, bench, Patch(), GLANCE)) if worth_a_glance(bench, towers) else None
+
+
+def _glimpsed(adapter, bench, goal, glance: Goal | None, ground: _Point, patch, step, length) -> _Point | None:
+    """This place by a glance; None where that does not do: it may meet the target, or something breaks."""
+    if glance is None:
         return None
-    return replace(goal, base=evaluate(adapter, bench, Patch(), GLANCE))
+    point = _Point(patch, evaluate(adapter, bench, patch, GLANCE), glance, step, length)
+    return point if _far(point.now, goal) and not point.breaks(ground) else None
 
 
 def _far(glanced: Evaluation, goal: Goal) -> bool:
@@ -345,7 +364,7 @@ def _trial(step: int, length: float, now: Evaluation, goal: Goal) -> Trial:
     return Trial(step, length, now.forget_accuracy.value, now.retain_accuracy.value, goal.cost(now))
 
 
-def _retain_weight(bench: Bench, config: RazorConfig, single: bool = False, spent: float = 1.0) -> float:
+def _retain_weight(bench: Bench, config: RazorConfig, spent: float = 1.0, single: bool = False) -> float:
     """w_r of a step that others follow, or of a single long one.
 
     Args:

@@ -549,7 +549,7 @@ def test_a_trial_step_belongs_to_the_scores_shown(improving):
 
 
 def test_a_first_look_measures_a_third_of_the_search_pictures_where_the_image_tower_is_edited(grow, monkeypatch):
-    monkeypatch.setattr("razor.growth.GLANCE_FROM", 10)
+    monkeypatch.setattr("razor.step.GLANCE_FROM", 10)
     growth = grow(**SHORT)
     growth.scores()
     growth.act("in", ["text.0.mlp"])

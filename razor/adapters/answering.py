@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from razor import losses, metrics, processes
-from razor.adapters.base import GLANCE, Terms
+from razor.adapters.base import GLANCE, Terms, glimpse
 from razor.answers import classes_named
 from razor.errors import ModelError, Stopped
 from razor.examples import Example, Task, evenly, varied, varied_beside
@@ -147,10 +147,8 @@ class VlmBench:
             edited: towers that are or will be edited; without those in SEEING the frozen tokens of pictures are used.
         """
         half = max(2, self.batch // 2)
-        forget, rows = (
-            self._draw("forget", WIDER * half, f"forget/{step}"),
-            self._draw("retain", self.batch, f"retain/{step}"),
-        )
+        forget = self._draw("forget", WIDER * half, f"forget/{step}")
+        rows = self._draw("retain", self.batch, f"retain/{step}")
         return {
             "forget": lambda: self._alignment(self._best_known(forget, half, edited), edited, sated=True),
             "keep": lambda: self._retain(rows, beside=forget[: half // 2], turn=step, edited=edited),
@@ -248,7 +246,7 @@ class VlmBench:
         return found.sum(1).mean()
 
     def _best_known(self, rows: Tensor, count: int, edited: Sequence[str] | None) -> Tensor:
-        """Those of forget pictures of the gradient split whose name is likeliest: others are forgotten already."""
+        """So many of these forget pictures of the gradient split as are named most surely, not forgotten already."""
         if self.adapter.alignment == "alignment" or len(rows) <= count:
             return rows[:count]
         with torch.no_grad():
@@ -575,7 +573,7 @@ class VlmBench:
     def _examples(self, side: str, split: str) -> Sequence[Example]:
         """Of every kind some, many of them neighbours."""
         if split == GLANCE:
-            return self._examples(side, "search")[::3]
+            return glimpse(self._examples(side, "search"))
         if split == ASIDE:
             examples = getattr(self.task, side).test
             return [examples[i] for i in varied(examples, NEUTRAL)]
@@ -591,7 +589,7 @@ class VlmBench:
         if not set(SEEING) & set(edited):
             if (side, split) not in self._frozen:
                 whole = self._frozen.get((side, "search")) if split == GLANCE else None
-                self._frozen[side, split] = whole[::3] if whole else self._seen(side, split, 0)
+                self._frozen[side, split] = glimpse(whole) if whole else self._seen(side, split, 0)
             return self._frozen[side, split]
         last = len(self._prefixes.blocks["image"]) - 1
         return self._seen(side, split, (first or {}).get("image", 0) if "image" in edited else last)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from PIL import Image
 from torch import Tensor, nn
@@ -12,8 +12,9 @@ from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.units import Unit
 
-GLANCE = "glance"  # every third picture of the search split, for a first look
-GLANCE_FROM = 96  # retain pictures of the search split from which that is worth its time
+GLANCE = "glance"  # a part of the search split, see `glimpse`
+
+T = TypeVar("T")
 
 # The three losses of one step, in the sign convention of losses.py; each call runs the model.
 Terms = Mapping[str, Callable[[], Tensor]]  # "forget" -> A_f, "retain" -> R, "keep" -> R + lambda_m * M
@@ -101,6 +102,11 @@ class Bench(Protocol):
 
     def class_embeddings(self, edited: Sequence[str], first: Mapping[str, int] | None = None) -> list[Tensor]:
         """Unit vectors (c, d) of the classes of each axis of the task, arguments as in `evaluate`."""
+
+
+def glimpse(search: Sequence[T]) -> Sequence[T]:
+    """What GLANCE takes of the search split: every third picture."""
+    return search[::3]
 
 
 def watched(

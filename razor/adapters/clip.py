@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from razor import losses, metrics, processes
-from razor.adapters.base import GLANCE, Terms
+from razor.adapters.base import GLANCE, Terms, glimpse
 from razor.errors import ModelError
 from razor.examples import Axis, Example, Task
 from razor.metrics import Evaluation
@@ -402,7 +402,7 @@ class ClipBench:
     def _side(self, side: str, split: str) -> _Side:
         if (side, split) not in self._sides:
             sets = getattr(self.task, side)
-            examples = sets.search[::3] if split == GLANCE else getattr(sets, split)
+            examples = glimpse(sets.search) if split == GLANCE else getattr(sets, split)
             self._sides[side, split] = _Side(self.adapter, examples, self.task.axes)
         return self._sides[side, split]
 
