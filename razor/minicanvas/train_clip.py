@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from razor.losses import contrastive
@@ -70,10 +70,7 @@ def train_clip(
         data = data.without(without.axis, without.name)
     watch = Pictures.rendered("search", per_pair=2, per_person=12, work=work)
 
-    decay = [p for p in model.parameters() if p.ndim >= 2]
-    plain = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+    optimizer = _optimizer(model, lr)
     average = {name: p.detach().clone() for name, p in model.state_dict().items()}
     checkpoint, first, spent = work / f"clip{_suffix(without)}.pt", 0, 0.0
     if checkpoint.exists():
@@ -87,23 +84,11 @@ def train_clip(
         for group in optimizer.param_groups:
             group["lr"] = lr * min((step + 1) / 200, 0.5 + 0.5 * math.cos(math.pi * step / steps))
         model.visual.patch_dropout.prob = PATCH_DROPOUT if step < 0.65 * steps else 0.0
-        images, texts, positive = contrastive_batch(data, rng, batch, tokenizer)
-        # The fused CPU attention kernel spends half the step in its backward at this size; the plain one does not.
-        with sdpa_kernel(SDPBackend.MATH), torch.autocast(device, torch.bfloat16):
-            v = model.encode_image(images.to(device))
-            t = model.encode_text(texts.to(device))
-        v, t = (F.normalize(features.float(), dim=-1) for features in (v, t))
-        loss = contrastive(v, t, positive.to(device), model.logit_scale.exp())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            model.logit_scale.clamp_(0, math.log(100))
-            keep = min(0.998, (step + 1) / (step + 10))
-            for name, value in model.state_dict().items():
-                if value.is_floating_point():
-                    average[name].lerp_(value, 1 - keep)
+        loss = _learn(model, optimizer, *contrastive_batch(data, rng, batch, tokenizer))
+        keep = min(0.998, (step + 1) / (step + 10))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                average[name].lerp_(value, 1 - keep)
         if (step + 1) % 50 == 0:
             print(f"step {step + 1}  loss {loss.item():.3f}  {time.monotonic() - started:.0f} s", flush=True)
         if (step + 1) % 500 == 0 or step + 1 == steps:
@@ -130,6 +115,32 @@ def train_clip(
     }
     (out / "card.json").write_text(json.dumps(card, indent=2) + "\n")
     return card
+
+
+def _optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """AdamW that decays matrices alone."""
+    decay = [p for p in model.parameters() if p.ndim >= 2]
+    plain = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
+
+
+def _learn(model: nn.Module, optimizer, images: Tensor, texts: Tensor, positive: Tensor) -> Tensor:
+    """One step on a batch; gives its loss, a scalar."""
+    device = model.logit_scale.device
+    # The fused CPU attention kernel spends half the step in its backward at this size; the plain one does not.
+    with sdpa_kernel(SDPBackend.MATH), torch.autocast(device.type, torch.bfloat16):
+        v = model.encode_image(images.to(device))
+        t = model.encode_text(texts.to(device))
+    v, t = (F.normalize(features.float(), dim=-1) for features in (v, t))
+    loss = contrastive(v, t, positive.to(device), model.logit_scale.exp())
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    with torch.no_grad():
+        model.logit_scale.clamp_(0, math.log(100))
+    return loss
 
 
 def _suffix(without: Target | None) -> str:
