@@ -89,8 +89,8 @@ class Goal:
         return 1 - now.prediction_stability.value if now.prediction_stability else 0.0
 
     def spent(self, now: Evaluation) -> float:
-        """What is lost as a share of the budget, 0 to 1."""
-        lost = max(0.0, self.lost(now))
+        """What is lost, in answers or in how sure they are, as a share of the budget, 0 to 1."""
+        lost = max(0.0, self.lost(now), self.base.retain_accuracy.value - now.retain_accuracy.value)
         return min(1.0, lost / self.budget) if self.budget else float(lost > 0)
 
     def key(self, now: Evaluation) -> tuple[float, float, float]:

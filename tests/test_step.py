@@ -334,6 +334,22 @@ def test_a_family_that_weighs_retention_heavily_does_so_by_what_was_lost(model):
     assert delta(said)[0] < 3 * -delta(said)[1] + 1e-5
 
 
+def test_what_is_spent_of_a_budget_is_counted_in_answers_and_in_how_sure_they_are():
+    goal = Goal(0.0, 0.02, found(1.0, right=1.0))
+    assert [goal.spent(found(0.0, right=right)) for right in (1.0, 0.99, 0.9)] == pytest.approx([0, 0.5, 1])
+    assert goal.spent(found(0.0, retain=0.995, right=0.999)) == pytest.approx(0.25)
+    nothing = replace(goal, budget=0.0)
+    assert (nothing.spent(found(0.0, right=1.0)), nothing.spent(found(0.0, right=0.99))) == (0, 1)
+
+
+def test_a_round_that_starts_with_a_loss_pulls_for_what_is_kept_from_its_first_step(model):
+    bench = Bench(model, metrics=lambda w: found(0.5 - w[1] / 9, right=0.99))
+    bench.retain_weight = 3.0
+    goal = Goal(0.0, 0.02, found(1.0, right=1.0))
+    x, y = delta(steps(model, bench, goal=goal, step_size=0.01, inner_steps=2, stop=iter([False, True, True]).__next__))
+    assert x == pytest.approx(-2 * y, rel=1e-5)  # half the budget is spent: half way from 1 to 3
+
+
 def test_rho_weakens_forgetting(model):
     end = lambda w: found(0.0 if w[1] > 0 else 1.0)  # noqa: E731
     result = steps(model, Bench(model, metrics=end), step_size=0.1, inner_steps=2, rho=0.5, retain_weight=0.5)
