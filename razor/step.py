@@ -42,6 +42,7 @@ HOPE = 3  # of them after which it ends where none was better
 MENDING = 0.3  # rho of those steps, as a share of the others', while the target is met
 WORTH_MENDING = 0.1  # share of the budget that was lost, from which on that is tried
 LONGEST = 3  # a step may grow to this many times its first length while nothing breaks
+SHORTEST = 0.15  # a round ends when what breaks has shortened its steps to this share of the first
 GLANCE_FROM = 96  # retain pictures of the search split from which a glance is worth its time
 TRIAL = 0.1  # length of the step a unit gets when it is put in by hand, as a share of its weights' norm
 
@@ -190,9 +191,9 @@ class _Point:
 def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> StepResult:
     """Walk while the budgets hold. A step that breaks them is taken back and the next one is half as long.
 
-    So is one that overshoots: after which much more of the concept is left than before it. Where the target is met,
-    what the way there cost is mended. Where measuring takes long, a glance does for a point that is far from the target
-    and breaks nothing.
+    So is one that overshoots: after which much more of the concept is left than before it. Steps that have become too
+    short to lead anywhere end the walk. Where the target is met, what the way there cost is mended. Where measuring
+    takes long, a glance does for a point that is far from the target and breaks nothing.
     """
     towers = _towers(adapter, best.patch, units)
     glance = _glance(adapter, bench, towers, goal)
@@ -229,10 +230,10 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
             best = StepResult(point.patch, point.now, (), step)
         if point.breaks(ground) and ground.by is not goal:  # perhaps not this step's doing
             ground = whole(ground.patch, ground.step, ground.length)
-        if point.breaks(ground):
-            s /= 2
-        else:
+        if not point.breaks(ground):
             ground, s = point, min(s * 1.25, LONGEST * config.step_size)
+        elif (s := s / 2) < SHORTEST * config.step_size:
+            break
     if ground.by is not goal:
         whole(ground.patch, ground.step, ground.length)
     best = _inspected(adapter, bench, goal, best, stop)

@@ -407,7 +407,14 @@ def test_a_step_that_breaks_the_budget_is_taken_back_and_the_next_is_half_as_lon
     result = steps(model, Bench(model, g_k=(0.0, 0.0), metrics=edge), goal=goal, inner_steps=12, step_size=0.1)
     assert [t.length for t in result.trials[:2]] == pytest.approx([0.1, 0.05])
     assert result.evaluation.retain_accuracy.value == 1.0
-    assert 0.25 < delta(result)[1] < 0.29
+    assert 0.2 < delta(result)[1] < 0.29
+
+
+def test_a_walk_ends_when_its_steps_have_become_too_short(model):
+    wall = lambda w: found(1.0, retain=1.0 if w[1] < 1e-6 else 0.5)  # noqa: E731
+    result = steps(model, Bench(model, metrics=wall), goal=Goal(0.0, 0.1, found(1.0)), inner_steps=12, step_size=0.1)
+    assert [t.length for t in result.trials] == pytest.approx([0.1, 0.05, 0.025])
+    assert result.chosen == 0
 
 
 def test_of_equal_answers_the_less_sure_one_is_better(model):

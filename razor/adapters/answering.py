@@ -9,9 +9,10 @@ and r the mean of f over the retain pictures, the terms are
     R   = mean -log p(right answer | picture, question)              on retain pictures, over all axes
     M   = mean KL(p_0(next token) || p(next token))                  after neutral questions on pictures of both sets
 
-Steps ascend A_f on those of WIDER times as many pictures that are named most surely, no further than log c + MARGIN
-in each, beyond chance of c classes, and with it -log p(a_2 | picture, question, b_1) up to log c + LATER, for a_2 the
-rest of the name and b another class: where a first name alone is forgotten, the last one is said after someone else's.
+Steps are made where there is most left to do: of WIDER times as many pictures, A_f on those that are named most surely,
+R and M on those with the least likely right answers. A_f ascends no further than log c + MARGIN in each, beyond chance
+of c classes, and with it -log p(a_2 | picture, question, b_1) up to log c + LATER, for a_2 the rest of the name and b
+another class: where a first name alone is forgotten, the last one is said after someone else's.
 
 A step search that wrote answers would take minutes. Inside it every class of an axis is scored by its answer's
 log-probability, and the best one counts as the model's answer; where the unedited model would write the right one,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 FORGET_LOSSES = ("answer", "alignment")
 SEEING = ("image", "projector")  # towers a picture runs through before the language model
-WIDER = 3  # times as many forget pictures are asked about in a step as it is made on
+WIDER = 3  # times as many pictures are asked about in a step as it is made on
 MARGIN = 6.0  # nats beyond chance from which a forget picture is left alone
 LATER = 1.0  # the same of the rest of a name, which is only said where nothing is likelier
 MOST = {"gradient": (96, 256), "search": (48, 256), "test": (96, 320)}  # forget and retain pictures used at most
@@ -148,10 +149,12 @@ class VlmBench:
         """
         half = max(2, self.batch // 2)
         forget = self._draw("forget", WIDER * half, f"forget/{step}")
-        rows = self._draw("retain", self.batch, f"retain/{step}")
+        retain = self._draw("retain", WIDER * self.batch, f"retain/{step}")
         return {
             "forget": lambda: self._alignment(self._best_known(forget, half, edited), edited, sated=True),
-            "keep": lambda: self._retain(rows, beside=forget[: half // 2], turn=step, edited=edited),
+            "keep": lambda: self._retain(
+                self._least_sure(retain, step, edited), beside=forget[: half // 2], turn=step, edited=edited
+            ),
         }
 
     def evaluate(
@@ -250,8 +253,19 @@ class VlmBench:
         if self.adapter.alignment == "alignment" or len(rows) <= count:
             return rows[:count]
         with torch.no_grad():
-            known = self._each("forget", rows, edited, self._first_words)
-        return rows[known.argsort()[:count].cpu().sort().values]
+            unsure = self._each("forget", rows, edited, self._first_words)
+        return _lowest(rows, unsure, count)
+
+    def _least_sure(self, rows: Tensor, turn: int, edited: Sequence[str] | None) -> Tensor:
+        """A batch of these retain pictures of the gradient split: those on which the right answer is least likely."""
+        if len(rows) <= self.batch:
+            return rows
+        asked = self._one_each(rows, turn)
+        with torch.no_grad():
+            unsure = self._each(
+                "retain", rows, edited, lambda mine, tokens: self._surprise([asked.get(i) for i in mine], tokens)
+            )
+        return _lowest(rows, -unsure, self.batch)
 
     def _first_words(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
         """-log p of the name's beginning as the answer about forget pictures of the gradient split, (n,)."""
@@ -280,10 +294,7 @@ class VlmBench:
         Args:
             turn: another one asks about other axes.
         """
-        options: dict[int, list[int]] = {}
-        for number, a in enumerate(self.asked("retain", "gradient")):
-            options.setdefault(a.picture, []).append(number)
-        chosen = {i: options[i][(i + turn) % len(options[i])] for i in rows.tolist() if i in options}
+        chosen = self._one_each(rows, turn)
         known = max(1, sum(i in chosen for i in rows.tolist()))
 
         def surprise(mine: list[int], tokens: list[Tensor]) -> Tensor:
@@ -297,6 +308,13 @@ class VlmBench:
         found = self._each("retain", rows, edited, both, runs=2)  # (n, 2)
         there = self._each("forget", beside, edited, lambda mine, tokens: self._moved("forget", mine, tokens))
         return found[:, 0].sum() / known + self.mismatch_weight * torch.cat([found[:, 1], there]).mean()
+
+    def _one_each(self, rows: Tensor, turn: int) -> dict[int, int]:
+        """Picture -> the number of one question about it, another one at another turn; left out where it has none."""
+        options: dict[int, list[int]] = {}
+        for number, a in enumerate(self.asked("retain", "gradient")):
+            options.setdefault(a.picture, []).append(number)
+        return {i: options[i][(i + turn) % len(options[i])] for i in rows.tolist() if i in options}
 
     def _surprise(self, asked: Sequence[int | None], tokens: Sequence[Tensor]) -> Tensor:
         """-log p of the right answer to questions about retain pictures of the gradient split, (n,); 0 for None."""
@@ -635,6 +653,11 @@ class VlmBench:
         count, rng = len(self.pictures(side, "gradient")), random.Random(f"{self.seed}/{key}")
         rows = rng.choices(range(count), k=min(count, size)) if again else rng.sample(range(count), min(count, size))
         return torch.tensor(rows)
+
+
+def _lowest(rows: Tensor, values: Tensor, count: int) -> Tensor:
+    """So many of the rows as have the lowest values, in order."""
+    return rows[values.argsort()[:count].cpu().sort().values]
 
 
 def _lead(scores: Tensor, right: int, said: bool) -> float:

@@ -625,6 +625,20 @@ def test_a_step_is_made_on_the_pictures_that_are_named_most_surely(knowing, task
         assert stepped == pytest.approx(bench._alignment(chosen, (), sated=True).item(), rel=1e-5)
 
 
+def test_what_is_kept_is_kept_where_the_right_answer_is_least_likely(knowing, task):
+    bench = knowing.bench(task, batch=2)
+    rows = bench._draw("retain", WIDER * 2, "retain/1")
+    assert len(rows) > 2
+    asked = [next(a for a in bench.asked("retain", "gradient") if a.picture == row) for row in rows.tolist()]
+    told = [
+        sum(v for _, v in knowing.name_logprobs([a.example.image], [ASK["colour"]], a.example.labels["colour"])[0])
+        for a in asked
+    ]
+    unsure = sorted(range(len(rows)), key=lambda i: told[i])[:2]
+    assert bench._least_sure(rows, 1, ()).tolist() == [rows[i].item() for i in sorted(unsure)]
+    assert bench._least_sure(rows[:2], 1, ()).tolist() == rows[:2].tolist()
+
+
 @pytest.mark.parametrize(
     ("said", "lead"),
     [
