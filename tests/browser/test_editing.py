@@ -412,45 +412,46 @@ def test_the_guide_opens_over_the_same_screens_and_hides_nothing(page):
     page.click("#guide-toggle")
 
 
-def test_a_closed_page_is_offered_its_rounds_back(chromium, app_url):
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
-    first = context.new_page()
-    first.goto(app_url)
-    first.wait_for_selector("#story-status .status-line", timeout=LONG)
-    first.get_by_role("tab", name="2 Map & edit").click()
-    first.click("#grow-one")
-    note(first, "#edit-status", "Forget accuracy went from")
-    settled(first)
-    units = data(first, "units")
-    first.close()
-    again = context.new_page()
-    again.wait_for_timeout(1500)  # the server hears of the closed page
-    again.goto(app_url)
-    again.locator("#offer", has_text="You left 1 round on forgetting cat").wait_for(timeout=LONG)
-    again.click("#take-back")
-    note(again, "#edit-status", "Back again: 1 round on cat.")
-    settled(again, int(units))
-    context.close()
+def opened(context, app_url):
+    page = context.new_page()
+    page.goto(app_url)
+    page.wait_for_selector("#story-status .status-line", timeout=LONG)
+    return page
 
 
-def test_a_page_closed_in_the_middle_of_its_first_round_and_reopened_at_once_gets_it_back(chromium, app_url):
+def taken_back(page):
+    page.click("#take-back")
+    note(page, "#edit-status", "Back again: 1 round on cat.")
+    until(page, "d.rounds === '2'", ".timeline")
+
+
+def test_another_visitor_works_apart_and_is_offered_the_rounds_of_a_closed_page_back(page, chromium, app_url):
     context = chromium.new_context(viewport={"width": 1440, "height": 1000})
-    first = context.new_page()
-    first.goto(app_url)
-    first.wait_for_selector("#story-status .status-line", timeout=LONG)
-    first.get_by_role("tab", name="2 Map & edit").click()
-    first.click("#score")
-    note(first, "#edit-status", "Scored.")
-    first.click("#grow-one")
-    note(first, "#edit-status", "Round 1: scoring, then small steps")
-    first.wait_for_timeout(800)
-    first.close()
-    again = context.new_page()
-    again.goto(app_url)
-    again.locator("#offer", has_text="on forgetting cat").wait_for(timeout=LONG)
-    again.click("#take-back")
-    note(again, "#edit-status", "Back again: 1 round on cat.")
-    until(again, "d.rounds === '2'", ".timeline")
+    other = opened(context, app_url)
+    other.get_by_role("tab", name="2 Map & edit").click()
+    other.click("#score")
+    note(other, "#edit-status", "Scored.")
+    settled(other, 0)
+    settled(page, 4)
+    other.click("#grow-one")
+    note(other, "#edit-status", "Round 1: scoring, then small steps")
+    other.wait_for_timeout(800)
+    other.close()  # in the middle of its first round, and opened again at once
+    other = context.new_page()
+    other.goto(app_url)
+    other.locator("#offer", has_text="on forgetting cat").wait_for(timeout=LONG)
+    taken_back(other)
+    units = data(other, "units")
+    other.close()  # between rounds
+    other = context.new_page()
+    other.wait_for_timeout(1500)  # the server hears of the closed page
+    other.goto(app_url)
+    other.locator("#offer", has_text="You left 1 round on forgetting cat").wait_for(timeout=LONG)
+    taken_back(other)
+    settled(other, int(units))
+    other.click("#undo")
+    note(other, "#edit-status", "Undone.")
+    assert data(page, "units") == "4"
     context.close()
 
 

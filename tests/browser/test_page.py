@@ -72,38 +72,6 @@ def check(page):
     shoot(page, "screen-4")
 
 
-def test_scoring_growing_and_undoing_by_hand(new_page):
-    page = new_page()
-    go(page, "2 Map & edit")
-    page.click("#score")
-    wait_for_note(page, "#edit-status", "Scored.")
-    ready_map(page).wait_for(timeout=LONG)
-    assert int(page.locator("#head-map .head-map").get_attribute("data-towers")) == 2
-    page.click("#grow-one")
-    wait_for_note(page, "#edit-status", "Forget accuracy went from")
-    page.wait_for_function("+document.querySelector('.timeline').dataset.rounds === 2", timeout=LONG)
-    page.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units >= 4", timeout=LONG)
-    page.click("#undo")
-    wait_for_note(page, "#edit-status", "Undone. Now: the unedited model.")
-    page.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units === 0", timeout=LONG)
-
-
-def test_two_visitors_never_see_each_others_picks(new_page):
-    first, second = new_page(), new_page()
-    for page in (first, second):
-        go(page, "2 Map & edit")
-        page.click("#score")
-        wait_for_note(page, "#edit-status", "Scored.")
-        ready_map(page).wait_for(timeout=LONG)
-    first.locator("#head-map .map-field").first.focus()
-    first.keyboard.press("Space")
-    first.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units === 1", timeout=LONG)
-    second.click("#reset")
-    wait_for_note(second, "#edit-status", "Back at the unedited model.")
-    assert second.locator("#head-map .head-map").get_attribute("data-units") == "0"
-    assert first.locator("#head-map .head-map").get_attribute("data-units") == "1"
-
-
 def test_growing_before_undo_needs_a_score_says_so_in_one_sentence(new_page):
     page = new_page()
     go(page, "2 Map & edit")
