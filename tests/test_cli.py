@@ -227,8 +227,8 @@ def drawn_run(tmp_path_factory):
     """thermal forgotten in the bundled model that draws, from its name alone; with fewer pictures than usual."""
     folder = tmp_path_factory.mktemp("drawn")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(words, "SIZES", {"gradient": (16, 16), "search": (8, 12)})
-        patched.setattr(denoising, "DRAWN", {"forget": 6, "retain": 12})
+        patched.setattr(words, "SIZES", {"gradient": (10, 10), "search": (6, 8)})
+        patched.setattr(denoising, "DRAWN", {"forget": 6, "retain": 6})
         patched.setattr(denoising, "CONFIRMED", 6)
         patched.setattr(step, "MEND", 0)
         main(["unlearn", "--model", "mini-sd", "--concept", "thermal", "--out", str(folder)])
