@@ -412,13 +412,6 @@ def test_the_guide_opens_over_the_same_screens_and_hides_nothing(page):
     page.click("#guide-toggle")
 
 
-def opened(context, app_url):
-    page = context.new_page()
-    page.goto(app_url)
-    page.wait_for_selector("#story-status .status-line", timeout=LONG)
-    return page
-
-
 def taken_back(page):
     page.click("#take-back")
     note(page, "#edit-status", "Back again: 1 round on cat.")
@@ -427,12 +420,24 @@ def taken_back(page):
 
 def test_another_visitor_works_apart_and_is_offered_the_rounds_of_a_closed_page_back(page, chromium, app_url):
     context = chromium.new_context(viewport={"width": 1440, "height": 1000})
-    other = opened(context, app_url)
+    other = context.new_page()
+    other.goto(app_url)
+    other.wait_for_selector("#story-status .status-line", timeout=LONG)
     other.get_by_role("tab", name="2 Map & edit").click()
     other.click("#score")
     note(other, "#edit-status", "Scored.")
+    other.locator(f"{MAP}[data-ready='true']").wait_for(timeout=LONG)
+    assert data(other, "towers") == "2" and data(other, "units") == "0"
+    other.locator("#head-map .map-field").first.focus()
+    other.keyboard.press("Space")
+    settled(other, 1)
+    assert data(page, "units") == "4"
+    page.click("#reset")
+    note(page, "#edit-status", "Back at the unedited model.")
+    settled(page, 0)
+    assert data(other, "units") == "1"
+    other.click("#undo")
     settled(other, 0)
-    settled(page, 4)
     other.click("#grow-one")
     note(other, "#edit-status", "Round 1: scoring, then small steps")
     other.wait_for_timeout(800)
@@ -441,17 +446,18 @@ def test_another_visitor_works_apart_and_is_offered_the_rounds_of_a_closed_page_
     other.goto(app_url)
     other.locator("#offer", has_text="on forgetting cat").wait_for(timeout=LONG)
     taken_back(other)
-    units = data(other, "units")
+    units = int(data(other, "units"))
+    assert units >= 4
     other.close()  # between rounds
     other = context.new_page()
     other.wait_for_timeout(1500)  # the server hears of the closed page
     other.goto(app_url)
     other.locator("#offer", has_text="You left 1 round on forgetting cat").wait_for(timeout=LONG)
     taken_back(other)
-    settled(other, int(units))
+    settled(other, units)
     other.click("#undo")
-    note(other, "#edit-status", "Undone.")
-    assert data(page, "units") == "4"
+    note(other, "#edit-status", "Undone. Now: the unedited model.")
+    settled(other, 0)
     context.close()
 
 
