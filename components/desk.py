@@ -343,11 +343,8 @@ class Desk:
                 **self.checkable(session),
                 **self.reported(session),
             }
-        if session.domain is None:
-            session.domain = edit_panel.domain_of(growth)
-        spread = session.kept("spread")
         return {
-            panel.map: gr.update(value=edit_panel.map_of(growth, session.domain, spread), picked=self.picked(session)),
+            panel.map: gr.update(value=self.map_of(session, growth), picked=self.picked(session)),
             panel.timeline: edit_panel.timeline_of(growth, session.sides),
             panel.tiles: reading.tiles_of(growth, session.tested),
             panel.table: edit_panel.table_of(growth),
@@ -385,6 +382,12 @@ class Desk:
         if session.growth is not None and session.growth.showable:
             return self.drawn(session, session.growth)
         return self.blank(session)
+
+    def map_of(self, session: Session, growth: Growth) -> dict:
+        """The map as it stands, in the colours of the one before where these still tell units apart."""
+        value = edit_panel.map_of(growth, session.domain, session.kept("spread"))
+        session.domain = value["domain"]
+        return value
 
     def blank(self, session: Session) -> dict:
         """The widgets of screens 2 and 3 with nothing scored."""

@@ -9,7 +9,7 @@ from components import measure_panel, reading
 from components.cards import cards
 from components.chart import chart, chart_value, literal, marked_value
 from components.compare_panel import branch_of
-from components.head_map import UnitState, head_map, map_value, score_domain
+from components.head_map import UnitState, head_map, map_value
 from components.measure_panel import MeasurePanel
 from components.timeline import timeline, timeline_value
 from razor import telling
@@ -238,7 +238,7 @@ def towers_of(growth: Growth, scores: Sequence[UnitScore], spread=None) -> list[
 
 
 def map_of(growth: Growth, domain: dict | None = None, spread=None) -> dict:
-    """The map's value for a growth as it stands; pass the first round's domain so that colours stay comparable."""
+    """The map's value for a growth as it stands; pass the domain of the one before so that colours stay comparable."""
     scores = growth.shown_scores()
     return map_value(
         towers_of(growth, scores, spread),
@@ -247,11 +247,6 @@ def map_of(growth: Growth, domain: dict | None = None, spread=None) -> dict:
         tau=growth.config.tau,
         alpha=growth.config.alpha,
     )
-
-
-def domain_of(growth: Growth) -> dict:
-    """The colour ranges of the first scoring of a run."""
-    return score_domain(map_value(towers_of(growth, growth.shown_scores()))["towers"])
 
 
 def states_of(growth: Growth) -> dict[str, UnitState]:

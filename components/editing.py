@@ -364,9 +364,7 @@ class Editing(Desk):
         if growth is None or not growth.showable:
             return
         growth.configure(replace(growth.config, alpha=config.alpha, tau=config.tau))
-        if session.domain is None:
-            session.domain = edit_panel.domain_of(growth)
-        yield {self.page.edit.map: gr.update(value=edit_panel.map_of(growth, session.domain, session.kept("spread")))}
+        yield {self.page.edit.map: gr.update(value=self.map_of(session, growth))}
 
     @handler(lambda page: page.edit.status)
     def rescaled(self, session: Session) -> Iterator[dict]:

@@ -113,7 +113,8 @@ def map_value(
             open (growth may take it by itself). groups is one label a row. NaN and infinity become None.
         measures: what the map can be coloured by, in the order of the switch.
         domain: (low, high) of each measure as drawn, so log10 where it is log; measures left out get the 2nd to 98th
-            percentile of these towers. Keep one for a whole run, or rounds cannot be compared.
+            percentile of these towers. Keep the one that comes back, or rounds cannot be compared; where the middle of
+            what there is lies beyond it, it gives way to a new one, or all cells would look alike.
         measure: the one the map opens on; a visitor's own choice is kept until this changes.
         finding: one sentence that says what the map shows.
         tau: the quantile of phi that growth asks for, 0..1; None draws no threshold.
@@ -129,12 +130,12 @@ def map_value(
     if alpha is not None and not (math.isfinite(alpha) and alpha >= 0):
         raise ValueError(f"alpha must be a finite number from 0, got {alpha!r}.")
     clean = [_clean_tower(tower, measures) for tower in towers]
-    given = {name: [float(low), float(high)] for name, (low, high) in (domain or {}).items()}
+    found = score_domain(clean, measures)
     return {
         "towers": clean,
         "measures": [asdict(m) | {"ends": list(m.ends)} for m in measures],
         "measure": measure,
-        "domain": score_domain(clean, measures) | given,
+        "domain": found | _fitting(domain or {}, found),
         "finding": finding,
         "tau": None if tau is None else float(tau),
         "alpha": None if alpha is None else float(alpha),
@@ -199,6 +200,13 @@ def _flag(cell: Any) -> bool | None:
 def score_domain(towers: Sequence[Mapping[str, Any]], measures: Sequence[Measure] = MEASURES) -> dict[str, list[float]]:
     """(low, high) of every measure as drawn: 2nd to 98th percentile, centred where the ramp diverges."""
     return {m.name: _domain(towers, m) for m in measures}
+
+
+def _fitting(kept: Mapping[str, Sequence[float]], found: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """The ranges that still hold the middle of what was found."""
+    middles = {name: (low + high) / 2 for name, (low, high) in found.items()}
+    fits = lambda name, low, high: name not in found or low <= middles[name] <= high  # noqa: E731
+    return {name: [float(low), float(high)] for name, (low, high) in kept.items() if fits(name, low, high)}
 
 
 def _domain(towers: Sequence[Mapping[str, Any]], measure: Measure) -> list[float]:

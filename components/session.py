@@ -68,7 +68,7 @@ class Session:
     stack: Stack = field(default_factory=Stack)
     clip_edit: Growth | None = None  # left behind when another model was loaded; may fit one with the same image tower
     tested: tuple[Evaluation, Evaluation] | None = None  # before and after on the test split
-    domain: dict | None = None  # colour ranges of the first scoring, kept so that rounds stay comparable
+    domain: dict | None = None  # colour ranges of the map shown, kept so that rounds stay comparable
     focus: str | None = None  # the unit looked at
     shown: Measured | None = None  # the edit last shown with its metrics
     earlier: Measured | None = None  # the one shown before that

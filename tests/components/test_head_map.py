@@ -125,6 +125,10 @@ def test_zero_scores_and_equal_scores_still_give_a_domain_with_width():
 def test_a_given_domain_wins_and_the_others_are_still_filled():
     value = map_value([tower(phi=[[0.1, 1.0, None]])], domain={"phi": (-4, 2)})
     assert value["domain"]["phi"] == [-4.0, 2.0]
+    late = map_value([tower(phi=[[10.0, 1000.0, None]])], domain=value["domain"])["domain"]
+    assert late["phi"] == [-4.0, 2.0]  # 100, the middle, is at its edge
+    later = map_value([tower(phi=[[100.0, 10_000.0, None]])], domain=late)["domain"]
+    assert later["phi"] == [2.0, 4.0]  # all would be of one colour
     assert set(value["domain"]) == {"phi", "pressure", "separation", "ratio"}
 
 
