@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from razor import losses, metrics, processes
 from razor.adapters.base import GLANCE, Terms, glimpse
+from razor.adapters.short_texts import encoder_of
 from razor.errors import ModelError
 from razor.examples import Axis, Example, Task
 from razor.metrics import Evaluation
@@ -53,6 +54,7 @@ class ClipAdapter:
     ):
         self.model, self.preprocess, self.tokenizer, self.name = model.eval(), preprocess, tokenizer, name
         self.towers = {"image": r"visual\.", "text": ""}
+        self.encode_text = encoder_of(model)  # (n, places) token ids -> (n, d)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         found = {unit.tower for unit in find_units(model, self.towers)}
@@ -107,7 +109,7 @@ class ClipAdapter:
 
     def embed_texts(self, texts: Sequence[str], run: Runner = _in_full) -> Tensor:
         """Unit vectors (n, d) on the CPU."""
-        return self._embed(self.model.encode_text, self.tokenizer(list(texts)), run)
+        return self._embed(self.encode_text, self.tokenizer(list(texts)), run)
 
     @torch.no_grad()
     def _embed(self, encode: Callable[..., Tensor], inputs: Tensor, run: Runner) -> Tensor:
@@ -395,7 +397,7 @@ class ClipBench:
     # Encoding
 
     def _encode_texts(self, texts: Sequence[str]) -> Tensor:
-        encode, device = self.adapter.model.encode_text, self.adapter.device
+        encode, device = self.adapter.encode_text, self.adapter.device
         tokens = self.adapter.tokenizer(list(texts))
         return processes.share(tokens, lambda mine: encode(mine.to(device), normalize=True))
 

@@ -51,7 +51,7 @@ class Pairs:
         rows = self.tuning.draw(len(self.captions), self.tuning.batch, f"pairs/{step}")
         captions = [self.captions[i] for i in rows]
         v = adapter.model.encode_image(self.pixels[rows].to(adapter.device), normalize=True)
-        t = adapter.model.encode_text(adapter.tokenizer(captions).to(adapter.device), normalize=True)
+        t = adapter.encode_text(adapter.tokenizer(captions).to(adapter.device), normalize=True)
         before_v, before_t = (side[rows].to(v.device) for side in self.frozen)
         code = torch.tensor([captions.index(caption) for caption in captions], device=v.device)
         retain = losses.contrastive(v, t, code[:, None] == code[None], adapter.scale)

@@ -75,7 +75,7 @@ def _embedding(model: nn.Module) -> nn.Embedding:
 
 
 def _encoded(adapter, ids: Tensor) -> Tensor:
-    return adapter.model.encode_text(ids.to(adapter.device), normalize=True)[0]
+    return adapter.encode_text(ids.to(adapter.device), normalize=True)[0]
 
 
 def _with(classes: Tensor, target: int, text: Tensor) -> Tensor:
