@@ -101,6 +101,13 @@ def classes_named(text: str, classes: Mapping[str, Sequence[str]]) -> tuple[str,
     return tuple(dict.fromkeys(name for name in named if name is not None))
 
 
+def last_name(name: str, names: Sequence[str]) -> str | None:
+    """The last name that tells a person from the others by itself; None for a thing, and where several have it."""
+    last = name.split()[-1]
+    alone = last != name and _phrases({n: (n,) for n in names}).get(normalised(last)) == name
+    return last if alone else None
+
+
 def _phrases(classes: Mapping[str, Sequence[str]]) -> dict[str, str | None]:
     """Normalised phrase -> the class it names; None where it is a part of several people's names."""
     whole = {normalised(phrase): name for name, phrases in classes.items() for phrase in phrases}

@@ -43,6 +43,7 @@ MENDING = 0.3  # rho of those steps, as a share of the others', while the target
 WORTH_MENDING = 0.1  # share of the budget that was lost, from which on that is tried
 LONGEST = 3  # a step may grow to this many times its first length while nothing breaks
 SHORTEST = 0.15  # a round ends when what breaks has shortened its steps to this share of the first
+STRICTER_AT_MOST = 12  # times a point that is not borne out is measured more strictly
 GLANCE_FROM = 96  # retain pictures of the search split from which a glance is worth its time
 TRIAL = 0.1  # length of the step a unit gets when it is put in by hand, as a share of its weights' norm
 
@@ -225,6 +226,7 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
                     )
                     return StepResult(best.patch, best.evaluation, (*trials, *mending), best.chosen)
             except Stopped:
+                stop = lambda: True  # noqa: E731
                 break
             point = replace(point, now=evaluate(adapter, bench, point.patch, "search"))  # by a stricter measure
             best = StepResult(point.patch, point.now, (), step)
@@ -236,7 +238,7 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
             break
     if ground.by is not goal:
         whole(ground.patch, ground.step, ground.length)
-    best = _inspected(adapter, bench, goal, best, stop)
+    best = _inspected(adapter, bench, goal, _borne_out(adapter, bench, goal, best, stop), stop)
     return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
 
 
@@ -333,15 +335,26 @@ def _one_step(adapter, bench, units, best, goal, config, first_batch, stop) -> S
             high = middle
         else:
             low = middle
-    if goal.reached(best.evaluation) and not stop() and not _confirmed(adapter, bench, best.patch):
-        best = replace(best, evaluation=evaluate(adapter, bench, best.patch, "search"))  # by a stricter measure
-    best = _inspected(adapter, bench, goal, best, stop)
+    best = _inspected(adapter, bench, goal, _borne_out(adapter, bench, goal, best, stop), stop)
     return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
 
 
 def _confirmed(adapter: Adapter, bench: Bench, patch: Patch, stop: Callable[[], bool] = lambda: False) -> bool:
     with edited(adapter, bench, patch):
         return bench.confirm(stop)
+
+
+def _borne_out(adapter: Adapter, bench: Bench, goal: Goal, best: StepResult, stop: Callable[[], bool]) -> StepResult:
+    """The best point of a search; where it meets the target and closer inspection does not bear that out, measured ever
+    more strictly until it does, or no longer meets it."""
+    try:
+        for _ in range(STRICTER_AT_MOST if best.chosen else 0):
+            if not goal.reached(best.evaluation) or stop() or _confirmed(adapter, bench, best.patch, stop):
+                break
+            best = replace(best, evaluation=evaluate(adapter, bench, best.patch, "search"))
+    except Stopped:
+        pass
+    return best
 
 
 def _inspected(adapter: Adapter, bench: Bench, goal: Goal, best: StepResult, stop: Callable[[], bool]) -> StepResult:

@@ -109,6 +109,22 @@ def test_a_point_that_was_borne_out_goes_before_a_better_one_that_was_not(model)
     assert bench.looks == result.chosen == 2
 
 
+@pytest.mark.parametrize("inner_steps", [1, 4])
+def test_a_target_that_is_never_borne_out_is_not_met_in_the_end(model, inner_steps):
+    class Doubting(Bench):
+        looks = 0
+
+        def confirm(self, stop=None):  # the fourth time it is strict enough to see what is left
+            self.looks += 1
+            if self.looks == inner_steps + 3:
+                self.metrics = lambda w: found(0.4)
+            return False
+
+    bench = Doubting(model, g_k=(0.0, 0.0), metrics=lambda w: found(0.0 if w[1] > 0 else 1.0))
+    result = steps(model, bench, inner_steps=inner_steps, step_size=0.1)
+    assert result.chosen > 0 and result.evaluation.forget_accuracy.value == 0.4 and bench.looks == inner_steps + 3
+
+
 def test_a_search_that_ends_short_of_the_target_asks_for_a_closer_look(model):
     class Strict(Bench):
         looks = 0

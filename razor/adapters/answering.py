@@ -12,7 +12,8 @@ and r the mean of f over the retain pictures, the terms are
 Steps are made where there is most left to do: of WIDER times as many pictures, A_f on those that are named most surely,
 R and M on those with the least likely right answers. A_f ascends no further than log c + MARGIN in each, beyond chance
 of c classes, and with it -log p(a_2 | picture, question, b_1) up to log c + LATER, for a_2 the rest of the name and b
-another class: where a first name alone is forgotten, the last one is said after someone else's.
+another class: where a first name alone is forgotten, the last one is said after someone else's. Or it is said by
+itself, so that -log p(last name | picture, question) ascends like that of a_1.
 
 A step search that wrote answers would take minutes. Inside it every class of an axis is scored by its answer's
 log-probability, and the best one counts as the model's answer; where the unedited model would write the right one,
@@ -34,7 +35,7 @@ from torch import Tensor
 
 from razor import losses, metrics, processes
 from razor.adapters.base import GLANCE, Terms, glimpse
-from razor.answers import classes_named
+from razor.answers import classes_named, last_name
 from razor.errors import ModelError, Stopped
 from razor.examples import Example, Task, evenly, varied, varied_beside
 from razor.memory import enough_memory, in_parts
@@ -110,6 +111,8 @@ class VlmBench:
         self._ids = [[adapter.answer_ids(say(axis.name, name)) for name in axis.classes] for axis in task.axes]
         self._starts = [beginnings(answers) for answers in self._ids]
         self._later = self._ids[self.axis][self.target][len(self._starts[self.axis][self.target]) :]
+        last = last_name(task.concept, task.axes[self.axis].classes)
+        self._last = adapter.answer_ids(say(task.axis, last)) if last else torch.empty(0, dtype=torch.long)
         self._asked: dict[tuple[str, str], list[Asked]] = {}
         self._pictures: dict[tuple[str, str], list[Prompt]] = {}  # each with a neutral question
         self._questions: dict[tuple[str, str], list[Prompt]] = {}  # one for each of the asked
@@ -241,6 +244,8 @@ class VlmBench:
         words = {self._first_words: MARGIN}
         if sated and len(self._later):
             words[self._later_words] = LATER
+        if sated and len(self._last):
+            words[self._last_name] = MARGIN
         surprise = lambda mine, tokens: torch.stack([part(mine, tokens) for part in words], 1)  # noqa: E731
         found = self._each("forget", rows, edited, surprise, runs=len(words))  # (n, parts of the name)
         if sated:
@@ -269,8 +274,15 @@ class VlmBench:
 
     def _first_words(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
         """-log p of the name's beginning as the answer about forget pictures of the gradient split, (n,)."""
-        questions, start = self._about_concept("gradient"), self._starts[self.axis][self.target]
-        said = self.adapter.token_logprobs([questions[i] for i in mine], tokens, [start] * len(mine))
+        return self._unsaid(self._starts[self.axis][self.target], mine, tokens)
+
+    def _last_name(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
+        """The same of a person's last name by itself."""
+        return self._unsaid(self._last, mine, tokens)
+
+    def _unsaid(self, answer: Tensor, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
+        questions = self._about_concept("gradient")
+        said = self.adapter.token_logprobs([questions[i] for i in mine], tokens, [answer] * len(mine))
         return -torch.stack(said).sum(1)
 
     def _later_words(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
@@ -374,7 +386,8 @@ class VlmBench:
         """For each question asked, the score of every class of its axis.
 
         That is its answer's log-probability; where the concept should be named, that of the answer's beginning, which
-        is all it takes to tell. And one more, (classes + 1,): of what the model would rather say than the right one.
+        is all it takes to tell, or of a person's last name by itself. And one more, (classes + 1,): of what the model
+        would rather say than the right one.
 
         Raises:
             ModelError: scores are NaN.
@@ -382,8 +395,9 @@ class VlmBench:
         asked, questions = self.asked(side, split), self.questions(side, split)
         found: dict[int, Tensor] = {}
         for axis, answers in enumerate(self._ids):
+            classes = len(answers)
             if side == "forget" and axis == self.axis:
-                answers = self._starts[axis]
+                answers = [*self._starts[axis], *([self._last] if len(self._last) else [])]
             rows = [i for i, a in enumerate(asked) if a.axis == axis]
 
             def score(mine: list[int], answers: Sequence[Tensor] = answers) -> Tensor:
@@ -391,6 +405,10 @@ class VlmBench:
                 return self.adapter.choice_scores([questions[i] for i in mine], about, answers, right)
 
             scores = processes.share(rows, score)
+            if len(answers) > classes:
+                named = scores[:, self.target].logaddexp(scores[:, classes])
+                scores = torch.cat([scores[:, :classes], scores[:, -1:]], 1)
+                scores[:, self.target] = named
             if scores.isnan().any():
                 raise ModelError(
                     f"The model's answers came out as NaN in {str(self.adapter.dtype).removeprefix('torch.')}: the "
@@ -561,7 +579,7 @@ class VlmBench:
     @property
     def _room(self) -> int:
         """Tokens of the longest answer."""
-        return max(len(ids) for answers in self._ids for ids in answers)
+        return max(len(ids) for answers in (*self._ids, [self._last]) for ids in answers)
 
     def _question(self, asked: Asked) -> str:
         return self.adapter.questions.ask(self.task.axes[asked.axis].name)

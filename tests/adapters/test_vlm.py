@@ -611,6 +611,46 @@ def test_steps_push_the_rest_of_a_name_said_after_another_one_too_and_neither_wi
     assert pushed == pytest.approx(sum(bounded) / len(bounded), rel=1e-4)
 
 
+def with_full_names(task):
+    """The task with a person's name for each colour: "Red Squarer"."""
+    call = lambda name: f"{name.title()} {name.title()}er"  # noqa: E731
+    told = lambda e: replace(e, labels=e.labels | {"colour": call(e.labels["colour"])})  # noqa: E731
+    sides = {
+        side: Split(*(tuple(map(told, getattr(getattr(task, side), s))) for s in ("gradient", "search", "test")))
+        for side in SIDES
+    }
+    colours, *others = task.axes
+    people = Axis("colour", {call(name): prompts for name, prompts in colours.prompts.items()})
+    return replace(task, concept=call("red"), axes=(people, *others), neighbours=(), **sides)
+
+
+def test_a_last_name_by_itself_counts_as_the_name_and_steps_push_it_too(knowing, task):
+    bench = knowing.bench(with_full_names(task))
+    pictures = [e.image for e in task.forget.gradient]
+    alone = [
+        -sum(v for _, v in row) for row in knowing.name_logprobs(pictures, [ASK["colour"]] * len(pictures), "Reder")
+    ]
+    every = torch.arange(len(pictures))
+    with torch.no_grad():
+        assert bench._last_name(every.tolist(), bench._tokens("forget", "gradient", ())).tolist() == pytest.approx(
+            alone, rel=1e-4
+        )
+        words = bench._first_words, bench._later_words, bench._last_name
+        parts = torch.stack([word(every.tolist(), bench._tokens("forget", "gradient", ())) for word in words])
+        bounds = math.log(6) + torch.tensor([[MARGIN], [LATER], [MARGIN]])
+        pushed = bench._alignment(every, (), sated=True)
+        assert pushed.item() == pytest.approx(parts.minimum(bounds).sum(0).mean().item(), rel=1e-4)
+        scored = bench._choices("forget", "search", bench._tokens("forget", "search", ()))
+        bench._last = bench._last[:0]
+        first = bench._choices("forget", "search", bench._tokens("forget", "search", ()))
+    images = [e.image for e in task.forget.search]
+    last = [sum(v for _, v in row) for row in knowing.name_logprobs(images, [ASK["colour"]] * len(images), "Reder")]
+    for with_last, without, value in zip(scored, first, last, strict=True):
+        expected = without.clone()
+        expected[0] = without[0].logaddexp(torch.tensor(value))
+        assert torch.allclose(with_last, expected, atol=1e-4)
+
+
 def test_a_step_is_made_on_the_pictures_that_are_named_most_surely(knowing, task):
     bench = knowing.bench(task, batch=4)
     pictures = [e.image for e in task.forget.gradient]
