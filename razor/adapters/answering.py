@@ -111,8 +111,9 @@ class VlmBench:
         self._ids = [[adapter.answer_ids(say(axis.name, name)) for name in axis.classes] for axis in task.axes]
         self._starts = [beginnings(answers) for answers in self._ids]
         self._later = self._ids[self.axis][self.target][len(self._starts[self.axis][self.target]) :]
-        last = last_name(task.concept, task.axes[self.axis].classes)
-        self._last = adapter.answer_ids(say(task.axis, last)) if last else torch.empty(0, dtype=torch.long)
+        names = task.axes[self.axis].classes
+        lasts = {number: last_name(name, names) for number, name in enumerate(names)}
+        self._lasts = {number: adapter.answer_ids(say(task.axis, last)) for number, last in lasts.items() if last}
         self._asked: dict[tuple[str, str], list[Asked]] = {}
         self._pictures: dict[tuple[str, str], list[Prompt]] = {}  # each with a neutral question
         self._questions: dict[tuple[str, str], list[Prompt]] = {}  # one for each of the asked
@@ -244,7 +245,7 @@ class VlmBench:
         words = {self._first_words: MARGIN}
         if sated and len(self._later):
             words[self._later_words] = LATER
-        if sated and len(self._last):
+        if sated and self.target in self._lasts:
             words[self._last_name] = MARGIN
         surprise = lambda mine, tokens: torch.stack([part(mine, tokens) for part in words], 1)  # noqa: E731
         found = self._each("forget", rows, edited, surprise, runs=len(words))  # (n, parts of the name)
@@ -278,7 +279,7 @@ class VlmBench:
 
     def _last_name(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
         """The same of a person's last name by itself."""
-        return self._unsaid(self._last, mine, tokens)
+        return self._unsaid(self._lasts[self.target], mine, tokens)
 
     def _unsaid(self, answer: Tensor, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
         questions = self._about_concept("gradient")
@@ -385,35 +386,35 @@ class VlmBench:
     def _choices(self, side: str, split: str, tokens: Sequence[Tensor]) -> list[Tensor]:
         """For each question asked, the score of every class of its axis.
 
-        That is its answer's log-probability; where the concept should be named, that of the answer's beginning, which
-        is all it takes to tell, or of a person's last name by itself. And one more, (classes + 1,): of what the model
-        would rather say than the right one.
+        That is the log-probability of how its answer begins, which is all it takes to tell; of a right answer that is
+        not to be forgotten, that of all of it; where a person should be named, that of the last name by itself as well.
+        And one more, (classes + 1,): of what the model would rather say than the right one.
 
         Raises:
             ModelError: scores are NaN.
         """
         asked, questions = self.asked(side, split), self.questions(side, split)
         found: dict[int, Tensor] = {}
-        for axis, answers in enumerate(self._ids):
-            classes = len(answers)
-            if side == "forget" and axis == self.axis:
-                answers = [*self._starts[axis], *([self._last] if len(self._last) else [])]
+        for axis, (starts, whole) in enumerate(zip(self._starts, self._ids, strict=True)):
+            about = side == "forget" and axis == self.axis
+            lasts = self._lasts if about else {}
+            answers, right = [*starts, *lasts.values()], starts if about else whole
             rows = [i for i, a in enumerate(asked) if a.axis == axis]
 
-            def score(mine: list[int], answers: Sequence[Tensor] = answers) -> Tensor:
-                about, right = [tokens[asked[i].picture] for i in mine], [asked[i].right for i in mine]
-                return self.adapter.choice_scores([questions[i] for i in mine], about, answers, right)
+            def score(mine: list[int], answers=answers, right=right) -> Tensor:
+                pictures, said = [tokens[asked[i].picture] for i in mine], [right[asked[i].right] for i in mine]
+                return self.adapter.choice_scores([questions[i] for i in mine], pictures, answers, said)
 
-            scores = processes.share(rows, score)
-            if len(answers) > classes:
-                named = scores[:, self.target].logaddexp(scores[:, classes])
-                scores = torch.cat([scores[:, :classes], scores[:, -1:]], 1)
-                scores[:, self.target] = named
-            if scores.isnan().any():
+            made = processes.share(rows, score)
+            if made.isnan().any():
                 raise ModelError(
                     f"The model's answers came out as NaN in {str(self.adapter.dtype).removeprefix('torch.')}: the "
                     "numbers grew too large. Weaken the edit, or load the model in float32 or bfloat16."
                 )
+            scores = torch.cat([made[:, : len(starts)], made[:, -1:]], 1)
+            scores[range(len(rows)), [asked[i].right for i in rows]] = made[:, -2]
+            for column, number in enumerate(lasts, len(starts)):
+                scores[:, number] = scores[:, number].logaddexp(made[:, column])
             found |= dict(zip(rows, scores, strict=True))
         return [found[i] for i in range(len(asked))]
 
@@ -459,7 +460,7 @@ class VlmBench:
     def _association(
         self, named: Tensor, retain: Sequence[tuple[Asked, Tensor]], split: str, edited: Sequence[str]
     ) -> float | None:
-        """Evaluation.association, on retain pictures of the whole name.
+        """Evaluation.association, of how the name begins.
 
         None where the unedited model sees no difference, or nothing to compare with.
         """
@@ -579,7 +580,7 @@ class VlmBench:
     @property
     def _room(self) -> int:
         """Tokens of the longest answer."""
-        return max(len(ids) for answers in (*self._ids, [self._last]) for ids in answers)
+        return max(len(ids) for answers in (*self._ids, self._lasts.values()) for ids in answers)
 
     def _question(self, asked: Asked) -> str:
         return self.adapter.questions.ask(self.task.axes[asked.axis].name)

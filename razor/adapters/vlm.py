@@ -269,17 +269,17 @@ class VlmAdapter:
         prompts: Sequence[Prompt],
         features: Sequence[Tensor],
         answers: Sequence[Tensor],
-        right: Sequence[int] | None = None,
+        right: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Log-probability of each of several answers to each prompt, (n, answers), on the CPU.
 
         A question is run once; each beginning that answers share goes on from there.
 
         Args:
-            right: number of an answer to each prompt; what is likeliest to be said instead, the answer's tokens up to
-                any place and another one there, comes as one more column.
+            right: an answer to each prompt, for two more columns: its log-probability, and that of what is likeliest to
+                be said instead, its tokens up to any place and another one there.
         """
-        scores = torch.empty(len(prompts), len(answers) + (right is not None))
+        scores = torch.empty(len(prompts), len(answers) + 2 * (right is not None))
         beginnings: dict[tuple[int, ...], list[int]] = {}
         for number, answer in enumerate(answers):
             beginnings.setdefault(tuple(answer[:-1].tolist()), []).append(number)
@@ -289,15 +289,14 @@ class VlmAdapter:
             asked = self._read(part, [features[i] for i in rows], ids, 1, use_cache=True)
             first = asked.logits[:, -1:].float().log_softmax(-1)
             for beginning, numbers in beginnings.items():
-                found = torch.cat([first, *self._go_on(asked, beginning, len(rows))], 1)  # (n, tokens, vocabulary)
+                found = self._go_on(asked, first, torch.tensor([beginning] * len(rows), dtype=torch.long))
                 for number in numbers:
                     told = answers[number].to(found.device).expand(len(rows), -1)[..., None]
-                    each = found.gather(2, told)[..., 0]  # (n, tokens)
-                    scores[rows, number] = each.sum(1).cpu()
-                    if right is not None and (mine := [i for i, row in enumerate(rows) if right[row] == number]):
-                        other = found[mine].scatter(2, told[mine], -math.inf).amax(2)
-                        instead = (each.cumsum(1) - each)[mine] + other
-                        scores[[rows[i] for i in mine], -1] = instead.amax(1).cpu()
+                    scores[rows, number] = found.gather(2, told)[..., 0].sum(1).cpu()
+            if right is not None:
+                told = [right[i] for i in rows]
+                found = self._go_on(asked, first, pad_sequence([t[:-1] for t in told], batch_first=True))
+                scores[rows, -2:] = torch.stack(_said_and_instead(found, told), 1).cpu()
         return scores
 
     def batches(self, prompts: Sequence[Prompt], more: int = 0) -> list[list[int]]:
@@ -426,13 +425,19 @@ class VlmAdapter:
         sizes = {name: t for name, t in self._pictures(prompts).items() if not t.is_floating_point()}
         return {"mm_encoder_outputs": {"image": image}, **sizes}
 
-    def _go_on(self, asked, beginning: Sequence[int], count: int) -> list[Tensor]:
-        """Log-probabilities after each token of a beginning, [(n, tokens, vocabulary)]; [] for an empty one."""
-        if not beginning:
-            return []
-        ids = torch.tensor([beginning], device=self.device).expand(count, -1)
-        found = self.model(input_ids=ids, use_cache=True, **{self._cache: _branched(getattr(asked, self._cache))})
-        return [found.logits.float().log_softmax(-1)]
+    def _go_on(self, asked, first: Tensor, ids: Tensor) -> Tensor:
+        """Log-probabilities at every place of answers that begin with these tokens, (n, tokens + 1, vocabulary).
+
+        Args:
+            asked: the model's output on the questions, with its cache.
+            first: log-probabilities after the questions, (n, 1, vocabulary).
+            ids: (n, tokens), may be of no tokens.
+        """
+        if not ids.shape[1]:
+            return first
+        cache = {self._cache: _branched(getattr(asked, self._cache))}
+        found = self.model(input_ids=ids.to(self.device), use_cache=True, **cache)
+        return torch.cat([first, found.logits.float().log_softmax(-1)], 1)
 
     def _pictures(self, prompts: Sequence[Prompt]) -> dict[str, Tensor]:
         """The pictures of prompts as the model takes them; those that hold pixels must be of one shape."""
@@ -685,6 +690,21 @@ def _under(paths: Sequence[str]) -> str:
     if not any(paths):
         return "" if paths else "(?!)"
     return rf"(?:{'|'.join(map(re.escape, dict.fromkeys(paths)))})\."
+
+
+def _said_and_instead(found: Tensor, told: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """See `choice_scores`, (n,) each.
+
+    Args:
+        found: log-probabilities at every place of the answers, (n, longest answer, vocabulary).
+        told: (tokens,) each.
+    """
+    ids = pad_sequence(list(told), batch_first=True).to(found.device)[..., None]
+    lengths = torch.tensor([len(answer) for answer in told], device=found.device)
+    beyond = torch.arange(ids.shape[1], device=found.device) >= lengths[:, None]
+    each = found.gather(2, ids)[..., 0].masked_fill(beyond, 0)
+    other = found.scatter(2, ids, -math.inf).amax(2).masked_fill(beyond, -math.inf)
+    return each.sum(1), (each.cumsum(1) - each + other).amax(1)
 
 
 def _branched(cache: Cache) -> Cache:

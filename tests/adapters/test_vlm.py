@@ -375,11 +375,12 @@ def test_choices_score_as_answers_given_one_by_one(adapter):
 
 def test_beside_its_choices_a_prompt_scores_what_is_likeliest_instead_of_the_right_one(adapter):
     prompts, answers = adapter.prompts(PICTURES, ASKED), [adapter.answer_ids(a) for a in ("red", "Mara Voss", "yes")]
-    right = [i % 3 for i in range(len(prompts))]
+    right = [answers[i % 3] for i in range(len(prompts))]
     scores = adapter.choice_scores(prompts, adapter.features(prompts), answers, right)
     assert scores[:, :3].equal(adapter.choice_scores(prompts, adapter.features(prompts), answers))
-    for prompt, number, found in zip(prompts, right, scores[:, 3].tolist(), strict=True):
-        ids, openings = answers[number], []
+    assert scores[:, 3].tolist() == pytest.approx([scores[i, i % 3].item() for i in range(len(prompts))], abs=1e-5)
+    for prompt, ids, found in zip(prompts, right, scores[:, 4].tolist(), strict=True):
+        openings = []
         with torch.no_grad():
             likely = adapter.logits([prompt], adapter.features([prompt]), [ids])[0].log_softmax(-1)
         for place, said in enumerate(ids.tolist()):
@@ -641,14 +642,15 @@ def test_a_last_name_by_itself_counts_as_the_name_and_steps_push_it_too(knowing,
         pushed = bench._alignment(every, (), sated=True)
         assert pushed.item() == pytest.approx(parts.minimum(bounds).sum(0).mean().item(), rel=1e-4)
         scored = bench._choices("forget", "search", bench._tokens("forget", "search", ()))
-        bench._last = bench._last[:0]
+        bench._lasts = {}
         first = bench._choices("forget", "search", bench._tokens("forget", "search", ()))
     images = [e.image for e in task.forget.search]
-    last = [sum(v for _, v in row) for row in knowing.name_logprobs(images, [ASK["colour"]] * len(images), "Reder")]
-    for with_last, without, value in zip(scored, first, last, strict=True):
-        expected = without.clone()
-        expected[0] = without[0].logaddexp(torch.tensor(value))
-        assert torch.allclose(with_last, expected, atol=1e-4)
+    for number, name in enumerate(bench.task.axes[0].classes):
+        rows = knowing.name_logprobs(images, [ASK["colour"]] * len(images), name.split()[1])
+        last = torch.tensor([sum(v for _, v in row) for row in rows])
+        expected = torch.stack(first)[:, number].logaddexp(last)
+        assert torch.allclose(torch.stack(scored)[:, number], expected, atol=1e-4)
+    assert torch.stack(scored)[:, -1].equal(torch.stack(first)[:, -1])
 
 
 def test_a_step_is_made_on_the_pictures_that_are_named_most_surely(knowing, task):
