@@ -15,6 +15,7 @@ from razor.errors import InputError
 from razor.examples import Task
 from razor.minicanvas.dataset import parse_target
 from razor.minicanvas.tasks import axes
+from razor.sharing import bench_for
 from razor.stack import Concept, Conflict, conflicts
 from razor.wording import tested
 
@@ -47,7 +48,7 @@ class Stacking(Desk):
             with ExitStack() as watched:
 
                 def bench_of(task: Task) -> Bench:
-                    bench = adapter.bench(task, batch=d.batch, mismatch_weight=d.mismatch_weight, seed=d.seed)
+                    bench = bench_for(adapter, task, batch=d.batch, mismatch_weight=d.mismatch_weight, seed=d.seed)
                     if adapter.family == "diffusion":  # each concept is drawn several times over
                         watched.enter_context(bench.watch(tell, session.stop.is_set))
                     return bench

@@ -132,6 +132,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from razor.membership import membership
     from razor.patches import Patch
     from razor.robustness import Case
+    from razor.sharing import bench_for
     from razor.step import evaluate
     from razor.telling import gold_text, membership_text
 
@@ -139,7 +140,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     attacks = _attacks(args.attacks, adapter, task)
     patch = Patch.load(args.patch) if args.patch else Patch()
     patch.check(adapter.model)
-    bench = adapter.bench(task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed)
+    bench = bench_for(adapter, task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed)
     with bar("Drawing to measure") as drawn, watched(bench, drawn):
         before = evaluate(adapter, bench, Patch(), "test").to_json()
         after = evaluate(adapter, bench, patch, "test").to_json()

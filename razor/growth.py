@@ -26,6 +26,7 @@ from razor.history import GrowthRound, History, State
 from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.scoring import UnitScore, score
+from razor.sharing import bench_for
 from razor.step import (
     Goal,
     StepResult,
@@ -56,8 +57,8 @@ class Growth:
         self.adapter, self.task, self.config = adapter, task, config
         self.seconds: dict[str, float] = {"encode": 0.0, "score": 0.0, "rounds": 0.0}
         started = time.monotonic()
-        self.bench = adapter.bench(
-            task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed, beneath=beneath
+        self.bench = bench_for(
+            adapter, task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed, beneath=beneath
         )
         self.base = evaluate(adapter, self.bench, Patch(), "search")
         self.history = History(State(0, None, None, EditSet(), {}, self.base))
@@ -186,7 +187,9 @@ class Growth:
     def known(self) -> bool:
         """The unedited model does better than guessing, so that there is something to forget."""
         with edited(self.adapter, self.bench, Patch()):
-            return self.bench.knows(self.base)
+            if "known" not in self.bench.unedited:
+                self.bench.unedited["known"] = self.bench.knows(self.base)
+            return self.bench.unedited["known"]
 
     @property
     def reached(self) -> bool:
@@ -218,8 +221,17 @@ class Growth:
     def stats(self) -> list[UnitStats]:
         """Gradient statistics of every unit at the weights the last round left; computed once per state."""
         state = self.history.state
-        found = self._stats_at(state)
-        return self.rescore() if found is None else found
+        if (found := self._stats_at(state)) is not None:
+            return found
+        if self._grown(state).deltas:
+            return self.rescore()
+        kept, config = self.bench.unedited, self.config
+        place = "scores", tuple(unit.name for unit in self.units), config.rho, config.retain_weight
+        if place not in kept:
+            kept[place] = self.rescore(), self._trials[1]
+        self._stats[state.number], steps = kept[place]
+        self._trials = state.number, steps
+        return self._stats[state.number]
 
     def rescore(self) -> list[UnitStats]:
         """Score the state shown, whether or not it was; keeps every unit's trial step as well where they fit."""

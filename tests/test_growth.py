@@ -497,6 +497,7 @@ def test_a_ban_made_while_a_round_scores_holds_and_nothing_can_be_undone_meanwhi
     growth = improving()
     best = next(s.unit.name for s in growth.scores() if s.rank == 1)
     growth._stats.clear()
+    growth.bench.unedited.clear()
     real = growth._collect
 
     def collect(state):

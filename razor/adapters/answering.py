@@ -21,13 +21,14 @@ anything else that the model would rather say counts as another. Answers are wri
 reported numbers, and names are looked for in them.
 """
 
+import copy
 import math
 import random
 import statistics
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -103,6 +104,7 @@ class VlmBench:
         self.target = task.axes[self.axis].classes.index(task.concept)
         self.slow_towers = tuple(adapter.towers)  # whatever is edited, the language model has to run
         self.measure = LEAD
+        self.unedited: dict[Hashable, Any] = {}
         self._said: dict[tuple[str, str], list[bool]] = {}  # whether the unedited model would write the right answer
         self._named = 0.0  # share of forget pictures of the search split the unedited model names without any lead
         self.answers: dict[str, dict[str, list[str]]] = {}  # "original" or "edited" -> side -> written last, as asked
@@ -129,6 +131,12 @@ class VlmBench:
             self.neighbours = task.neighbours or self._most_confused(forget)
         self._middle = _means(retain).mean(0)
         self._direction = _means(forget).mean(0) - self._middle
+
+    def another(self) -> "VlmBench":
+        """See Bench."""
+        made = copy.copy(self)
+        made.measure, made._lately, made.answers = LEAD, OrderedDict(), {}
+        return made
 
     # What the method asks for
 
@@ -171,16 +179,21 @@ class VlmBench:
         """Search metrics from class scores; on "test" the same numbers counted on written answers."""
         edited = tuple(self.adapter.towers) if edited is None else edited
         with enough_memory("measuring", "Load the model in half precision, or lower the adapter's at_once"):
-            if split == "test":
+            if split == "test" and edited:
                 return self._written(edited, first or {})
+            if split == "test":
+                if "written" not in self.unedited:
+                    self.unedited["written"] = self._written((), {}), self.answers["original"]
+                found, self.answers["original"] = self.unedited["written"]
+                return found
             if edited and not set(edited) <= set(keys or {}):
                 return self._counted(split, self._scored(split, edited, first or {}), edited)
-            place = (split, *sorted((keys or {}).items()))
-            if place not in self._lately:
-                self._lately[place] = self._scored(split, edited, first or {})
+            kept, place = self._lately if edited else self.unedited, (split, *sorted((keys or {}).items()))
+            if place not in kept:
+                kept[place] = self._scored(split, edited, first or {})
                 while len(self._lately) > RECENT:
                     self._lately.popitem(last=False)
-        return self._counted(split, self._lately[place], edited)
+        return self._counted(split, kept[place], edited)
 
     def knows(self, base: Evaluation) -> bool:
         """The unedited model names the concept more often than by guessing."""

@@ -1,8 +1,8 @@
 """What the method needs from a model family. The core is written against these two protocols alone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from PIL import Image
 from torch import Tensor, nn
@@ -35,6 +35,13 @@ class Bench(Protocol):
     retain_weight: float  # w_r of the fused step where the settings leave it open, see step.py
     spared: int  # neighbours the search may lose whatever the budget, see step.Goal
     measure: float  # what remains of the concept is counted by it; numbers counted by different ones do not compare
+    unedited: dict[Hashable, Any]  # what else was found out about the unedited model, for all who share the bench
+
+    def another(self) -> "Bench":
+        """A bench for somebody else on the same task, as this one was when it was new.
+
+        Both share what is known of the unedited model, also what is found out later.
+        """
 
     def scoring_terms(self, draw: int = 0) -> Terms:
         """A_f over all forget gradient examples and R over the retain ones: what phi is computed from.

@@ -1,5 +1,6 @@
 """CLIP through open_clip: any model with a vision and a text tower of transformer blocks."""
 
+import copy
 import math
 import random
 from collections import OrderedDict
@@ -189,6 +190,7 @@ class ClipBench:
         self._frozen_images: dict[tuple[str, str], Tensor] = {}
         self._frozen_captions: dict[str, Tensor] = {}
         self._frozen_recall: dict[str, Tensor] = {}
+        self.unedited: dict[Hashable, Any] = {}
         self._recent: OrderedDict[tuple, Any] = OrderedDict()
         self._frozen_association: dict[str, tuple[float, float]] = {}
         self._prefixes = PrefixCache(adapter)
@@ -196,6 +198,12 @@ class ClipBench:
         for side in ("forget", "retain"):
             self._frozen_images[side, "gradient"] = adapter.embed_images(self._side(side, "gradient").pixels)
         self.neighbours = task.neighbours or self._nearest_classes()
+
+    def another(self) -> "ClipBench":
+        """See Bench."""
+        made = copy.copy(self)
+        made._recent = OrderedDict()
+        return made
 
     # What the method asks for
 

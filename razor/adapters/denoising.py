@@ -20,13 +20,14 @@ that no gradient was taken on, where there are such. In a round, pictures overru
 still show the concept less of it may remain, and where they show none as much may remain as does.
 """
 
+import copy
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +82,14 @@ class Points:
         return Points(chosen, self.noisy[rows], self.timesteps[rows], self.target[rows])
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures of one set, and what the judge saw in each, axis by axis."""
+
+    pictures: Sequence[Image.Image]
+    seen: Sequence[Mapping[str, str]]
+
+
 class DiffusionBench:
     """One task on one pipeline; the frozen model's predictions are made once.
 
@@ -113,14 +122,15 @@ class DiffusionBench:
         readable = adapter.judge is not None and adapter.judge.reads(task.axes)
         self.judge = adapter.judge if readable else None
         # The bar: how much of the concept may remain at a point. Guidance draws so many times as much of it.
-        self.measure = FAINT / max(1.0, adapter.guidance)
+        self.measure = self._bar = FAINT / max(1.0, adapter.guidance)
+        self.unedited: dict[Hashable, Any] = {}
         self._frozen_words: dict[str, Words] = {}
         self._points: dict[tuple[str, str], Points] = {}
         self._rivals: dict[tuple[str, str], Tensor] = {}  # (n, k, c, h, w): v_0 of each point's own prompt, then others
         self._lately: OrderedDict[tuple, Tensor] = OrderedDict()
         self._watched: tuple[Callable, Callable] = (lambda done, total: None, lambda: False)
         self.pictures: dict[str, dict[str, list[Image.Image]]] = {}  # "original" or "edited" -> side -> drawn last
-        self._seen: dict[str, list[dict[str, str]]] = {}  # side -> what the judge saw in the original pictures
+        self._originals: dict[str, Drawn] = {}  # by side
         forget, retain = self.points("forget", "gradient"), self.points("retain", "gradient")
         with enough_memory("encoding the examples", "Take fewer pictures, or load the model in half precision"):
             self._concept = self._predicted(forget, _captions(forget))
@@ -132,6 +142,13 @@ class DiffusionBench:
                 f"Every forget caption is its own anchor, such as {forget.examples[0].caption!r}: nothing is left to "
                 f"forget. Name {task.concept!r} in the captions, or give another anchor."
             )
+
+    def another(self) -> "DiffusionBench":
+        """See Bench."""
+        made = copy.copy(self)
+        made.measure, made._lately, made.pictures = self._bar, OrderedDict(), {}
+        made._watched = lambda done, total: None, lambda: False
+        return made
 
     # What the method asks for
 
@@ -308,8 +325,8 @@ class DiffusionBench:
 
     def take_originals(self, other: "DiffusionBench") -> None:
         """Take over what a bench that reports on the same prompts drew unedited, so that it is not drawn again."""
-        if self._asked() == other._asked() and "original" in other.pictures:
-            self.pictures["original"], self._seen = other.pictures["original"], other._seen
+        if self._asked() == other._asked():
+            self._originals = other._originals
 
     def _asked(self) -> tuple:
         """What the reported pictures of the unedited model depend on."""
@@ -337,19 +354,17 @@ class DiffusionBench:
         accuracy (other classes of its axis) and cross-domain retain accuracy (the other axes, forget prompts included).
         """
         sides = {side: self.to_draw(side) for side in DRAWN}
-        found = {} if edited else self._seen
+        found = {} if edited else self._originals
         if not found:
             on_picture, stop = self._watched
             pictures = self.draw([*sides["forget"], *sides["retain"]], on_picture=on_picture, stop=stop)
             cut = len(sides["forget"])
             drawn = {"forget": pictures[:cut], "retain": pictures[cut:]}
-            found = {side: self.judge(mine, self.task.axes) for side, mine in drawn.items()}
-            self.pictures["edited" if edited else "original"] = drawn
-            if not edited:
-                self._seen = found
+            found |= {side: Drawn(mine, self.judge(mine, self.task.axes)) for side, mine in drawn.items()}
+        self.pictures["edited" if edited else "original"] = {side: drawn.pictures for side, drawn in found.items()}
         own, concept = self.task.axis, self.task.concept
-        shown = [seen[own] == concept for seen in found["forget"]]
-        pairs = {side: list(zip(sides[side], found[side], strict=True)) for side in sides}
+        shown = [seen[own] == concept for seen in found["forget"].seen]
+        pairs = {side: list(zip(sides[side], found[side].seen, strict=True)) for side in sides}
         hits = lambda side, axes: [  # noqa: E731
             seen[axis] == e.labels[axis] for e, seen in pairs[side] for axis in axes if axis in e.labels
         ]

@@ -11,6 +11,7 @@ from razor.examples import Task
 from razor.gold import never_saw
 from razor.metrics import Evaluation, Measure
 from razor.patches import Patch
+from razor.sharing import bench_for
 from razor.step import evaluate
 
 T = TypeVar("T")
@@ -79,7 +80,7 @@ class Case:
     @cached_property
     def bench(self) -> Bench:
         """The task on the unedited model."""
-        return self._bench or self.adapter.bench(self.task, seed=self.seed)
+        return self._bench or bench_for(self.adapter, self.task, seed=self.seed)
 
     @cached_property
     def before(self) -> Evaluation:
