@@ -224,14 +224,15 @@ def test_own_pictures_are_unlearned_against_the_bundled_world(tmp_path):
 
 @pytest.fixture(scope="module")
 def drawn_run(tmp_path_factory):
-    """thermal forgotten in the bundled model that draws, from its name alone; with fewer pictures than usual."""
+    """mosaic forgotten in the bundled model that draws, from its name alone; with fewer pictures and steps than usual."""
     folder = tmp_path_factory.mktemp("drawn")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(words, "SIZES", {"gradient": (10, 10), "search": (6, 8)})
         patched.setattr(denoising, "DRAWN", {"forget": 6, "retain": 6})
         patched.setattr(denoising, "CONFIRMED", 6)
         patched.setattr(step, "MEND", 0)
-        main(["unlearn", "--model", "mini-sd", "--concept", "thermal", "--out", str(folder)])
+        patched.setattr(models.load("mini-sd"), "steps", 10)
+        main(["unlearn", "--model", "mini-sd", "--concept", "mosaic", "--out", str(folder)])
     return folder
 
 
@@ -244,7 +245,7 @@ def test_a_style_is_forgotten_from_its_name_alone(drawn_run):
     for key in (own, cross):
         assert run["before"][key]["value"] - run["after"][key]["value"] <= 0.1
     origin = json.loads((drawn_run / "recipe.json").read_text())["task"]["origin"]
-    assert origin["forget"] == "drawn from the words 'thermal'" and origin["retain"] == "drawn by mini-sd itself"
+    assert origin["forget"] == "drawn from the words 'mosaic'" and origin["retain"] == "drawn by mini-sd itself"
 
 
 def cats_and_trees(folder):

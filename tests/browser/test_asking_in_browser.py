@@ -45,13 +45,16 @@ def page(chromium, app_url):
 
 
 def test_the_story_ends_on_answers_without_the_name(page):
+    page.locator("#target input").click()
+    page.get_by_role("option", name="mosaic (style)").click()
+    page.locator("#story", has_text="Forget mosaic and compare").wait_for(timeout=LONG)
     started = time.monotonic()
     page.click("#story")
     finding = page.locator(f"{CARDS} .finding", has_text="asked outright in 3 \u2192 0 of 3")
     finding.wait_for(timeout=LONG)
     print(f"\nstory on mini-vlm: {time.monotonic() - started:.0f} s from click to compared answers")
     assert page.locator(f"{CARDS} .verdict", has_text="suppressed").count() >= 3
-    assert "named in" in note(page, "#compare-status", "Cat is suppressed under this test")
+    assert "named in" in note(page, "#compare-status", "Mosaic is suppressed under this test")
     page.locator("#compare-tiles", has_text="Drift on neutral questions").wait_for(timeout=LONG)
     shoot(page, "answers")
     page.get_by_role("tab", name="2 Map & edit").click()

@@ -100,8 +100,8 @@ def test_a_wrong_number_is_one_sentence_and_the_pairs_stay(page):
 def test_the_story_ends_on_pictures_without_the_concept(page):
     page.get_by_role("tab", name="1 Model").click()
     page.locator("#target input").click()
-    page.get_by_role("option", name="neon (style)").click()
-    page.locator("#story", has_text="Forget neon and compare").wait_for(timeout=LONG)
+    page.get_by_role("option", name="mosaic (style)").click()
+    page.locator("#story", has_text="Forget mosaic and compare").wait_for(timeout=LONG)
     started = time.monotonic()
     page.click("#story")
     note(page, "#pictures-status", "prompts on both sides")
@@ -115,6 +115,6 @@ def test_the_story_ends_on_pictures_without_the_concept(page):
     page.get_by_role("tab", name="3 Compare").click()
     said = note(page, "#pictures-status", "drawn in")
     print(f"\nstory on mini-sd: {time.monotonic() - started:.0f} s from click to compared pictures; {said}")
-    assert "Neon is suppressed in" in page.locator(f"{PAIRS} .finding").inner_text()
+    assert "Mosaic is suppressed in" in page.locator(f"{PAIRS} .finding").inner_text()
     assert page.locator(f"{PAIRS} [data-word=suppressed]").count() >= 2
     shoot(page, "pictures")
