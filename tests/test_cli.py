@@ -224,7 +224,7 @@ def test_own_pictures_are_unlearned_against_the_bundled_world(tmp_path):
 
 @pytest.fixture(scope="module")
 def drawn_run(tmp_path_factory):
-    """mosaic forgotten in the bundled model that draws, from its name alone; with fewer pictures and steps than usual."""
+    """mosaic forgotten in the bundled model that draws, from its name alone; with few pictures of few steps."""
     folder = tmp_path_factory.mktemp("drawn")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(words, "SIZES", {"gradient": (10, 10), "search": (6, 8)})
