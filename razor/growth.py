@@ -225,13 +225,16 @@ class Growth:
             return found
         if self._grown(state).deltas:
             return self.rescore()
-        kept, config = self.bench.unedited, self.config
-        place = "scores", tuple(unit.name for unit in self.units), config.rho, config.retain_weight
-        if place not in kept:
-            kept[place] = self.rescore(), self._trials[1]
-        self._stats[state.number], steps = kept[place]
-        self._trials = state.number, steps
-        return self._stats[state.number]
+        units, config = self.units, self.config
+        settings = [unit.name for unit in units], config.rho, config.retain_weight
+        asked, found, steps = self.bench.unedited.get("scores", (None, [], {}))
+        if asked != settings:
+            found = self.rescore()
+            if self.units is units and self.config is config:  # nobody changed them meanwhile
+                self.bench.unedited["scores"] = settings, found, self._trials[1]
+            return found
+        self._stats[state.number], self._trials = found, (state.number, steps)
+        return found
 
     def rescore(self) -> list[UnitStats]:
         """Score the state shown, whether or not it was; keeps every unit's trial step as well where they fit."""

@@ -79,6 +79,12 @@ def with_judge(adapter: Adapter, name: str) -> Adapter:
     return view
 
 
+def stays(adapter: Adapter) -> bool:
+    """It is a bundled model itself, not a view of one, and stays loaded."""
+    with _shelf:
+        return any(kept is adapter for key, kept in _loaded.items() if key[0] in BUNDLED)
+
+
 def card(name: str) -> dict:
     """What is known of a bundled model: licence, accuracy, the command that made it; {} for any other."""
     path = BUNDLED.get(name, Path()) / "card.json"

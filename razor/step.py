@@ -346,7 +346,7 @@ def _confirmed(adapter: Adapter, bench: Bench, patch: Patch, stop: Callable[[], 
 
 def _borne_out(adapter: Adapter, bench: Bench, goal: Goal, best: StepResult, stop: Callable[[], bool]) -> StepResult:
     """The best point of a search; where it meets the target and closer inspection does not bear that out, measured ever
-    more strictly until it does, or no longer meets it."""
+    more strictly until it does, or no longer meets it. Left as it is where a person stops that."""
     try:
         for _ in range(STRICTER_AT_MOST if best.chosen else 0):
             if not goal.reached(best.evaluation) or stop() or _confirmed(adapter, bench, best.patch, stop):

@@ -1,5 +1,6 @@
 """Models by name: tiny ones load and classify, everything broken or unsafe is one sentence, nothing is fetched."""
 
+import copy
 import gc
 import json
 import logging
@@ -334,6 +335,11 @@ def folders(folder, tmp_path_factory):
 def loaded_once(path):
     """A weak reference to a model that nobody holds once it is loaded."""
     return weakref.ref(models.load(str(path), device="cpu"))
+
+
+def test_a_bundled_model_stays_and_a_copy_does_not(trained):
+    bundled = models.load("mini-clip")
+    assert models.stays(bundled) and not models.stays(copy.copy(bundled)) and not models.stays(trained)
 
 
 def test_bundled_models_and_the_last_two_others_stay_loaded(folders):

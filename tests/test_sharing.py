@@ -18,6 +18,14 @@ from razor.step import evaluate
 CONFIG = RazorConfig(tau=0.0, inner_steps=3, rounds=1)
 
 
+@pytest.fixture(autouse=True)
+def all_bundled(monkeypatch):
+    """Tiny models and tasks count as bundled, and none of them outlives its test."""
+    monkeypatch.setattr(sharing, "_benches", {})
+    for place in (sharing.models, sharing.tasks):
+        monkeypatch.setattr(place, "stays", lambda _: True)
+
+
 @pytest.fixture
 def mine(task):
     """The task as an object of its own, which no other test has asked about."""
@@ -78,6 +86,23 @@ def test_other_settings_other_edits_beneath_and_equal_tasks_are_not_mixed_up(tra
     where = trained.units(("head",), ("text",))[0].slices[0]
     beneath = Patch({where: torch.ones_like(where.view(parameters[where.parameter]))})
     assert bench_for(trained, mine, beneath=beneath).unedited is not base.unedited
+
+
+def test_what_does_not_stay_loaded_is_not_kept(trained, mine, monkeypatch):
+    for place in (sharing.models, sharing.tasks):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, "stays", lambda _: False)
+            assert bench_for(trained, mine).unedited is not bench_for(trained, mine).unedited
+    assert not sharing._benches
+
+
+def test_scores_under_other_settings_replace_those_kept(trained, mine):
+    first, other = Growth(trained, mine, CONFIG), Growth(trained, mine, replace(CONFIG, rho=0.5))
+    assert numbers(first) and len(first.bench.unedited) == 1
+    name = first.units[0].name
+    weaker, stronger = first.trial_of(name), (other.scores(), other.trial_of(name))[1]
+    assert any(not stronger.deltas[where].equal(delta) for where, delta in weaker.deltas.items())
+    assert len(first.bench.unedited) == 1
 
 
 def test_only_the_benches_asked_for_last_are_kept(trained, make_task):

@@ -115,7 +115,8 @@ class VlmBench:
         self._later = self._ids[self.axis][self.target][len(self._starts[self.axis][self.target]) :]
         names = task.axes[self.axis].classes
         lasts = {number: last_name(name, names) for number, name in enumerate(names)}
-        self._lasts = {number: adapter.answer_ids(say(task.axis, last)) for number, last in lasts.items() if last}
+        said = {number: adapter.answer_ids(say(task.axis, last)) for number, last in lasts.items() if last}
+        self._lasts = {n: ids for n, ids in said.items() if not ids.equal(self._starts[self.axis][n])}
         self._asked: dict[tuple[str, str], list[Asked]] = {}
         self._pictures: dict[tuple[str, str], list[Prompt]] = {}  # each with a neutral question
         self._questions: dict[tuple[str, str], list[Prompt]] = {}  # one for each of the asked
@@ -473,7 +474,7 @@ class VlmBench:
     def _association(
         self, named: Tensor, retain: Sequence[tuple[Asked, Tensor]], split: str, edited: Sequence[str]
     ) -> float | None:
-        """Evaluation.association, of how the name begins.
+        """Evaluation.association, by how likely the name is to be said.
 
         None where the unedited model sees no difference, or nothing to compare with.
         """

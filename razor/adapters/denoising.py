@@ -325,13 +325,13 @@ class DiffusionBench:
 
     def take_originals(self, other: "DiffusionBench") -> None:
         """Take over what a bench that reports on the same prompts drew unedited, so that it is not drawn again."""
-        if self._asked() == other._asked():
+        if other._originals and self._asked() == other._asked():
             self._originals = other._originals
 
     def _asked(self) -> tuple:
         """What the reported pictures of the unedited model depend on."""
         asked = [(e.caption, e.source) for side in DRAWN for e in self.to_draw(side)]
-        return self.seed, self.beneath.key(), asked
+        return self.seed, self.beneath.key(), asked, self.judge, self.task.axes
 
     def _still_drawn(self, stop: Callable[[], bool] = lambda: False) -> list[bool]:
         """Whether the judge sees the concept now, in each of a few pictures of forget prompts."""

@@ -13,6 +13,7 @@ from razor.minicanvas.dataset import AXES, Target, draw, neighbours, pool
 # split -> pictures of each object x style, of each person, and of the target at least
 SIZES = {"gradient": (1, 8, 48), "search": (1, 3, 48), "test": (2, 8, 96)}
 _drawing = threading.Lock()
+_made: dict[Target, Task] = {}
 
 
 def axes() -> tuple[Axis, ...]:
@@ -96,9 +97,17 @@ def _world(split: str) -> tuple[Example, ...]:
     return tuple(example(labels, split, index) for labels, index in pool(split, per_pair, per_person))
 
 
-@cache
 def task(target: Target) -> Task:
-    """Forget the target, keep everything else of the world."""
+    """Forget the target, keep everything else of the world; made once."""
+    return _made.get(target) or _made.setdefault(target, _task(target))
+
+
+def stays(task: Task) -> bool:
+    """It is one of these tasks itself, not one made from it."""
+    return any(made is task for made in _made.values())
+
+
+def _task(target: Target) -> Task:
     sets = {}
     for split in SIZES:
         shown = [e for e in world(split) if e.labels.get(target.axis) == target.name]

@@ -58,8 +58,10 @@ def test_the_story_ends_on_answers_without_the_name(page):
     page.locator("#compare-tiles", has_text="Drift on neutral questions").wait_for(timeout=LONG)
     shoot(page, "answers")
     page.get_by_role("tab", name="2 Map & edit").click()
-    page.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units > 0", timeout=LONG)
-    page.wait_for_function("+document.querySelector('.timeline').dataset.rounds > 1", timeout=LONG)
+    page.wait_for_function(
+        "+document.querySelector('#head-map .head-map').dataset.units > 0", timeout=LONG, polling=100
+    )
+    page.wait_for_function("+document.querySelector('.timeline').dataset.rounds > 1", timeout=LONG, polling=100)
     shoot(page, "answers-map")
 
 

@@ -106,8 +106,10 @@ def test_the_story_ends_on_pictures_without_the_concept(page):
     page.click("#story")
     note(page, "#pictures-status", "prompts on both sides")
     page.get_by_role("tab", name="2 Map & edit").click()  # for the first time, and no handler speaks of it any more
-    page.wait_for_function("+document.querySelector('#head-map .head-map').dataset.units > 0", timeout=LONG)
-    page.wait_for_function("+document.querySelector('.timeline').dataset.rounds > 1", timeout=LONG)
+    page.wait_for_function(
+        "+document.querySelector('#head-map .head-map').dataset.units > 0", timeout=LONG, polling=100
+    )
+    page.wait_for_function("+document.querySelector('.timeline').dataset.rounds > 1", timeout=LONG, polling=100)
     assert page.locator("#pictures-status [data-tone=busy]").count() == 1
     card, cell = (page.locator(f"#head-map {part}").last.bounding_box() for part in (".head-map", "canvas"))
     assert cell["x"] + cell["width"] <= card["x"] + card["width"]  # three towers fit beside one another

@@ -26,7 +26,7 @@ def data(page, name, selector=MAP):
 
 def until(page, condition, selector=MAP):
     script = f"(() => {{ const d = document.querySelector({selector!r})?.dataset; return d && {condition}; }})()"
-    page.wait_for_function(script, timeout=LONG)
+    page.wait_for_function(script, timeout=LONG, polling=100)
 
 
 def settled(page, units=None):
@@ -213,7 +213,7 @@ def test_search_finds_text_mlps_and_csv_holds_every_unit(page):
     page.fill("#head-map .map-search input", "")
     page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
     page.get_by_role("button", name="Copy CSV").click()
-    page.wait_for_function("window.copied", timeout=LONG)
+    page.wait_for_function("window.copied", timeout=LONG, polling=100)
     lines = page.evaluate("window.copied").strip().splitlines()
     assert len(lines) == 73 and "phi" in lines[0] and any("text.0.head.3" in line for line in lines)
 
@@ -223,7 +223,7 @@ def test_the_threshold_brush_moves_tau_and_the_slider_follows(page):
     brush.focus()
     for _ in range(5):
         brush.press("ArrowRight")
-    page.wait_for_function("+document.querySelector('#tau input[type=number]').value > 0.5", timeout=LONG)
+    page.wait_for_function("+document.querySelector('#tau input[type=number]').value > 0.5", timeout=LONG, polling=100)
     assert re.search(r"tau 0\.5[1-9]", brush.get_attribute("aria-valuetext"))
 
 
@@ -307,7 +307,9 @@ def test_a_row_of_the_table_and_a_point_of_the_scatter_choose_the_unit(page):
     page.locator("#scatter .chart-plot, #scatter .chart [tabindex]").first.focus()
     page.keyboard.press("Home")
     page.keyboard.press("Enter")
-    page.wait_for_function("!document.querySelector('#unit-card h3').textContent.includes('image.5.mlp')", timeout=LONG)
+    page.wait_for_function(
+        "!document.querySelector('#unit-card h3').textContent.includes('image.5.mlp')", timeout=LONG, polling=100
+    )
     page.locator("#ranked button.label-wrap").first.click()
 
 

@@ -143,7 +143,7 @@ def small_task():
         patch.setattr(tasks, "SIZES", {"gradient": (1, 1, 14), "search": (1, 1, 14), "test": (1, 1, 14)})
         patch.setattr(tasks, "draw", lambda labels, split, index: draw(labels, split, index, 40))
         patch.setattr(tasks, "world", tasks._world.__wrapped__)
-        return tasks.task.__wrapped__(Target("object", "cat"))
+        return tasks._task(Target("object", "cat"))
 
 
 def test_task_forgets_its_target_and_keeps_the_rest(small_task):
@@ -153,6 +153,14 @@ def test_task_forgets_its_target_and_keeps_the_rest(small_task):
         assert len(forget) == 14 and {e.labels["object"] for e in forget} == {"cat"}
         assert len(retain) == pairs - len(AXES["style"]) + people
         assert not any(e.labels.get("object") == "cat" for e in retain)
+
+
+def test_a_bundled_task_is_made_once_and_one_made_from_it_does_not_stay(small_task, monkeypatch):
+    monkeypatch.setattr(tasks, "_made", {})
+    monkeypatch.setattr(tasks, "_task", lambda target: replace(small_task, concept=target.name))
+    made = tasks.task(Target("object", "cat"))
+    assert tasks.task(Target("object", "cat")) is made and tasks.stays(made)
+    assert not tasks.stays(replace(made)) and tasks.task(Target("object", "dog")) is not made
 
 
 def test_edits_are_made_on_many_ways_to_say_it_and_reported_on_the_usual_one(small_task):
