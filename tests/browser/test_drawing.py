@@ -1,6 +1,6 @@
 """The real app with the model that draws, in one visit: pairs, views, Stop, the way back from a file, the story.
 
-RAZOR_SCREENSHOTS=DIR keeps pictures of the screens.
+RAZOR_SCREENSHOTS=DIR keeps pictures of the screens, RAZOR_STYLE=neon tells the story of another style.
 """
 
 import os
@@ -11,6 +11,7 @@ import pytest
 pytestmark = pytest.mark.browser
 LONG = 300_000  # milliseconds; generous, since the machine may be busy
 PAIRS = "#picture-pairs .pairs"
+STYLE = os.environ.get("RAZOR_STYLE", "mosaic")  # the one forgotten soonest
 
 
 def note(page, selector, text):
@@ -100,8 +101,8 @@ def test_a_wrong_number_is_one_sentence_and_the_pairs_stay(page):
 def test_the_story_ends_on_pictures_without_the_concept(page):
     page.get_by_role("tab", name="1 Model").click()
     page.locator("#target input").click()
-    page.get_by_role("option", name="mosaic (style)").click()
-    page.locator("#story", has_text="Forget mosaic and compare").wait_for(timeout=LONG)
+    page.get_by_role("option", name=f"{STYLE} (style)").click()
+    page.locator("#story", has_text=f"Forget {STYLE} and compare").wait_for(timeout=LONG)
     started = time.monotonic()
     page.click("#story")
     note(page, "#pictures-status", "prompts on both sides")
@@ -117,6 +118,6 @@ def test_the_story_ends_on_pictures_without_the_concept(page):
     page.get_by_role("tab", name="3 Compare").click()
     said = note(page, "#pictures-status", "drawn in")
     print(f"\nstory on mini-sd: {time.monotonic() - started:.0f} s from click to compared pictures; {said}")
-    assert "Mosaic is suppressed in" in page.locator(f"{PAIRS} .finding").inner_text()
+    assert f"{STYLE.capitalize()} is suppressed in" in page.locator(f"{PAIRS} .finding").inner_text()
     assert page.locator(f"{PAIRS} [data-word=suppressed]").count() >= 2
     shoot(page, "pictures")
