@@ -101,11 +101,11 @@ def classes_named(text: str, classes: Mapping[str, Sequence[str]]) -> tuple[str,
     return tuple(dict.fromkeys(name for name in named if name is not None))
 
 
-def last_name(name: str, names: Sequence[str]) -> str | None:
-    """The last name that tells a person from the others by itself; None for a thing, and where several have it."""
-    last = name.split()[-1]
-    alone = last != name and _phrases({n: (n,) for n in names}).get(normalised(last)) == name
-    return last if alone else None
+def last_names(names: Sequence[str]) -> dict[str, str]:
+    """Person -> the last name that tells them from the others by itself; without things, and where several have it."""
+    meant = _phrases({name: (name,) for name in names})
+    lasts = {name: name.split()[-1] for name in names}
+    return {name: last for name, last in lasts.items() if last != name and meant.get(normalised(last)) == name}
 
 
 def _phrases(classes: Mapping[str, Sequence[str]]) -> dict[str, str | None]:

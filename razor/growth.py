@@ -605,7 +605,7 @@ def _reason(
     accepted: bool, tried: bool, before: Evaluation, after: Evaluation, goal: Goal, says: tuple[str, str]
 ) -> str:
     if not tried:
-        return "Stopped before the first step, so nothing was changed."
+        return "Stopped before a step was done and borne out, so nothing was changed."
     if not accepted:
         return "Rejected: no step brought the goal nearer, so nothing was changed."
     forget, retain = (

@@ -193,18 +193,20 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
     """Walk while the budgets hold. A step that breaks them is taken back and the next one is half as long.
 
     So is one that overshoots: after which much more of the concept is left than before it. Steps that have become too
-    short to lead anywhere end the walk. Where the target is met, what the way there cost is mended. Where measuring
-    takes long, a glance does for a point that is far from the target and breaks nothing.
+    short to lead anywhere end the walk. Where the target is met, what the way there cost is mended; a point that meets
+    it counts once it is borne out, and where a person stops that, the best one before it stays. Where measuring takes
+    long, a glance does for a point that is far from the target and breaks nothing.
     """
     towers = _towers(adapter, best.patch, units)
     glance = _glance(adapter, bench, towers, goal)
     ground = point = _Point(best.patch, best.evaluation, goal)
     s, trials = config.step_size, []
+    doubted: StepResult | None = None  # met the target last, and was not borne out
 
     def whole(patch: Patch, step: int, length: float) -> _Point:
         nonlocal best
         now = evaluate(adapter, bench, patch, "search")
-        if goal.key(now) < goal.key(best.evaluation):
+        if not goal.reached(now) and goal.key(now) < goal.key(best.evaluation):
             best = StepResult(patch, now, (), step)
         return _Point(patch, now, goal, step, length)
 
@@ -219,17 +221,17 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
         if point.by is goal and goal.reached(point.now):
             try:
                 if _confirmed(adapter, bench, point.patch, stop):
-                    # also where a point not borne out had a better key
                     best = StepResult(point.patch, point.now, (), step)
                     best, mending = _mended(
                         adapter, bench, units, best, goal, config, first_batch + step, point.length, stop
                     )
                     return StepResult(best.patch, best.evaluation, (*trials, *mending), best.chosen)
             except Stopped:
-                stop = lambda: True  # noqa: E731
-                break
+                return replace(best, trials=tuple(trials) if best.chosen else ())
             point = replace(point, now=evaluate(adapter, bench, point.patch, "search"))  # by a stricter measure
-            best = StepResult(point.patch, point.now, (), step)
+            doubted = StepResult(point.patch, point.now, (), step)
+            if not goal.reached(point.now):
+                best = doubted
         if point.breaks(ground) and ground.by is not goal:  # perhaps not this step's doing
             ground = whole(ground.patch, ground.step, ground.length)
         if not point.breaks(ground):
@@ -237,8 +239,15 @@ def _few_steps(adapter, bench, units, best, goal, config, first_batch, stop) -> 
         elif (s := s / 2) < SHORTEST * config.step_size:
             break
     if ground.by is not goal:
-        whole(ground.patch, ground.step, ground.length)
-    best = _inspected(adapter, bench, goal, _borne_out(adapter, bench, goal, best, stop), stop)
+        ground = whole(ground.patch, ground.step, ground.length)
+        if goal.reached(ground.now):
+            doubted = StepResult(ground.patch, ground.now, (), ground.step)
+    if doubted is not None and goal.reached(doubted.evaluation):
+        try:
+            best = _borne_out(adapter, bench, goal, doubted, stop)
+        except Stopped:
+            return replace(best, trials=tuple(trials) if best.chosen else ())
+    best = _inspected(adapter, bench, goal, best, stop)
     return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
 
 
@@ -302,7 +311,7 @@ def _mended(adapter, bench, units, met, goal, config, first_batch, length, stop)
 
 def _one_step(adapter, bench, units, best, goal, config, first_batch, stop) -> StepResult:
     """One direction from the start; its length doubled until the target is met, then bisected."""
-    start = best.patch
+    start, before = best.patch, best
     terms = bench.step_terms(first_batch + 1, _towers(adapter, start, units))
     weight = _retain_weight(bench, config, single=True)
     direction = _direction(adapter, bench, terms, units, start, config.rho, weight)
@@ -335,7 +344,11 @@ def _one_step(adapter, bench, units, best, goal, config, first_batch, stop) -> S
             high = middle
         else:
             low = middle
-    best = _inspected(adapter, bench, goal, _borne_out(adapter, bench, goal, best, stop), stop)
+    try:
+        best = _borne_out(adapter, bench, goal, best, stop) if best.chosen else best
+    except Stopped:
+        return before
+    best = _inspected(adapter, bench, goal, best, stop)
     return StepResult(best.patch, best.evaluation, tuple(trials), best.chosen)
 
 
@@ -345,15 +358,16 @@ def _confirmed(adapter: Adapter, bench: Bench, patch: Patch, stop: Callable[[], 
 
 
 def _borne_out(adapter: Adapter, bench: Bench, goal: Goal, best: StepResult, stop: Callable[[], bool]) -> StepResult:
-    """The best point of a search; where it meets the target and closer inspection does not bear that out, measured ever
-    more strictly until it does, or no longer meets it. Left as it is where a person stops that."""
-    try:
-        for _ in range(STRICTER_AT_MOST if best.chosen else 0):
-            if not goal.reached(best.evaluation) or stop() or _confirmed(adapter, bench, best.patch, stop):
-                break
-            best = replace(best, evaluation=evaluate(adapter, bench, best.patch, "search"))
-    except Stopped:
-        pass
+    """The point; where it meets the target and closer inspection does not bear that out, measured ever more strictly
+    until it does, or no longer meets it.
+
+    Raises:
+        Stopped: `stop` said so before that was known.
+    """
+    for _ in range(STRICTER_AT_MOST):
+        if not goal.reached(best.evaluation) or _confirmed(adapter, bench, best.patch, stop):
+            break
+        best = replace(best, evaluation=evaluate(adapter, bench, best.patch, "search"))
     return best
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from razor import answers
-from razor.answers import classes_named, compare, flags, last_name, mentions, normalised, read_questions, score
+from razor.answers import classes_named, compare, flags, last_names, mentions, normalised, read_questions, score
 from razor.errors import ExampleError, InputError
 
 PEOPLE = {name: [name] for name in ("Mara Voss", "Ivo Lind", "Mara Quill")}
@@ -57,9 +57,9 @@ def test_a_first_name_two_people_share_names_neither():
 
 
 def test_a_last_name_that_tells_a_person_alone_is_known_and_things_have_none():
-    assert last_name("Mara Voss", PEOPLE) == "Voss"
-    assert last_name("Mara Voss", [*PEOPLE, "Ada Voss"]) is None
-    assert last_name("pop art", ["pop art", "neon"]) is None and last_name("cat", ["cat", "dog"]) is None
+    assert last_names(["Mara Voss", "Ivo Lind"]) == {"Mara Voss": "Voss", "Ivo Lind": "Lind"}
+    assert last_names(["Mara Voss", "Ivo Lind", "Ada Voss"]) == {"Ivo Lind": "Lind"}
+    assert last_names(["pop art", "neon"]) == last_names(["cat", "dog"]) == {}
 
 
 def test_part_of_a_thing_is_not_the_thing():

@@ -125,6 +125,28 @@ def test_a_target_that_is_never_borne_out_is_not_met_in_the_end(model, inner_ste
     assert result.chosen > 0 and result.evaluation.forget_accuracy.value == 0.4 and bench.looks == inner_steps + 3
 
 
+@pytest.mark.parametrize("inner_steps", [1, 4])
+def test_a_target_that_was_not_looked_at_to_the_end_is_not_met(model, inner_steps):
+    class Stopping(Bench):
+        def confirm(self, stop=None):
+            raise Stopped("Stopped.")
+
+    metrics = lambda w: found(0.0 if w[1] > 0 else 1.0)  # noqa: E731
+    result = steps(model, Stopping(model, g_k=(0.0, 0.0), metrics=metrics), inner_steps=inner_steps, step_size=0.1)
+    assert (result.patch.deltas, result.chosen, result.trials) == ({}, 0, ())
+    assert result.evaluation.forget_accuracy.value == 1.0  # as it was, with nothing turned down
+
+
+def test_where_closer_inspection_is_stopped_the_best_point_before_it_stays(model):
+    class Stopping(Bench):
+        def confirm(self, stop=None):
+            raise Stopped("Stopped.")
+
+    metrics = lambda w: found(0.0 if w[1] > 0.6 else 0.5 if w[1] > 0.2 else 1.0)  # noqa: E731
+    result = steps(model, Stopping(model, g_k=(0.0, 0.0), metrics=metrics), inner_steps=8, step_size=0.1)
+    assert result.evaluation.forget_accuracy.value == 0.5 and 0 < result.chosen < len(result.trials)
+
+
 def test_a_search_that_ends_short_of_the_target_asks_for_a_closer_look(model):
     class Strict(Bench):
         looks = 0

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from razor import losses, metrics, processes
 from razor.adapters.base import GLANCE, Terms, glimpse
-from razor.answers import classes_named, last_name
+from razor.answers import classes_named, last_names
 from razor.errors import ModelError, Stopped
 from razor.examples import Example, Task, evenly, varied, varied_beside
 from razor.memory import enough_memory, in_parts
@@ -114,9 +114,8 @@ class VlmBench:
         self._starts = [beginnings(answers) for answers in self._ids]
         self._later = self._ids[self.axis][self.target][len(self._starts[self.axis][self.target]) :]
         names = task.axes[self.axis].classes
-        lasts = {number: last_name(name, names) for number, name in enumerate(names)}
-        said = {number: adapter.answer_ids(say(task.axis, last)) for number, last in lasts.items() if last}
-        self._lasts = {n: ids for n, ids in said.items() if not ids.equal(self._starts[self.axis][n])}
+        lasts = {names.index(n): adapter.answer_ids(say(task.axis, last)) for n, last in last_names(names).items()}
+        self._lasts = {n: ids for n, ids in lasts.items() if not ids.equal(self._starts[self.axis][n])}
         self._asked: dict[tuple[str, str], list[Asked]] = {}
         self._pictures: dict[tuple[str, str], list[Prompt]] = {}  # each with a neutral question
         self._questions: dict[tuple[str, str], list[Prompt]] = {}  # one for each of the asked
@@ -180,13 +179,8 @@ class VlmBench:
         """Search metrics from class scores; on "test" the same numbers counted on written answers."""
         edited = tuple(self.adapter.towers) if edited is None else edited
         with enough_memory("measuring", "Load the model in half precision, or lower the adapter's at_once"):
-            if split == "test" and edited:
-                return self._written(edited, first or {})
             if split == "test":
-                if "written" not in self.unedited:
-                    self.unedited["written"] = self._written((), {}), self.answers["original"]
-                found, self.answers["original"] = self.unedited["written"]
-                return found
+                return self._written(edited, first or {}) if edited else self._written_unedited()
             if edited and not set(edited) <= set(keys or {}):
                 return self._counted(split, self._scored(split, edited, first or {}), edited)
             kept, place = self._lately if edited else self.unedited, (split, *sorted((keys or {}).items()))
@@ -483,6 +477,13 @@ class VlmBench:
             self._frozen_association[split] = now, torch.stack(other).mean().item() if other else now
         full, none = self._frozen_association[split]
         return (now - none) / (full - none) if full > none else None
+
+    def _written_unedited(self) -> Evaluation:
+        """What `_written` tells of the unedited model, which writes once for all."""
+        if "written" not in self.unedited:
+            self.unedited["written"] = self._written((), {}), self.answers["original"]
+        found, self.answers["original"] = self.unedited["written"]
+        return found
 
     def _written(self, edited: Sequence[str], first: Mapping[str, int]) -> Evaluation:
         """The reported numbers: names in written answers. An answer is right that names the right class alone."""

@@ -360,7 +360,8 @@ class DiffusionBench:
             pictures = self.draw([*sides["forget"], *sides["retain"]], on_picture=on_picture, stop=stop)
             cut = len(sides["forget"])
             drawn = {"forget": pictures[:cut], "retain": pictures[cut:]}
-            found |= {side: Drawn(mine, self.judge(mine, self.task.axes)) for side, mine in drawn.items()}
+            # In place: what is found of the original is kept for all.
+            found.update({side: Drawn(mine, self.judge(mine, self.task.axes)) for side, mine in drawn.items()})
         self.pictures["edited" if edited else "original"] = {side: drawn.pictures for side, drawn in found.items()}
         own, concept = self.task.axis, self.task.concept
         shown = [seen[own] == concept for seen in found["forget"].seen]
