@@ -6,24 +6,17 @@ BIN := .venv/bin
 ARGS ?=
 DEV := "pytest>=8,<10" "playwright>=1.50,<2" "ruff>=0.15,<0.18" "axe-playwright-python>=0.1.8,<0.2"
 
-.PHONY: app test test-library test-commands test-browser lint clean
-
-# Whole runs of the command line and of several processes.
-COMMANDS := tests/test_cli.py tests/test_client.py tests/test_processes.py
+.PHONY: app test test-library test-browser lint clean
 
 app: .venv/app
 	$(BIN)/python -m razor app $(ARGS)
 
-# Side by side on one thread each they end sooner than one after the other, and a third keeps the cores busy while a
-# browser waits; ARGS chooses tests instead.
+# Side by side on one thread each they end sooner than one after the other; ARGS chooses tests instead.
 test: .venv/dev lint
-	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(MAKE) --jobs 3 test-library test-commands test-browser)
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(MAKE) --jobs 2 test-library test-browser)
 
 test-library:
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/browser $(COMMANDS:%=--ignore %)
-
-test-commands:
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(COMMANDS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/browser
 
 test-browser:
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
