@@ -22,7 +22,8 @@ class ByLot(Growth):
 
     def _proposed(self, scores: Sequence[UnitScore], edit_set: EditSet) -> list[UnitScore]:
         lot = lambda s: random.Random(f"{self.config.seed}/{s.unit.name}").random()  # noqa: E731
-        return super()._proposed([replace(s, phi=lot(s)) for s in scores], edit_set)
+        drawn = sorted(scores, key=lot)
+        return super()._proposed([replace(s, rank=place) for place, s in enumerate(drawn, 1)], edit_set)
 
 
 def start(tuning: Tuning, config: RazorConfig, by_lot: bool = False) -> Growth:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import random
 from functools import cache
 
 import pytest
@@ -241,7 +242,9 @@ def test_random_units_are_drawn_by_lot_one_more_a_round(trained, task, monkeypat
     names = [s.unit.name for s in growth.candidates(growth.scores())]
     taken = [[s.unit.name for s in done.added] for done in growth.rounds]
     assert len(taken[0]) == 4 and {name for each in taken for name in each} <= set(names)
-    highest = [s.unit.name for s in sorted(growth.scores(), key=lambda s: s.rank)][:4]
+    by_lot = sorted(names, key=lambda name: random.Random(f"1/{name}").random())
+    assert taken[0] == by_lot[:4]
+    highest = [s.unit.name for s in sorted(growth.candidates(growth.scores()), key=lambda s: s.rank)][:4]
     assert set(taken[0]) != set(highest)
     assert result.chosen.setting["rounds"] == len(growth.rounds) and unchanged(trained, before)
 
