@@ -497,6 +497,15 @@ def test_fetched_hub_clip_opens_again_without_the_hub(cached, no_hub, folder, ne
     assert same_weights(models.load("hf-hub:owner/name", device="cpu").model, weights_of(network))
 
 
+def test_training_computes_in_bfloat16_only_where_the_device_does(monkeypatch):
+    able = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    with device.sped_up("cpu"):
+        assert torch.is_autocast_enabled("cpu") == able
+    monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
+    with device.sped_up("cpu"):
+        assert not torch.is_autocast_enabled("cpu")
+
+
 def test_a_card_that_is_only_lent_counts_as_none(monkeypatch):
     monkeypatch.setattr(device.torch.cuda, "is_available", lambda: True)
     assert device.default_device() == "cuda"

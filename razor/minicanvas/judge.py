@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
+from razor.device import sped_up
 from razor.minicanvas.dataset import AXES
 from razor.minicanvas.pictures import PIXELS, Pictures, codes, scaled
 
@@ -108,7 +109,7 @@ def train_judge(*, steps: int, batch: int, seed: int, work: Path, out: Path, lr:
             group["lr"] = lr * min((step + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * step / steps))
         rows = data.choose(rng, batch)
         truth = codes([data.labels[i] for i in rows])
-        with torch.autocast(device, torch.bfloat16):
+        with sped_up(device):
             logits = judge(_worn(data.jittered(rows, rng), rng).to(device))
         loss = sum(F.cross_entropy(logits[a].float(), _answers(truth, a).to(device)) for a in AXES)
         optimizer.zero_grad(set_to_none=True)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from razor.device import sped_up
 from razor.losses import contrastive
 from razor.minicanvas import captions
 from razor.minicanvas.dataset import AXES, Target, combinations, slug
@@ -129,7 +130,7 @@ def _learn(model: nn.Module, optimizer, images: Tensor, texts: Tensor, positive:
     """One step on a batch; gives its loss, a scalar."""
     device = model.logit_scale.device
     # The fused CPU attention kernel spends half the step in its backward at this size; the plain one does not.
-    with sdpa_kernel(SDPBackend.MATH), torch.autocast(device.type, torch.bfloat16):
+    with sdpa_kernel(SDPBackend.MATH), sped_up(device.type):
         v = model.encode_image(images.to(device))
         t = model.encode_text(texts.to(device))
     v, t = (F.normalize(features.float(), dim=-1) for features in (v, t))

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from razor.device import sped_up
 from razor.minicanvas.judge import FOLDER
 
 MINI_CLIP = FOLDER.parent / "mini-clip"
@@ -62,7 +63,7 @@ def fit(
     for step in range(first, steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * min((step + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-        with torch.autocast(device, torch.bfloat16):
+        with sped_up(device):
             value = loss(model, random.Random(f"{name}/{seed}/{step}"), step / steps)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
