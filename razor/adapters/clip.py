@@ -443,11 +443,11 @@ class ClipBench:
         return [self.adapter.class_embeddings(axis, run) for axis, run in zip(self.task.axes, runs, strict=True)]
 
     def _image_features(self, side: str, split: str, edited: Sequence[str], first: Mapping[str, int]) -> Tensor:
-        if not edited and (side, split) not in self._frozen_images:
-            self._frozen_images[side, split] = self.adapter.embed_images(self._side(side, split).pixels)
         if "image" in edited:
             pixels = self._side(side, split).pixels
             return self.adapter.embed_images(pixels, self._from("image", first, side, split))
+        if (side, split) not in self._frozen_images:
+            self._frozen_images[side, split] = self.adapter.embed_images(self._side(side, split).pixels)
         return self._frozen_images[side, split]
 
     def _lately(self, tower: str, keys: Mapping[str, str], what: tuple, make: Callable[[], T]) -> T:
