@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
 
+from razor.device import default_device
 from razor.minicanvas import train_diffusion, training
 from razor.minicanvas.dataset import AXES, draw
 from razor.minicanvas.pictures import PIXELS, Pictures
@@ -49,7 +50,7 @@ def test_training_writes_a_pipeline_and_its_card_and_goes_on_where_it_stopped(fe
 
 def test_the_decoder_learns_alone(few, tiny, tmp_path):
     torch.manual_seed(0)
-    vae = AutoencoderKL(**train_diffusion.AUTOENCODER).requires_grad_(False)
+    vae = AutoencoderKL(**train_diffusion.AUTOENCODER).requires_grad_(False).to(default_device())
     before = {key: value.clone() for key, value in vae.state_dict().items()}
     data = Pictures.rendered("train", per_pair=1, per_person=1, work=tmp_path)
     train_diffusion._train_decoder(vae, data, batch=4, seed=0, work=tmp_path)
@@ -64,9 +65,9 @@ def test_another_seed_does_not_take_up_a_checkpoint(few, tiny, tmp_path):
         torch.manual_seed(seed)
         model = torch.nn.Linear(2, 1)
         start = model.weight.clone()
-        loss = lambda model, rng, progress: model(torch.ones(1, 2)).square().sum()  # noqa: E731
+        loss = lambda model, rng, progress: model(torch.ones(1, 2, device=model.weight.device)).square().sum()  # noqa: E731
         training.fit("line", model, loss, steps=1, seed=seed, lr=0.1, work=tmp_path)
-        made.append((start, model.weight))
+        made.append((start, model.weight.cpu()))
     (zero, _), (one, trained) = made
     assert not torch.equal(zero, one)
     assert (trained - one).abs().max() < 0.11  # one step from its own start, not from the other's
