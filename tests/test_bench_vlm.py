@@ -230,5 +230,5 @@ def test_scoring_and_a_round_are_timed_on_a_model_that_knows_the_name(thin, monk
     assert found["model"].startswith("LLaVA-1.5-7B cut to 3 of 24 vision blocks and 2 of 32 language layers, ")
     assert all(found[phase]["seconds"] > 0 and found[phase]["peak_mib"] > 0 for phase in ("encode", "score", "round"))
     assert found["examples"] == "56 px, 2 forget and 2 retain pictures; 2 inner steps"
-    said = vlm.report({"size": found})
+    said = vlm.report({"size": {"cpu": found}})
     assert "1,449 units (image 391, projector 2, language 1,056), counted without its weights." in said

@@ -10,7 +10,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from razor import models
-from razor.bench.measure import chosen, code_hash, due, maker, mixed, opened, peak_mib, reset_peak
+from razor.bench.measure import (
+    card,
+    card_peak_mib,
+    chosen,
+    code_hash,
+    due,
+    maker,
+    mixed,
+    opened,
+    peak_mib,
+    reset_peak,
+    signed,
+)
 from razor.config import RazorConfig
 from razor.minicanvas.dataset import AXES, Target, parse_target, targets
 from razor.minicanvas.tasks import task
@@ -34,7 +46,8 @@ def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS
     if "scoring" in wanted:
         results["scoring"] = scoring()
     if "size" in wanted:
-        results["size"] = real_size()
+        found = real_size()
+        results.setdefault("size", {})[found["device"]] = found
     save()
     print(report(results))
     return results
@@ -54,7 +67,7 @@ def run_targets(results: dict, names: str, save: Callable[[], None]) -> None:
             continue
         run = unlearn(adapter, task(target), config)
         rows[str(target)] = {
-            "by": by,
+            **signed(by),
             "before": run.before.to_json(),
             "after": run.after.to_json(),
             "chance": task(target).chance,
@@ -157,7 +170,7 @@ def _peak(name: str) -> dict[str, float]:
 
 
 def real_size() -> dict:
-    """Seconds and peak memory of scoring and one growth round on a randomly initialised ViT-B-32 of real size."""
+    """Seconds and peak memory of scoring and one growth round with random weights: ViT-L-14 on CUDA, else ViT-B-32."""
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         return pool.apply(_real_size)
 
@@ -171,8 +184,10 @@ def _real_size() -> dict:
     from razor.growth import Growth
 
     torch.manual_seed(0)
-    network, _, preprocess = open_clip.create_model_and_transforms("ViT-B-32")
-    adapter = ClipAdapter(network, preprocess, open_clip.get_tokenizer("ViT-B-32"), name="ViT-B-32, random weights")
+    on = card()
+    name = "ViT-L-14" if on else "ViT-B-32"
+    network, _, preprocess = open_clip.create_model_and_transforms(name, device="cuda" if on else "cpu")
+    adapter = ClipAdapter(network, preprocess, open_clip.get_tokenizer(name), name=f"{name}, random weights")
     cat = task(parse_target("object:cat"))
     small = user_task(cat.forget.gradient[:30], cat.retain.gradient[:60], concept="cat")
     started = time.perf_counter()
@@ -183,17 +198,16 @@ def _real_size() -> dict:
     scored = time.perf_counter()
     growth.next_round()
     done = time.perf_counter()
-    device = str(adapter.device)
-    peak = torch.cuda.max_memory_allocated() / 2**20 if "cuda" in device else 0.0
+    numbers = sum(p.numel() for p in network.parameters())
     return {
-        "model": "ViT-B-32, 151 M parameters, random weights",
+        "model": f"{name}, {numbers / 1e6:.0f} M parameters, random weights",
         "examples": "18 forget and 16 retain pictures a gradient; 4 inner steps",
-        "device": device,
+        "device": on or "cpu",
         "units": len(growth.units),
         "encode_seconds": encoded - started,
         "score_seconds": scored - encoded,
         "round_seconds": done - scored,
-        "peak_mib": peak or peak_mib(),
+        "peak_mib": card_peak_mib() if on else peak_mib(),
     }
 
 
@@ -231,7 +245,7 @@ def report(results: dict) -> str:
             f"Scoring takes {s['score_seconds']:.2f} s, {s['ratio']:.2f} x its floor of {s['floor_seconds']:.2f} s "
             f"(goal <= 1.15); it adds {s['peak_mib']:.0f} MiB at its peak, {s['memory_ratio']:.2f} x the lean bound.",
         ]
-    if s := results.get("size"):
+    for s in results.get("size", {}).values():
         lines += [
             "",
             f"{s['model']} ({s['units']} units) on {s['device']}, {s['examples']}: encode {s['encode_seconds']:.1f} s, "

@@ -10,14 +10,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from razor import jsonio, processes
+from razor.device import default_device
 from razor.errors import InputError
 
 
 def machine() -> str:
     """The machine in a few words."""
     many = f", {processes.count()} processes" if processes.count() > 1 else ""
-    return f"{platform.system()} {platform.machine()}, {multiprocessing.cpu_count()} cores{many}"
+    place = f", {card()}" if card() else ""
+    return f"{platform.system()} {platform.machine()}, {multiprocessing.cpu_count()} cores{place}{many}"
+
+
+def card() -> str | None:
+    """The name of the CUDA device that a bench runs on; None where it runs on the CPU."""
+    return torch.cuda.get_device_name() if default_device() == "cuda" else None
 
 
 def chosen(parts: str, known: Sequence[str]) -> list[str]:
@@ -59,13 +68,27 @@ def due(rows: Mapping[str, Mapping], name: str, by: str) -> bool:
     return rows.get(name, {}).get("by") != by
 
 
+def signed(by: str) -> dict[str, str]:
+    """What a row begins with: who makes it, and on which machine."""
+    return {"by": by, "machine": machine()}
+
+
 def mixed(rows: Iterable[Mapping]) -> list[str]:
-    """For below a table: what to know where its rows were not all made by the same; else nothing."""
-    makers = Counter(row.get("by", "an unknown one") for row in rows)
-    if len(makers) < 2:
-        return []
-    counts = ", ".join(f"{count} by {name}" for name, count in makers.most_common())
-    return ["", f"Rows were made by several versions ({counts}); the same command makes again those of an older one."]
+    """For below a table: what to know where its rows were not all made by the same or on the same; else nothing."""
+    rows, lines = list(rows), []
+    counts = {key: Counter(row.get(key, "an unknown one") for row in rows) for key in ("by", "machine")}
+    told = {
+        key: ", ".join(f"{count} {'on' if key == 'machine' else key} {name}" for name, count in found.most_common())
+        for key, found in counts.items()
+        if len(found) > 1
+    }
+    if "by" in told:
+        lines.append(
+            f"Rows were made by several versions ({told['by']}); the same command makes again those of an older one."
+        )
+    if "machine" in told:
+        lines.append(f"Rows were made on several machines ({told['machine']}): seconds compare within one alone.")
+    return [line for told_line in lines for line in ("", told_line)]
 
 
 def code_hash(*more: str) -> str:
@@ -80,7 +103,9 @@ def code_hash(*more: str) -> str:
 
 
 def reset_peak() -> float:
-    """Start counting the peak anew (Linux); returns the resident memory now, MiB."""
+    """Start counting the peak anew (Linux, and the card where there is one); returns the resident memory now, MiB."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     clear = Path("/proc/self/clear_refs")
     if not clear.exists():
         return 0.0
@@ -88,7 +113,13 @@ def reset_peak() -> float:
     return peak_mib()
 
 
+def card_peak_mib() -> float:
+    """Most memory held on the card at once since `reset_peak`, weights included."""
+    return torch.cuda.max_memory_allocated() / 2**20
+
+
 def peak_mib() -> float:
+    """Most memory the process held at once since `reset_peak` (Linux; elsewhere since it started)."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

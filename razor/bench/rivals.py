@@ -10,7 +10,7 @@ from pathlib import Path
 
 from razor import baselines, models
 from razor.baselines import ABLATIONS, NAMES, Budget
-from razor.bench.measure import chosen, code_hash, due, maker, mixed, opened
+from razor.bench.measure import chosen, code_hash, due, maker, mixed, opened, signed
 from razor.gold import Between, between, never_saw
 from razor.metrics import Evaluation
 from razor.minicanvas import tasks
@@ -98,7 +98,7 @@ def run_part(results: dict, part: str, wanted: Sequence[str], save: Callable[[],
         for method in missing:
             result = baselines.run(method, adapter, task, BUDGET)
             made = _bits(adapter, task, result) if part == "bits" else _row(result, gold)
-            row[method] = {"by": by} | made | ({"gold_model": mark} if mark else {})
+            row[method] = signed(by) | made | ({"gold_model": mark} if mark else {})
             save()
             print(f"{part:10} {name:24} {method:18} {_line(row[method])}", flush=True)
 

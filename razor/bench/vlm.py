@@ -16,7 +16,19 @@ import torch
 from razor import asking, models
 from razor.answers import NAMED, normalised
 from razor.asking import Answered
-from razor.bench.measure import chosen, code_hash, due, maker, mixed, opened, peak_mib, reset_peak
+from razor.bench.measure import (
+    card,
+    card_peak_mib,
+    chosen,
+    code_hash,
+    due,
+    maker,
+    mixed,
+    opened,
+    peak_mib,
+    reset_peak,
+    signed,
+)
 from razor.config import RazorConfig
 from razor.examples import Split, Task
 from razor.metrics import share
@@ -57,7 +69,8 @@ def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS
     if "targets" in wanted:
         run_targets(results, targets, save)
     if "size" in wanted:
-        results["size"] = real_size()
+        found = real_size()
+        results.setdefault("size", {})[found["device"]] = found
     save()
     print(report(results))
     return results
@@ -77,7 +90,7 @@ def run_targets(results: dict, names: str, save: Callable[[], None]) -> None:
         task = tasks.task(target)
         run = unlearn(adapter, task, config)
         rows[str(target)] = {
-            "by": by,
+            **signed(by),
             "before": run.before.to_json(),
             "after": run.after.to_json(),
             "otherwise": otherwise(adapter, task, run.patch),
@@ -160,8 +173,8 @@ def _real_size() -> dict:
     from razor.growth import Growth
 
     torch.manual_seed(0)
-    card = torch.cuda.is_available()
-    device, depth, dtype = ("cuda", DEPTH, torch.bfloat16) if card else ("cpu", CUT_DEPTH, torch.float32)
+    on = card()
+    device, depth, dtype = ("cuda", DEPTH, torch.bfloat16) if on else ("cpu", CUT_DEPTH, torch.float32)
     processor = _processor()
     with torch.device(device):
         model = AutoModelForImageTextToText.from_config(_config(*depth, processor.tokenizer), dtype=dtype)
@@ -183,7 +196,7 @@ def _real_size() -> dict:
         "whole": counted(_config(*DEPTH, processor.tokenizer)),
         "model": f"LLaVA-1.5-7B {'whole' if depth == DEPTH else f'cut to {depths}'}, {numbers / 1e6:,.0f} M parameters",
         "examples": f"{VISION['image_size']} px, {PICTURES} forget and {PICTURES} retain pictures; {steps} inner steps",
-        "device": device,
+        "device": on or "cpu",
         "dtype": str(dtype).removeprefix("torch."),
         "units": len(growth.units),
         "encode": encode,
@@ -210,14 +223,11 @@ def _teach(adapter, task: Task) -> None:
 
 def _measured(work: Callable[[], T]) -> tuple[T, dict[str, float]]:
     """What the work gives, its seconds, and the peak memory of the card, or on a CPU of the process, MiB."""
-    card = torch.cuda.is_available()
     reset_peak()
-    if card:
-        torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
     found = work()
     seconds = time.perf_counter() - started
-    peak = torch.cuda.max_memory_allocated() / 2**20 if card else peak_mib()
+    peak = card_peak_mib() if card() else peak_mib()
     return found, {"seconds": round(seconds, 2), "peak_mib": round(peak)}
 
 
@@ -279,12 +289,17 @@ def report(results: dict) -> str:
     lines: list[str] = []
     if rows := results.get("targets"):
         lines += [*_table(rows), *mixed(rows.values())]
-    if s := results.get("size"):
-        units = s["whole"]["units"]
+    sizes = list(results.get("size", {}).values())
+    if sizes:
+        whole = sizes[0]["whole"]
+        units = whole["units"]
         lines += [
             "",
-            f"LLaVA-1.5-7B has {s['whole']['parameters'] / 1e9:.2f} B parameters and {sum(units.values()):,} units "
+            f"LLaVA-1.5-7B has {whole['parameters'] / 1e9:.2f} B parameters and {sum(units.values()):,} units "
             f"({', '.join(f'{tower} {count:,}' for tower, count in units.items())}), counted without its weights.",
+        ]
+    for s in sizes:
+        lines += [
             "",
             f"{s['model']}, random weights ({s['units']} units) on {s['device']} in {s['dtype']}, {s['examples']}: "
             + ", ".join(
