@@ -61,6 +61,27 @@ def test_copies_in_few_bits_are_measured_beside_the_edit(small, tmp_path, capsys
     assert "| full precision | 1 |" in printed and "| 4 bits | 1 |" in printed
 
 
+def test_razor_and_slug_are_timed_one_after_the_other_and_kept(small, tmp_path, capsys):
+    out = tmp_path / "rivals.json"
+    row = rivals.main("object:cat", out, "speed")["speed"]["object:cat"]
+    assert row["met"]["razor"] and all(seconds > 0 for seconds in row["seconds"].values())
+    assert capsys.readouterr().out.startswith("speed      object:cat")
+    assert rivals.main("object:cat", out, "speed")["speed"]["object:cat"] == row
+
+
+def test_the_mean_ratio_of_seconds_is_geometric_by_hand():
+    def row(ours, theirs, **met):
+        return {"by": "a", "machine": "m", "seconds": {"razor": ours, "slug": theirs}, "met": met}
+
+    rows = {"a": row(1.0, 4.0, razor=True, slug=False), "b": row(2.0, 2.0, razor=False, slug=False)}
+    told = rivals.report({"speed": rows}).splitlines()
+    assert told[-3:] == [
+        "| a | 1.0 | 4.0 | 0.25 | razor |",
+        "| b | 2.0 | 2.0 | 1.00 | by neither |",
+        "| geometric mean | | | 0.50 | |",
+    ]
+
+
 def test_means_by_hand_and_a_diverged_method_counts_as_the_unedited_model():
     def side(forget, retain, near):
         return {key: {"value": v} for key, v in zip(
@@ -87,7 +108,9 @@ def test_published_figures_are_marked_as_theirs_and_name_methods_there_are():
 
 
 def test_parts_are_named_and_the_command_line_reaches_them(small, tmp_path, capsys):
-    with pytest.raises(InputError, match=r"^No part named 'x'; pick any of clip, diffusion, vlm, ablation, bits\.$"):
+    with pytest.raises(
+        InputError, match=r"^No part named 'x'; pick any of clip, diffusion, vlm, ablation, bits, speed\.$"
+    ):
         rivals.main(parts="x")
     out = str(tmp_path / "r.json")
     main(["bench", "rivals", "--targets", "object:cat", "--parts", "clip", "--json", out])

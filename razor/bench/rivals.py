@@ -17,6 +17,7 @@ from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
 from razor.minicanvas.dataset import targets as every_target
 from razor.robustness import Case, attack
+from razor.run import unlearn
 
 OUT = models.ASSETS / "results" / "rivals.json"
 MODELS = {"clip": "mini-clip", "diffusion": "mini-sd", "vlm": "mini-vlm"}
@@ -24,7 +25,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
     **{family: ("razor", *NAMES[family]) for family in MODELS},
     "ablation": tuple(ABLATIONS),  # on mini-clip
 }
-PARTS = (*METHODS, "bits")
+PARTS = (*METHODS, "bits", "speed")
 SLICE = ("object:cat", "object:boat", "style:neon", "style:sketch", "identity:mara-voss", "identity:kofi-brandt")
 BUDGET = Budget(steps=48, checks=6)
 HEADS = ("method", "targets", "still there", "worst", "other answers lost", "worst", "neighbours lost", "passes",
@@ -76,7 +77,7 @@ def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS
     part_names, (results, save) = chosen(parts, PARTS), opened(out or OUT, "python -m razor bench rivals")
     wanted = [str(t) for t in every_target()] if targets == "all" else [n for n in targets.split(",") if n] or SLICE
     for part in part_names:
-        run_part(results, part, wanted, save)
+        run_speed(results, wanted, save) if part == "speed" else run_part(results, part, wanted, save)
     save()
     print(report(results))
     return results
@@ -101,6 +102,36 @@ def run_part(results: dict, part: str, wanted: Sequence[str], save: Callable[[],
             row[method] = signed(by) | made | ({"gold_model": mark} if mark else {})
             save()
             print(f"{part:10} {name:24} {method:18} {_line(row[method])}", flush=True)
+
+
+def run_speed(results: dict, wanted: Sequence[str], save: Callable[[], None]) -> None:
+    """RAZOR and SLUG from the examples to a chosen edit, one after the other on mini-clip.
+
+    RAZOR at its default settings; SLUG with all of its search, which is how it finds its layer and length. Either
+    measures on the search split as it goes, which counts; the test split does not.
+    """
+    adapter, rows = models.load("mini-clip"), results.setdefault("speed", {})
+    by = maker(results, {"model": adapter.fingerprint(), "code": code_hash("baselines")})
+    for name in wanted:
+        if not due(rows, name, by):
+            continue
+        task = tasks.task(parse_target(name))
+        ours, theirs = unlearn(adapter, task), baselines.run("slug", adapter, task, BUDGET)
+        seconds = {
+            "razor": sum(ours.seconds[phase] for phase in ("encode", "score", "rounds")),
+            "slug": sum(theirs.seconds[phase] for phase in ("encode", "tuning")),
+        }
+        met = {"razor": ours.reached, "slug": theirs.reached}
+        rows[name] = signed(by) | {"seconds": {k: round(v, 2) for k, v in seconds.items()}, "met": met}
+        save()
+        print(f"speed      {name:24} {_speed_line(rows[name])}", flush=True)
+
+
+def _speed_line(row: dict) -> str:
+    seconds = row["seconds"]
+    return (
+        f"RAZOR {seconds['razor']:.1f} s, SLUG {seconds['slug']:.1f} s, ratio {seconds['razor'] / seconds['slug']:.2f}"
+    )
 
 
 def _row(result: baselines.Result, gold: Between | None) -> dict:
@@ -179,7 +210,20 @@ def report(results: dict) -> str:
             lines += ["", *_published(part), *_gold_table(rows), *_mixed(rows)]
     if rows := results.get("bits"):
         lines += ["", "**copies in few bits** (mini-clip)", "", *_bits_table(rows), *_mixed(rows)]
+    if rows := results.get("speed"):
+        lines += ["", "**RAZOR and SLUG from examples to edit** (mini-clip)", "", *_speed_table(rows)]
+        lines += mixed(rows.values())
     return "\n".join(lines).strip()
+
+
+def _speed_table(rows: Mapping[str, dict]) -> list[str]:
+    lines = ["| target | RAZOR, s | SLUG, s | ratio (goal <= 1) | target met |", "|---|---|---|---|---|"]
+    for name, row in rows.items():
+        razor, slug = (row["seconds"][key] for key in ("razor", "slug"))
+        met = ", ".join(key for key, reached in row["met"].items() if reached) or "by neither"
+        lines.append(f"| {name} | {razor:.1f} | {slug:.1f} | {razor / slug:.2f} | {met} |")
+    ratio = statistics.geometric_mean(row["seconds"]["razor"] / row["seconds"]["slug"] for row in rows.values())
+    return [*lines, f"| geometric mean | | | {ratio:.2f} | |"]
 
 
 def _table(rows: Mapping[str, Mapping[str, dict]]) -> list[str]:
