@@ -90,6 +90,10 @@ class EditPanel:
             self.kinds,
         ]
 
+    def looked_at(self) -> list[gr.components.Component]:
+        """What tells of the one unit a visitor looks at."""
+        return [self.unit, self.unit_strength]
+
     def drawn(self) -> list[gr.components.Component]:
         """Everything that follows the growth."""
         return [

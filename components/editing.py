@@ -300,20 +300,28 @@ class Editing(Desk):
             yield {self.page.edit.estimate: reading.estimate_html(growth, before, None, look)}
         now = growth.evaluation(at.edit_set)
         if session.growth is not growth or session.revision != revision:
-            yield self.current(session)
+            yield self._but_the_unit(self.current(session))
             return
         session.show(Measured(at.state, at.edit_set, now))
         moved_here = before is not None and before.state == at.state
         said = reading.estimate_html(growth, before, now) if moved_here or growth.by_hand else ""
         session.found["estimate"] = revision, said
-        yield {**self.drawn(session, growth), self.page.edit.estimate: said}
+        yield {**self._but_the_unit(self.drawn(session, growth)), self.page.edit.estimate: said}
         shown = self.answers(session, growth)
         if session.growth is not growth or session.revision != revision:
-            yield self.current(session)
+            yield self._but_the_unit(self.current(session))
             return
         yield {**shown, self.page.compare.tiles: reading.tiles_of(growth, session.tested)}
         self.sessions.save(session)
         growth.prepare_look()
+
+    def _but_the_unit(self, shown: dict) -> dict:
+        """What is shown without the unit looked at: a visitor may look at another one while this is on its way."""
+        return {part: value for part, value in shown.items() if part not in self.page.edit.looked_at()}
+
+    def look_again(self, request: gr.Request) -> dict:
+        """The card of the unit looked at, after what changed it."""
+        return self.unit_shown(self.sessions.get(request.session_hash))
 
     @staticmethod
     def estimating(session: Session, growth: Growth) -> str:

@@ -93,7 +93,7 @@ def _wire_growth(studio: Studio, drawn: list) -> None:
     for button, work in ((edit.score, studio.score), (edit.grow_one, studio.grow_one), (edit.grow, studio.grow),
                          (edit.replan, studio.replan)):  # fmt: skip
         done = button.click(work, edit.settings(), drawn, **HEAVY)
-        done = done.then(studio.estimate, None, drawn, trigger_mode="always_last", **HEAVY)
+        done = _estimated(studio, done, drawn)
         done = done.then(studio.choices, None, [trust.choices, why.example, trust.status], **PRIVATE)
         done = done.then(studio.after_score, [trust.resample_auto, trust.alone_auto], drawn, **HEAVY)
         attribution = [why.map, why.attribute_status]
@@ -126,7 +126,7 @@ def _wire_map(studio: Studio, drawn: list) -> None:
         **PRIVATE,
     )
     _then_estimate(studio, clicked, drawn)
-    unit = [edit.unit, edit.unit_strength]
+    unit = edit.looked_at()
     looked = edit.map.unit_focus(studio.look_at, None, unit, trigger_mode="always_last", **PRIVATE)
     looked = [looked, edit.table.select(studio.pick_row, None, [edit.map, *unit, edit.status], **PRIVATE)]
     looked.append(edit.scatter.point_pick(studio.pick_point, None, [edit.map, *unit, edit.status], **PRIVATE))
@@ -154,9 +154,7 @@ def _wire_insight(studio: Studio, drawn: list) -> None:
         studio.page, studio.page.trust, studio.page.why, studio.page.drift, studio.page.stack
     )  # fmt: skip
     trust.resample.click(studio.resample, None, drawn, **HEAVY)
-    trust.alone.click(
-        studio.alone, None, [trust.agreement, trust.status, page.edit.unit, page.edit.unit_strength], **HEAVY
-    )
+    trust.alone.click(studio.alone, None, [trust.agreement, trust.status, *page.edit.looked_at()], **HEAVY)
     why.attribute.click(studio.attribute, why.method, [why.map, why.attribute_status], **HEAVY)
     why.explain.click(studio.explain, None, [why.card, why.explain_status], **HEAVY)
     why.look.click(studio.look, [why.example, why.pixel_method], [why.pixels, why.look_status], **HEAVY)
@@ -219,7 +217,13 @@ def _then_estimate(studio: Studio, event, drawn: list) -> None:
 
     A change made while an earlier one is still measured is measured after it; Gradio's own way is to drop that event.
     """
-    _then_views(studio, event.then(studio.estimate, None, drawn, trigger_mode="always_last", **HEAVY))
+    _then_views(studio, _estimated(studio, event, drawn))
+
+
+def _estimated(studio: Studio, event, drawn: list):
+    """The measuring, with the unit's card by an event of its own, quick enough to be overtaken by no pick."""
+    measured = event.then(studio.estimate, None, drawn, trigger_mode="always_last", **HEAVY)
+    return measured.then(studio.look_again, None, studio.page.edit.looked_at(), trigger_mode="always_last", **PRIVATE)
 
 
 def _then_views(studio: Studio, event) -> None:

@@ -114,6 +114,19 @@ def test_a_toggle_is_estimated_and_said_in_plain_words(studio, visitor):
     assert studio.page.compare.cards in said and studio.page.edit.preview in said
 
 
+def test_measuring_brings_no_unit_back_that_a_visitor_has_left(studio, visitor):
+    request = visitor("a")
+    last(studio.grow_one(request, *SETTINGS))
+    session, panel = studio.sessions.get("a"), studio.page.edit
+    inside, other = session.growth.edit_set.members[0], next(n for n in session.growth.every if "mlp" in n)
+    click(studio, request, [inside], "out", 1)
+    for shown in studio.estimate(request):
+        assert not {*panel.looked_at()} & shown.keys()
+    for name in (inside, other):
+        studio.look_at(SimpleNamespace(unit=name, seq=1), request)
+        assert f"<h3>{name}</h3>" in studio.look_again(request)[panel.unit]
+
+
 def test_a_change_made_while_another_is_measured_is_still_said(studio, visitor, monkeypatch):
     request = visitor("a")
     last(studio.grow_one(request, *SETTINGS))
