@@ -91,7 +91,7 @@ def preview(slider: gr.Slider, what: str, elem_id: str = "head-map") -> None:
     """
     send = f"new CustomEvent('preview-{what}', {{ detail: value }})"
     js = f"(value) => {{ document.querySelector('#{elem_id} .head-map')?.dispatchEvent({send}); return []; }}"
-    slider.change(None, slider, None, js=js, show_progress="hidden", api_visibility="private")
+    slider.change(None, slider, None, js=js, show_progress="hidden", show_progress_on=[], api_visibility="private")
 
 
 def map_value(

@@ -540,6 +540,13 @@ def test_work_that_is_overtaken_can_blank_every_widget_it_may_have_drawn(trained
     assert checked == overtaken
 
 
+def test_no_event_has_gradio_show_its_progress_which_copies_every_component_at_each_step(trained, tmp_path):
+    demo, _ = app.build_demo(lambda name: trained, sessions=Sessions(tmp_path))
+    private = [fn for fn in demo.fns.values() if fn.api_visibility == "private" and fn.outputs]
+    assert len(private) > 50
+    assert [fn.name for fn in private if fn.show_progress_on != []] == []
+
+
 def test_a_click_out_and_in_again_never_stays_on_estimating(studio, visitor):
     request = visitor("a")
     last(studio.grow_one(request, *SETTINGS))
