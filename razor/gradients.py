@@ -6,7 +6,7 @@ several processes each holds its gradients until the backward is done, and they 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -86,7 +86,7 @@ def collect(
     sums = torch.zeros(len(units), 4, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
 
     def reduce_forget(name: str, grad: Tensor) -> None:
-        forget[name] = grad
+        forget[name] = grad if kept is not None or fits else grad.to("cpu")
         for i, view in by_parameter[name]:
             sums[i, 0] += view(grad).float().square().sum().to(device)
 
@@ -98,9 +98,10 @@ def collect(
             part = view(grad).float()
             sums[i, 1] += part.square().sum().to(device)
             if g_f is not None:
-                sums[i, 3] += (view(g_f).float() * part).sum().to(device)
+                sums[i, 3] += (view(g_f).to(part) * part).sum().to(device)
 
     with model_lock(model), trainable(model, parameters_of(units)) as parameters:
+        fits = gradient_fits(parameters)
         _backward(parameters, terms["forget"], reduce_forget, "forget")
         _backward(parameters, terms["retain"], reduce_retain, "retain")
         if kept is not None:
@@ -119,6 +120,18 @@ def collect(
                 )
     rows = zip(units, sums.tolist(), sizes, strict=True)
     return [UnitStats(u, f**0.5, r**0.5, w**0.5, dot, size) for u, (f, r, w, dot), size in rows]
+
+
+def gradient_fits(parameters: Mapping[str, Tensor]) -> bool:
+    """Whether half of the memory free on the card holds a gradient of these; else it waits in the computer's own.
+
+    A CPU has one memory: there it always fits.
+    """
+    wanted: dict[torch.device, int] = {}
+    for p in parameters.values():
+        width = 4 if p.dtype == torch.float16 else p.element_size()  # a gradient in float16 is scaled back in float32
+        wanted[p.device] = wanted.get(p.device, 0) + width * p.numel()
+    return all(2 * size <= torch.cuda.mem_get_info(place)[0] for place, size in wanted.items() if place.type == "cuda")
 
 
 def gradient_of(

@@ -1,11 +1,13 @@
 """Sums per unit equal plain autograd, and the model is left as it was found."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from razor.errors import UnusableGradientError
-from razor.gradients import UnitStats, collect, gradient_of, trainable
+from razor.gradients import UnitStats, collect, gradient_fits, gradient_of, trainable
 from razor.units import Slice, Unit, find_units
 
 TOWERS = {"image": "visual.", "text": ""}
@@ -66,6 +68,28 @@ def test_stats_equal_plain_autograd(clip):
         assert stats.weight_norm == pytest.approx(theta.norm().item(), rel=1e-4)
         assert stats.dot == pytest.approx((g_f @ g_r).item(), rel=1e-3, abs=1e-9)
         assert stats.size == theta.numel()
+
+
+def test_a_gradient_that_waits_in_the_computers_memory_gives_the_same_sums(clip, monkeypatch):
+    units = find_units(clip, TOWERS, ("head",))
+    fits = collect(clip, units, image_terms(clip))
+    asked = []
+    monkeypatch.setattr("razor.gradients.gradient_fits", lambda parameters: asked.append(parameters))
+    assert collect(clip, units, image_terms(clip)) == fits and len(asked) == 1
+
+
+def test_a_gradient_fits_in_half_of_what_is_free_on_each_card(monkeypatch):
+    def card(numbers, place, dtype):
+        return SimpleNamespace(device=torch.device(place), dtype=dtype, numel=lambda: numbers, element_size=lambda: 2)
+
+    free = {"cuda:0": 1000, "cuda:1": 100}
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda place: (free[str(place)], 1000))
+    halves = {"a": card(200, "cuda:0", torch.bfloat16), "b": card(50, "cuda:0", torch.bfloat16)}
+    assert gradient_fits(halves)
+    assert not gradient_fits(halves | {"c": card(1, "cuda:0", torch.bfloat16)})
+    assert not gradient_fits(halves | {"c": card(26, "cuda:1", torch.bfloat16)})
+    assert not gradient_fits({"a": card(126, "cuda:0", torch.float16)})  # four bytes each once scaled back
+    assert gradient_fits({"a": card(10**12, "cpu", torch.float32)})
 
 
 def test_units_the_losses_do_not_reach_have_zero_gradients(clip):
