@@ -83,6 +83,7 @@ def tip_of_main(request):
             until(page, "d.branch === 'Main'", ".timeline")
             page.click("#reset")
             note(page, "#edit-status", "Back at the unedited model.")
+            until(page, "d.current === '0'", ".timeline")  # the slider is drawn a frame after the words
             scrub(page, "End")
             note(page, "#edit-status", "Round 1 tried")
             settled(page, 4)
