@@ -16,10 +16,11 @@ test: .venv/dev lint
 	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),$(MAKE) --jobs 2 test-library test-browser)
 
 test-library:
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore tests/browser --ignore tests/test_processes.py
 
+# The tests of several processes go along, so that both jobs end at about the same time.
 test-browser:
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser tests/test_processes.py
 
 lint: .venv/dev
 	$(BIN)/ruff check .
