@@ -223,9 +223,10 @@ def _then_estimate(studio: Studio, event, drawn: list) -> None:
 
 
 def _estimated(studio: Studio, event, drawn: list):
-    """The measuring, with the unit's card by an event of its own, quick enough to be overtaken by no pick."""
-    measured = event.then(studio.estimate, None, drawn, trigger_mode="always_last", **HEAVY)
-    return measured.then(studio.look_again, None, studio.page.edit.looked_at(), trigger_mode="always_last", **PRIVATE)
+    """The measuring; the unit's card comes by an event of its own, so quick that hardly a pick overtakes it."""
+    looked_at = studio.page.edit.looked_at()
+    event.then(studio.look_again, None, looked_at, trigger_mode="always_last", **PRIVATE)
+    return event.then(studio.estimate, None, drawn, trigger_mode="always_last", **HEAVY)
 
 
 def _then_views(studio: Studio, event) -> None:

@@ -127,11 +127,17 @@ def gradient_fits(parameters: Mapping[str, Tensor]) -> bool:
 
     A CPU has one memory: there it always fits.
     """
+    half = any(p.dtype == torch.float16 for p in parameters.values())  # then gradients are scaled back in float32
     wanted: dict[torch.device, int] = {}
     for p in parameters.values():
-        width = 4 if p.dtype == torch.float16 else p.element_size()  # a gradient in float16 is scaled back in float32
-        wanted[p.device] = wanted.get(p.device, 0) + width * p.numel()
-    return all(2 * size <= torch.cuda.mem_get_info(place)[0] for place, size in wanted.items() if place.type == "cuda")
+        wanted[p.device] = wanted.get(p.device, 0) + (4 if half else p.element_size()) * p.numel()
+    return all(2 * size <= _free(place) for place, size in wanted.items() if place.type == "cuda")
+
+
+def _free(card: torch.device) -> int:
+    """Bytes free on a card, those that torch holds without using them among them."""
+    held = torch.cuda.memory_reserved(card) - torch.cuda.memory_allocated(card)
+    return torch.cuda.mem_get_info(card)[0] + held
 
 
 def gradient_of(

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from razor.bench import diffusion, processes
+from razor.bench import diffusion, measure, processes
 from razor.errors import InputError
 from razor.metrics import Evaluation, share
 
@@ -93,6 +93,13 @@ def test_rows_say_who_made_them_and_those_of_other_weights_are_made_again(runs, 
     assert model == {"object:cat": "4567", "object:dog": "0123", "style:neon": "4567"}
     assert f"(2 by {found['targets']['object:cat']['by']}, 1 by {found['targets']['object:dog']['by']})" in told
     assert told.count("several versions") == 1  # all of the other table's are of one
+
+
+def test_rows_of_several_machines_say_so():
+    row = {"by": "a", "machine": "one"}
+    assert measure.mixed([row, row]) == []
+    told = "Rows were made on several machines (2 on one, 1 on an unknown one): seconds compare within one alone."
+    assert measure.mixed([row, row, {"by": "a"}]) == ["", told]
 
 
 def test_a_part_that_is_none_is_one_sentence(tmp_path):

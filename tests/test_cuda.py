@@ -4,14 +4,17 @@ import pytest
 import tiny_adapters
 import tiny_vlms
 import torch
-from tiny_adapters import KINDS, make_task
+from tiny_adapters import KINDS
+from tiny_adapters import make_task as make_drawing_task
 
 from razor import baselines, models, run, sources
 from razor.adapters.diffusion import DiffusionAdapter
+from razor.adapters.questions import Questions
 from razor.adapters.vlm import VlmAdapter
 from razor.attribution import head_gates, pixel_attribution
 from razor.config import RazorConfig
 from razor.cross_attention import before_after
+from razor.gradients import collect
 from razor.growth import Growth
 from razor.patches import Patch
 from razor.robustness import Case, attack
@@ -92,6 +95,22 @@ def test_rivals_of_a_clip_run_on_the_card():
         assert baselines.run(method, adapter, task, baselines.Budget(steps=2, checks=1)).trials
 
 
+def test_scores_are_the_same_where_the_forget_gradient_waits_in_the_computers_memory(monkeypatch):
+    adapter = models.load("mini-clip", device="cuda")
+    task, _ = sources.resolve(TARGETS["mini-clip"])
+    bench, units = bench_of(adapter, task), adapter.units(("head",))
+    here = collect(adapter.model, units, bench.scoring_terms())
+    monkeypatch.setattr("razor.gradients.gradient_fits", lambda parameters: False)
+    there = collect(adapter.model, units, bench.scoring_terms())
+    for a, b in zip(here, there, strict=True):
+        assert (b.forget_norm, b.retain_norm, b.dot) == pytest.approx((a.forget_norm, a.retain_norm, a.dot), rel=1e-4)
+
+
+QUESTIONS = Questions(
+    ask=lambda axis: f"Which {axis} is it?",
+    answer=lambda axis, name: name,
+    neutral=lambda labels, axis: ["Is there a square?"],
+)
 SHORT = {"inner_steps": 2, "start_units": 2, "tau": 0.0, "batch": 4, "retain_budget": 1.0, "rounds": 1}
 
 
@@ -101,7 +120,7 @@ def test_a_pipeline_in_half_precision_takes_an_edit_and_is_left_as_found(kind, d
     pipeline = tiny_adapters.fresh(kind).pipeline.to("cuda", dtype)
     adapter = DiffusionAdapter(pipeline, name=f"tiny {kind}", steps=3, batch=4)
     before, picture = weights_of(adapter.model), adapter.draw(["red cat"], [3])[0].tobytes()
-    growth = Growth(adapter, make_task(), RazorConfig(step_size=0.002, **SHORT))
+    growth = Growth(adapter, make_drawing_task(), RazorConfig(step_size=0.002, **SHORT))
     (done,) = growth.run()
     assert done.accepted and same_weights(adapter.model, before)
     with growth.patch.applied(adapter.model):
@@ -111,8 +130,6 @@ def test_a_pipeline_in_half_precision_takes_an_edit_and_is_left_as_found(kind, d
 
 @pytest.mark.parametrize("kind", tiny_vlms.KINDS)
 def test_a_model_that_answers_takes_an_edit_in_bfloat16(kind, make_task, weights_of, same_weights):
-    from adapters.test_vlm import QUESTIONS
-
     model, processor = tiny_vlms.tiny(kind, 0)
     adapter = VlmAdapter(model.to("cuda", torch.bfloat16), processor, name=f"tiny {kind}", questions=QUESTIONS)
     before = weights_of(adapter.model)

@@ -83,11 +83,14 @@ def test_a_gradient_fits_in_half_of_what_is_free_on_each_card(monkeypatch):
         return SimpleNamespace(device=torch.device(place), dtype=dtype, numel=lambda: numbers, element_size=lambda: 2)
 
     free = {"cuda:0": 1000, "cuda:1": 100}
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda place: (free[str(place)], 1000))
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda place: (free[str(place)] - 40, 1000))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda place: 100)
+    monkeypatch.setattr("torch.cuda.memory_allocated", lambda place: 60)  # 40 more are held and unused
     halves = {"a": card(200, "cuda:0", torch.bfloat16), "b": card(50, "cuda:0", torch.bfloat16)}
     assert gradient_fits(halves)
     assert not gradient_fits(halves | {"c": card(1, "cuda:0", torch.bfloat16)})
     assert not gradient_fits(halves | {"c": card(26, "cuda:1", torch.bfloat16)})
+    assert gradient_fits({"a": card(125, "cuda:0", torch.float16)})
     assert not gradient_fits({"a": card(126, "cuda:0", torch.float16)})  # four bytes each once scaled back
     assert gradient_fits({"a": card(10**12, "cpu", torch.float32)})
 

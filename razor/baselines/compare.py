@@ -154,9 +154,10 @@ def run(
     bench = adapter.bench(task, batch=batch, seed=seed, beneath=beneath)
     target = bench.aim if forget_target is None else forget_target
     base = evaluate(adapter, bench, Patch(), "search")
+    seconds, started = {"encode": time.monotonic() - started, "tuning": 0.0}, time.monotonic()
     before = evaluate(adapter, bench, Patch(), "test")
+    seconds["report"] = time.monotonic() - started
     tuning = Tuning(adapter, bench, budget, target, bench.batch, seed, stop, progress, on_trial)
-    seconds = {"encode": time.monotonic() - started, "tuning": 0.0, "report": 0.0}
     with edited(adapter, bench, Patch()):
         known = bench.knows(base)
     if not known:
@@ -178,7 +179,7 @@ def run(
     if chosen:
         made = {"baseline": {"name": name, "setting": dict(chosen.setting)}, "concept": task.concept, "seed": seed}
         patch = patch.bound_to(adapter.model).with_recipe(made)
-    seconds["report"] = time.monotonic() - started
+    seconds["report"] += time.monotonic() - started
     seconds["total"] = sum(seconds.values())
     progress(1.0)
     return Result(

@@ -76,19 +76,17 @@ def signed(by: str) -> dict[str, str]:
 def mixed(rows: Iterable[Mapping]) -> list[str]:
     """For below a table: what to know where its rows were not all made by the same or on the same; else nothing."""
     rows, lines = list(rows), []
-    counts = {key: Counter(row.get(key, "an unknown one") for row in rows) for key in ("by", "machine")}
-    told = {
-        key: ", ".join(f"{count} {'on' if key == 'machine' else key} {name}" for name, count in found.most_common())
-        for key, found in counts.items()
-        if len(found) > 1
-    }
-    if "by" in told:
-        lines.append(
-            f"Rows were made by several versions ({told['by']}); the same command makes again those of an older one."
-        )
-    if "machine" in told:
-        lines.append(f"Rows were made on several machines ({told['machine']}): seconds compare within one alone.")
-    return [line for told_line in lines for line in ("", told_line)]
+    versions, machines = (Counter(row.get(key, "an unknown one") for row in rows) for key in ("by", "machine"))
+    if len(versions) > 1:
+        told = ", ".join(f"{count} by {name}" for name, count in versions.most_common())
+        lines += [
+            "",
+            f"Rows were made by several versions ({told}); the same command makes again those of another one.",
+        ]
+    if len(machines) > 1:
+        told = ", ".join(f"{count} on {name}" for name, count in machines.most_common())
+        lines += ["", f"Rows were made on several machines ({told}): seconds compare within one alone."]
+    return lines
 
 
 def code_hash(*more: str) -> str:
@@ -104,7 +102,7 @@ def code_hash(*more: str) -> str:
 
 def reset_peak() -> float:
     """Start counting the peak anew (Linux, and the card where there is one); returns the resident memory now, MiB."""
-    if torch.cuda.is_available():
+    if card():
         torch.cuda.reset_peak_memory_stats()
     clear = Path("/proc/self/clear_refs")
     if not clear.exists():

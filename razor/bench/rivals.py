@@ -6,6 +6,7 @@ results are written as they come, so that an interrupted run goes on where it st
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from razor import baselines, models
@@ -115,7 +116,7 @@ def run_speed(results: dict, wanted: Sequence[str], save: Callable[[], None]) ->
     for name in wanted:
         if not due(rows, name, by):
             continue
-        task = tasks.task(parse_target(name))
+        task = replace(tasks.task(parse_target(name)))  # a copy, for which nothing is known or shared yet
         ours, theirs = unlearn(adapter, task), baselines.run("slug", adapter, task, BUDGET)
         seconds = {
             "razor": sum(ours.seconds[phase] for phase in ("encode", "score", "rounds")),
