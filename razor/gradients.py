@@ -1,8 +1,9 @@
 """Gradients of the forget and retain losses, reduced to four sums per unit as soon as they exist.
 
 The floor is two forwards and two backwards with weight gradients for the candidate parameters only, and this stays
-near it: other parameters need no gradient, and a retain gradient is reduced and dropped the moment it is complete. Of
-several processes each holds its gradients until the backward is done, and they are summed then.
+near it: other parameters need no gradient, and a retain gradient is reduced and dropped the moment it is complete. A
+forget gradient that a card has no room for waits in the computer's memory. Of several processes each holds its
+gradients until the backward is done, and they are summed then.
 """
 
 import math
@@ -86,7 +87,7 @@ def collect(
     sums = torch.zeros(len(units), 4, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
 
     def reduce_forget(name: str, grad: Tensor) -> None:
-        forget[name] = grad if kept is not None or fits else grad.to("cpu")
+        forget[name] = grad if fits else grad.to("cpu")
         for i, view in by_parameter[name]:
             sums[i, 0] += view(grad).float().square().sum().to(device)
 
@@ -101,7 +102,7 @@ def collect(
                 sums[i, 3] += (view(g_f).to(part) * part).sum().to(device)
 
     with model_lock(model), trainable(model, parameters_of(units)) as parameters:
-        fits = gradient_fits(parameters)
+        fits = kept is not None or gradient_fits(parameters)
         _backward(parameters, terms["forget"], reduce_forget, "forget")
         _backward(parameters, terms["retain"], reduce_retain, "retain")
         if kept is not None:

@@ -225,7 +225,7 @@ def test_the_size_is_that_of_llava_1_5_7b():
 def test_scoring_and_a_round_are_timed_on_a_model_that_knows_the_name(thin, monkeypatch):
     monkeypatch.setattr(vlm, "CUT_DEPTH", (3, 2))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    found = vlm._real_size()
+    found = vlm.real_size()
     assert found["units"] == 2 * 17 + 2 + 2 * 33
     assert found["model"].startswith("LLaVA-1.5-7B cut to 3 of 24 vision blocks and 2 of 32 language layers, ")
     assert all(found[phase]["seconds"] > 0 and found[phase]["peak_mib"] > 0 for phase in ("encode", "score", "round"))

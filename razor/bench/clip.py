@@ -12,10 +12,10 @@ from pathlib import Path
 from razor import models
 from razor.bench.measure import (
     card,
-    card_peak_mib,
     chosen,
     code_hash,
     due,
+    keep_size,
     maker,
     mixed,
     opened,
@@ -46,8 +46,7 @@ def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS
     if "scoring" in wanted:
         results["scoring"] = scoring()
     if "size" in wanted:
-        found = real_size()
-        results.setdefault("size", {})[found["device"]] = found
+        keep_size(results, real_size)
     save()
     print(report(results))
     return results
@@ -171,11 +170,6 @@ def _peak(name: str) -> dict[str, float]:
 
 def real_size() -> dict:
     """Seconds and peak memory of scoring and one growth round with random weights: ViT-L-14 on CUDA, else ViT-B-32."""
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        return pool.apply(_real_size)
-
-
-def _real_size() -> dict:
     import open_clip
     import torch
 
@@ -207,7 +201,7 @@ def _real_size() -> dict:
         "encode_seconds": encoded - started,
         "score_seconds": scored - encoded,
         "round_seconds": done - scored,
-        "peak_mib": card_peak_mib() if on else peak_mib(),
+        "peak_mib": peak_mib(),
     }
 
 

@@ -3,7 +3,6 @@
 Results are written as they come, so that an interrupted run goes on where it stopped.
 """
 
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -16,10 +15,10 @@ from torch import Tensor
 from razor import metrics, models, words
 from razor.bench.measure import (
     card,
-    card_peak_mib,
     chosen,
     code_hash,
     due,
+    keep_size,
     maker,
     mixed,
     opened,
@@ -51,8 +50,7 @@ def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS
     if "pairs" in wanted:
         results["pairs"] = pairs()
     if "size" in wanted:
-        found = real_size()
-        results.setdefault("size", {})[found["device"]] = found
+        keep_size(results, real_size)
     save()
     print(report(results))
     return results
@@ -143,7 +141,7 @@ def pairs() -> dict:
     """Seconds for eight pairs at 20 steps."""
     adapter = models.load("mini-sd")
     prompts = [captions.full_caption(labels) for labels in combinations()[:: len(combinations()) // 8][:8]]
-    adapter.draw(prompts[:1], [0], steps=8)
+    adapter.draw(prompts[:1], [0], steps=2)
     started = time.perf_counter()
     for _ in range(2):
         adapter.draw(prompts, range(8), steps=20)
@@ -152,11 +150,6 @@ def pairs() -> dict:
 
 def real_size() -> dict:
     """Seconds and peak memory of scoring and one growth round on a randomly initialised Stable Diffusion 1.5."""
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        return pool.apply(_real_size)
-
-
-def _real_size() -> dict:
     import diffusers
     import transformers
 
@@ -218,7 +211,7 @@ def _real_size() -> dict:
         "encode_seconds": made - started,
         "score_seconds": scored - made,
         "round_seconds": done - scored,
-        "peak_mib": card_peak_mib() if on else peak_mib(),
+        "peak_mib": peak_mib(),
         "drawing_peak_mib": alone,
     }
 
@@ -227,7 +220,7 @@ def _drawing_peak(adapter) -> float:
     """Most memory on the card while the unedited pipeline draws one picture in eight steps, MiB."""
     reset_peak()
     adapter.draw(["a photo of a fish"], [0], steps=8)
-    return card_peak_mib()
+    return peak_mib()
 
 
 def summary(rows: dict[str, dict]) -> dict[str, dict[str, float]]:

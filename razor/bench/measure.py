@@ -100,10 +100,18 @@ def code_hash(*more: str) -> str:
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
 
 
+def keep_size(results: dict, measured: Callable[[], dict]) -> None:
+    """Take a model of real size in a process of its own, and keep what was measured by its "device"."""
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        found = pool.apply(measured)
+    results.setdefault("size", {})[found["device"]] = found
+
+
 def reset_peak() -> float:
-    """Start counting the peak anew (Linux, and the card where there is one); returns the resident memory now, MiB."""
+    """Start counting the peak anew, on a CPU under Linux alone; returns the memory held now as `peak_mib` does."""
     if card():
         torch.cuda.reset_peak_memory_stats()
+        return peak_mib()
     clear = Path("/proc/self/clear_refs")
     if not clear.exists():
         return 0.0
@@ -111,13 +119,10 @@ def reset_peak() -> float:
     return peak_mib()
 
 
-def card_peak_mib() -> float:
-    """Most memory held on the card at once since `reset_peak`, weights included."""
-    return torch.cuda.max_memory_allocated() / 2**20
-
-
 def peak_mib() -> float:
-    """Most memory the process held at once since `reset_peak` (Linux; elsewhere since it started)."""
+    """Most memory held at once since `reset_peak`, MiB: on the card where there is one, else by the process."""
+    if card():
+        return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

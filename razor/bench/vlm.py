@@ -3,7 +3,6 @@
 Results are written as they come, so that an interrupted run goes on where it stopped.
 """
 
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
@@ -18,10 +17,10 @@ from razor.answers import NAMED, normalised
 from razor.asking import Answered
 from razor.bench.measure import (
     card,
-    card_peak_mib,
     chosen,
     code_hash,
     due,
+    keep_size,
     maker,
     mixed,
     opened,
@@ -69,8 +68,7 @@ def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS
     if "targets" in wanted:
         run_targets(results, targets, save)
     if "size" in wanted:
-        found = real_size()
-        results.setdefault("size", {})[found["device"]] = found
+        keep_size(results, real_size)
     save()
     print(report(results))
     return results
@@ -160,13 +158,10 @@ def _drop(row: dict, key: str) -> float:
 
 
 def real_size() -> dict:
-    """Units of a LLaVA-1.5-7B, and what scoring and one growth round cost at its width with random weights."""
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        return pool.apply(_real_size)
+    """Units of a LLaVA-1.5-7B, and what scoring and one growth round cost at its width with random weights.
 
-
-def _real_size() -> dict:
-    """At full depth on CUDA; on a CPU with few blocks and layers, which the result says."""
+    At full depth on CUDA; on a CPU with few blocks and layers, which the result says.
+    """
     from transformers import AutoModelForImageTextToText
 
     from razor.adapters.vlm import VlmAdapter
@@ -227,7 +222,7 @@ def _measured(work: Callable[[], T]) -> tuple[T, dict[str, float]]:
     started = time.perf_counter()
     found = work()
     seconds = time.perf_counter() - started
-    peak = card_peak_mib() if card() else peak_mib()
+    peak = peak_mib()
     return found, {"seconds": round(seconds, 2), "peak_mib": round(peak)}
 
 
