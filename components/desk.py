@@ -238,11 +238,14 @@ class Desk:
         session.sides = None if sides == compare_panel.SIDES else sides
 
     def staleness(self, session: Session) -> dict:
-        """Whether drawn pictures and written answers on screen 3 are of the edit as it stands."""
+        """Whether what screen 3 shows and says is of the edit as it stands."""
         page, found = self.page, {}
         for view, widget, said in (("pairs", page.pictures.stale, STALE_PAIRS), ("asked", page.asks.stale, STALE)):
             if isinstance(shown := session.found.get(view), Shown):
                 found[widget] = status_html(said, "problem") if self._moved_on(session, shown) else ""
+        if session.found.get("ended", session.revision) != session.revision:
+            del session.found["ended"]
+            found[page.compare.status] = ""  # what the story ended on was said of the edit before
         return found
 
     def _moved_on(self, session: Session, shown: Shown) -> bool:

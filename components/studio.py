@@ -313,6 +313,7 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Exporting, I
             yield self.current(session)
             return
         end = telling.ending(growth, *tested)
+        session.found["ended"] = session.revision
         session.look_at_best()
         yield {
             **self.drawn(session, growth),

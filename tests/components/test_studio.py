@@ -242,6 +242,19 @@ def test_a_concept_the_model_does_not_know_is_nothing_to_forget(studio, visitor)
     assert "nothing to forget" in story.nothing_to_forget(growth)
 
 
+def test_what_the_story_ended_on_goes_when_the_edit_is_changed(studio, visitor):
+    request = visitor("a")
+    said = studio.page.compare.status
+    told = last(studio.tell(request, *SETTINGS))
+    assert "recognised in" in told[said]
+    session = studio.sessions.get("a")
+    assert said not in studio.drawn(session, session.growth)  # still said of this edit
+    click(studio, request, [session.growth.edit_set.members[0]], "out", 1)
+    shown = [answer for answer in studio.estimate(request) if said in answer]
+    assert [answer[said] for answer in shown] == [""]
+    assert said not in studio.drawn(session, session.growth)  # what is said later stays
+
+
 def test_story_does_not_claim_success_it_did_not_measure(trained, task):
     from razor.growth import Growth
 
