@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from razor.adapters.short_texts import Encode, encoder_of
 from razor.device import sped_up
 from razor.losses import contrastive
 from razor.minicanvas import captions
@@ -71,7 +72,7 @@ def train_clip(
         data = data.without(without.axis, without.name)
     watch = Pictures.rendered("search", per_pair=2, per_person=12, work=work)
 
-    optimizer = _optimizer(model, lr)
+    optimizer, encode_text = _optimizer(model, lr), encoder_of(model)
     average = {name: p.detach().clone() for name, p in model.state_dict().items()}
     checkpoint, first, spent = work / f"clip{_suffix(without)}.pt", 0, 0.0
     if checkpoint.exists():
@@ -85,16 +86,19 @@ def train_clip(
         for group in optimizer.param_groups:
             group["lr"] = lr * min((step + 1) / 200, 0.5 + 0.5 * math.cos(math.pi * step / steps))
         model.visual.patch_dropout.prob = PATCH_DROPOUT if step < 0.65 * steps else 0.0
-        loss = _learn(model, optimizer, *contrastive_batch(data, rng, batch, tokenizer))
+        loss = _learn(model, encode_text, optimizer, *contrastive_batch(data, rng, batch, tokenizer))
         keep = min(0.998, (step + 1) / (step + 10))
         for name, value in model.state_dict().items():
             if value.is_floating_point():
                 average[name].lerp_(value, 1 - keep)
         if (step + 1) % 50 == 0:
             print(f"step {step + 1}  loss {loss.item():.3f}  {time.monotonic() - started:.0f} s", flush=True)
-        if (step + 1) % 500 == 0 or step + 1 == steps:
+        if (step + 1) % 100 == 0 or step + 1 == steps:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
-            torch.save(state | {"step": step + 1, "seconds": time.monotonic() - started}, checkpoint)
+            state |= {"step": step + 1, "seconds": time.monotonic() - started}
+            torch.save(state, part := checkpoint.with_suffix(".part"))
+            part.replace(checkpoint)  # whole or not at all
+        if (step + 1) % 500 == 0 or step + 1 == steps:
             print("  ", zero_shot(_with(model, average), tokenizer, watch), flush=True)
     half = {name: value.half() if value.is_floating_point() else value for name, value in average.items()}
     save_file({k: v.contiguous() for k, v in half.items()}, out / "open_clip_model.safetensors")
@@ -126,13 +130,13 @@ def _optimizer(model: nn.Module, lr: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
 
 
-def _learn(model: nn.Module, optimizer, images: Tensor, texts: Tensor, positive: Tensor) -> Tensor:
-    """One step on a batch; gives its loss, a scalar."""
+def _learn(model: nn.Module, encode_text: Encode, optimizer, images: Tensor, texts: Tensor, positive: Tensor) -> Tensor:
+    """One step on a batch, its texts read by `encode_text`; gives its loss, a scalar."""
     device = model.logit_scale.device
     # The fused CPU attention kernel spends half the step in its backward at this size; the plain one does not.
     with sdpa_kernel(SDPBackend.MATH), sped_up(device.type):
         v = model.encode_image(images.to(device))
-        t = model.encode_text(texts.to(device))
+        t = encode_text(texts.to(device))
     v, t = (F.normalize(features.float(), dim=-1) for features in (v, t))
     loss = contrastive(v, t, positive.to(device), model.logit_scale.exp())
     optimizer.zero_grad(set_to_none=True)
