@@ -39,6 +39,7 @@ from components.wiring import ONE_AT_A_TIME, wire
 from razor import models
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError
+from razor.host import keep_memory, rest_cores
 
 if spaces is not None:
     # Such a Space wants one function that asks for its GPU. None here does: a handler's work stays in this process,
@@ -149,6 +150,8 @@ def launch(
             "pip install -r requirements.txt 'gradio[mcp]'."
         )
 
+    keep_memory()
+
     def load(name: str) -> ClipAdapter:
         """A precision is that of the model the page is started with; others have their own."""
         return models.load(name, dtype=dtype if name == model else None)
@@ -179,6 +182,7 @@ def launch(
     except OSError as error:
         raise InputError(f"Cannot listen on {host}, port {port} ({error}); choose another with --port.") from error
     print(f"{NAME} is at {url}", flush=True)
+    rest_cores()  # making the page and its model took some; from here on this thread has nothing to compute
     studio.warm_up(model)
     if block:
         demo.block_thread()

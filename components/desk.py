@@ -34,6 +34,7 @@ from razor.adapters.diffusion import DiffusionAdapter
 from razor.errors import InputError, RazorError, Stopped
 from razor.examples import Task
 from razor.growth import Growth
+from razor.host import rest_cores
 from razor.metrics import Evaluation
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
@@ -80,6 +81,7 @@ def handler(status: Callable[[Page], gr.HTML]):
                 try:
                     for update in work(self, session, *args):
                         silent = False
+                        rest_cores()  # the next step may be on another thread
                         yield update or gr.skip()
                     if silent:
                         yield gr.skip()  # a generator that ends without a word would blank every widget
@@ -88,6 +90,8 @@ def handler(status: Callable[[Page], gr.HTML]):
                 except RazorError as error:
                     gr.Warning(escape(str(error)))  # a toast renders HTML, and the sentence may quote a file name
                     yield {status(self.page): status_html(str(error), "problem")}
+                finally:
+                    rest_cores()
 
         # Not functools.wraps: Gradio finds the request by this signature and its annotations.
         run.__name__, run.__doc__ = work.__name__, work.__doc__
@@ -108,6 +112,8 @@ def on_event(status: Callable[[Page], gr.HTML]):
             except (RazorError, ValueError) as error:
                 gr.Warning(escape(str(error)))
                 return {status(self.page): status_html(str(error), "problem")}
+            finally:
+                rest_cores()
 
         run.__name__, run.__doc__ = work.__name__, work.__doc__
         return run

@@ -31,6 +31,7 @@ from razor.errors import InputError, RazorError
 from razor.examples import Task, collect
 from razor.export import WHY_REDACTED
 from razor.growth import Growth
+from razor.host import rest_cores
 from razor.minicanvas.dataset import slug
 from razor.patches import Patch
 from razor.run import finish
@@ -51,6 +52,8 @@ def in_words() -> Iterator[None]:
         yield
     except (RazorError, OSError) as error:
         raise gr.Error(str(error), print_exception=False) from error
+    finally:
+        rest_cores()
 
 
 def offered(work: Callable, load: Load) -> Callable:
@@ -67,7 +70,9 @@ def offered(work: Callable, load: Load) -> Callable:
 
     def stream(*args, **kwargs):
         with in_words():
-            yield from work(load, **_typed(asked, args, kwargs))
+            for answer in work(load, **_typed(asked, args, kwargs)):
+                rest_cores()  # the next step may be on another thread
+                yield answer
 
     made = stream if streams else run
     made.__name__, made.__doc__, made.__signature__ = work.__name__, work.__doc__, asked

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 
 from razor.arguments import parser
 from razor.errors import InputError, RazorError
+from razor.host import keep_memory
 from razor.progress import bar, note
 
 # Heavy modules are imported inside the commands, so that --help answers at once.
@@ -30,6 +31,7 @@ from razor.progress import bar, note
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command; a mistake in the input ends with exit code 2 and one sentence."""
     args = parser().parse_args(argv)
+    keep_memory()
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             _run_together(args)

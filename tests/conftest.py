@@ -17,7 +17,10 @@ from PIL import Image
 from tiny_clips import make_clip, make_task, preprocess, same_weights, tokenize, train, weights_of
 
 from razor.adapters.clip import ClipAdapter
+from razor.host import keep_memory
 from razor.models import BUNDLED
+
+keep_memory()  # as the app and the command line do
 
 
 @pytest.fixture(scope="module")

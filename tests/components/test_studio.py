@@ -62,6 +62,13 @@ def test_scoring_draws_one_cell_for_every_unit(studio, visitor, trained):
     assert sorted(cells) == sorted(unit.name for unit in trained.units())
 
 
+def test_a_handler_leaves_no_cores_waiting_between_its_steps(studio, visitor, monkeypatch):
+    rested = []
+    monkeypatch.setattr("components.desk.rest_cores", lambda: rested.append(None))
+    steps = sum(1 for _ in studio.score(visitor("a"), *SETTINGS))
+    assert len(rested) == steps + 1
+
+
 def test_growing_edits_nothing_but_the_sessions_own_patch(studio, visitor, trained, weights_of, same_weights):
     before = weights_of(trained.model)
     last(studio.grow_one(visitor("a"), *SETTINGS))
