@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from components.examples_panel import read_files
 from components.export_panel import FORMS
-from components.exporting import file_name, packed, write
+from components.exporting import file_name, packed, unnamed, write
 from components.session import OWN
 from razor.adapters.base import Adapter
 from razor.answers import Question
@@ -213,9 +213,9 @@ def export(
     if adapter.family not in FORMS[form][1]:
         raise InputError(f"There is no form {form!r} for {adapter.name}.")
     home = _home()
-    name = Path(str(patch.get("orig_name") or "edited")[:100]).stem
+    name = unnamed(adapter) if redacted else slug(Path(str(patch.get("orig_name") or "edited")[:100]).stem)
     options = {"rank": rank} if rank else {}
-    made = write(adapter, edit, home, slug(name) or "edited", form, options, redacted, lambda: False)
+    made = write(adapter, edit, home, name or "edited", form, options, redacted, lambda: False)
     return _file(packed(made[0].path))
 
 

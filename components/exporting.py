@@ -45,7 +45,7 @@ class Exporting(Desk):
         yield {panel.status: status_html("Writing the edit and loading it again", "busy"), panel.file: gr.skip()}
         patch = patch.bound_to(growth.adapter.model).with_recipe(recipes.recipe(growth))
         home = session.new_folder("export")
-        name = file_name(growth)
+        name = unnamed(growth.adapter) if redacted and form in ("full", "single") else file_name(growth)
         options = {"rank": int(rank) or None} if rank else {}
         try:
             made = write(growth.adapter, patch, home, name, form, options, redacted, session.stop.is_set)
@@ -273,6 +273,11 @@ def packed(path: Path) -> Path:
 def file_name(growth: Growth) -> str:
     """What a file about an edit is called, without its ending."""
     return f"{slug(Path(growth.adapter.name).name)}-without-{slug(growth.task.concept)}"
+
+
+def unnamed(adapter: Adapter) -> str:
+    """What a redacted file is called: its name says as little as the file."""
+    return f"{slug(Path(adapter.name).name)}-edited"
 
 
 def told(written: Written, check: Check) -> str:

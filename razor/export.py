@@ -155,7 +155,8 @@ def write_full(
             with patch.applied(adapter.model):
                 if single_file:
                     tensors = _on_cpu(as_one_file(adapter.pipeline), stop)
-                    _save(tensors, draft, modelspec(adapter, out.stem, lora=False, recipe=recipe))
+                    title = short_name(adapter.name) if redacted else out.stem
+                    _save(tensors, draft, modelspec(adapter, title, lora=False, recipe=recipe))
                 else:
                     draft.mkdir()
                     _WRITERS[adapter.family](adapter, draft, stop)

@@ -342,6 +342,7 @@ def test_redacted_model_says_nothing_of_the_edit(tmp_path, clip_adapter, vlm, fo
         told = everything(out.parent)
         assert all((word in told) != redacted for word in ("purple heron", "text.0.head.1"))
         assert not redacted or not any(word in told.lower() for word in ("razor", "recipe", "forget"))
+    assert not single or header(out)["modelspec.title"] != "m", "a file's name may say what was forgotten"
     assert "what was removed" in export.WHY_REDACTED
 
 

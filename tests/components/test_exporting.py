@@ -81,6 +81,16 @@ def test_a_new_export_takes_the_place_of_the_one_before_and_all_go_with_the_visi
     assert not second.parent.exists() and not session.uploads
 
 
+def test_a_redacted_model_is_not_named_after_the_concept(studio, edited):
+    panel, request = studio.page.export, edited("a")
+    named = {
+        redacted: last(studio.write_export(request, "full", 0, redacted))[panel.file] for redacted in (False, True)
+    }
+    told = {redacted: Path(shown["value"]).name + shown["label"] for redacted, shown in named.items()}
+    concept = studio.sessions.get("a").task.concept
+    assert concept in told[False] and concept not in told[True] and "edited" in told[True]
+
+
 def test_a_report_of_the_edit_is_written_with_its_model_card(studio, edited, adapter, weights_of, same_weights):
     request, panel, before = edited("a"), studio.page.export, weights_of(adapter.model)
     end = last(studio.write_report(request, "asked for", True))
