@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
-DEV := "pytest>=8,<10" "playwright>=1.50,<2" "ruff>=0.15,<0.18" "axe-playwright-python>=0.1.8,<0.2"
+DEV := "pytest>=8,<10" "playwright>=1.50,<2" "ruff>=0.15,<0.18" "axe-playwright-python>=0.1.8,<0.2" "peft>=0.17,<1"
 
 .PHONY: app test test-library test-browser lint clean
 
