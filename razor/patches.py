@@ -127,13 +127,14 @@ class Patch:
                     raise PatchError(
                         f"{Path(path).name} is not a RAZOR patch; expected the patch.safetensors of a run."
                     )
-                slices = [Slice(*entry) for entry in json.loads(header["slices"])]
-                deltas = {where: file.get_tensor(f"delta.{i}") for i, where in enumerate(slices)}
+                deltas = {where: file.get_tensor(f"delta.{i}") for i, where in enumerate(_slices(header["slices"]))}
             recipe, base = (json.loads(header[key]) for key in ("recipe", "base"))
             if not isinstance(recipe, dict) or not isinstance(base, dict):
                 raise ValueError("its recipe or its hashes are no JSON object")
+            _check_recipe(recipe)
+            _check_deltas(deltas)
             return cls(deltas, recipe, base)
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
             raise PatchError(f"Cannot read the patch {Path(path).name}: {error}. Give a patch.safetensors.") from error
 
     def _check_shapes(self, parameters: Mapping[str, Tensor]) -> None:
@@ -149,6 +150,48 @@ class Patch:
 
 def _inside(where: Slice, tensor: Tensor) -> bool:
     return 0 <= where.dim < tensor.ndim and 0 <= where.start < where.stop <= tensor.shape[where.dim]
+
+
+def _slices(text: str) -> list[Slice]:
+    """The slices a header names. Raises ValueError where one cannot be."""
+    entries = json.loads(text)
+    if not isinstance(entries, list):
+        raise ValueError("its slices are no list")
+    for entry in entries:
+        if not _is_slice(entry):
+            raise ValueError(f"its slice {str(entry)[:80]!r} is not [parameter, axis, start, stop]")
+    slices = [Slice(*entry) for entry in entries]
+    if len(set(slices)) < len(slices):
+        raise ValueError("it names a slice twice")
+    return slices
+
+
+def _is_slice(entry: object) -> bool:
+    if not isinstance(entry, list) or len(entry) != 4:
+        return False
+    name, dim, start, stop = entry
+    whole = [dim, start] if stop is None else [dim, start, stop]
+    counts = all(type(number) is int and number >= 0 for number in whole)  # True is no number here
+    return isinstance(name, str) and counts and (stop is None or start < stop)
+
+
+def _check_recipe(recipe: Mapping) -> None:
+    """Raise ValueError where what an export looks up in a recipe is not of its kind."""
+    task = recipe.get("task") or {}
+    origin = task.get("origin") if isinstance(task, Mapping) else None
+    for place, found in (("model", recipe.get("model")), ("task", task), ("task.origin", origin)):
+        if not isinstance(found or {}, Mapping):
+            raise ValueError(f"{place} in its recipe is {str(found)[:40]!r}, not a JSON object")
+
+
+def _check_deltas(deltas: Mapping[Slice, Tensor]) -> None:
+    """Raise ValueError where a delta is no change by numbers of the slice it stands for."""
+    for where, delta in deltas.items():
+        if not delta.is_floating_point():
+            raise ValueError(f"its change of {where.parameter[:200]!r} is of {delta.dtype}, not of float32")
+        inside = where.stop is None or (where.dim < delta.ndim and delta.shape[where.dim] == where.stop - where.start)
+        if not inside:
+            raise ValueError(f"its change of {where.parameter[:200]!r} has a shape other than its slice")
 
 
 def _digests(model: nn.Module, names) -> dict[str, str]:

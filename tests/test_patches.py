@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from razor.cli import main
 from razor.errors import PatchError
 from razor.patches import Patch
 from razor.units import Slice, find_units
@@ -165,7 +166,7 @@ def test_parameters_edited_counts_numbers():
 
 
 def test_patch_survives_its_file(tmp_path, clip, patch):
-    made = patch.bound_to(clip).with_recipe({"model": "tiny", "rounds": [1, 2], "words": "größer"})
+    made = patch.bound_to(clip).with_recipe({"model": {"name": "tiny"}, "rounds": [1, 2], "words": "größer"})
     size = made.save(tmp_path / "patch.safetensors")
     read = Patch.load(tmp_path / "patch.safetensors")
     assert size == (tmp_path / "patch.safetensors").stat().st_size > 4 * patch.parameters_edited
@@ -223,6 +224,13 @@ def write_too_few_tensors(path):
     save_file({"delta.0": torch.zeros(2)}, path, header)
 
 
+def write_header(slices="[]", recipe="{}", base="{}", delta=None):
+    """A way to write a patch with these entries in its header."""
+    delta = torch.zeros(2, 4) if delta is None else delta
+    header = {"format": "razor-patch-1", "slices": slices, "recipe": recipe, "base": base}
+    return lambda path: save_file({"delta.0": delta, "delta.1": delta.clone()}, path, header)
+
+
 BROKEN = (
     write_nothing,
     write_garbage,
@@ -230,6 +238,37 @@ BROKEN = (
     write_without_slices,
     write_broken_json,
     write_too_few_tensors,
+    write_header(recipe="[" * 100_000),
+    write_header(recipe='{"model": 5}'),
+    write_header(recipe='{"task": ["word"]}'),
+    write_header(recipe='{"task": {"origin": "word"}}'),
+    write_header(base="[" * 100_000),
+    write_header(slices="[" * 100_000),
+    write_header(slices='{"w": 0}'),
+    *(
+        write_header(slices=json.dumps([entry]))
+        for entry in (
+            "word",
+            ["w"],
+            [7, 0, 0, 2],
+            [["w"], 0, 0, 2],
+            ["w", 0, "a", "b"],
+            ["w", True, 0, 2],
+            ["w", 0, False, 2],
+            ["w", 0.0, 0, 2],
+            ["w", -1, 0, 4],
+            ["w", 0, -2, 0],
+            ["w", 0, 2, 2],
+            ["w", 0, 4, 2],
+            ["w", 0, None, None],
+            ["w", 2, 0, 2],
+            ["w", 0, 0, 3],
+            ["w", 0, 0, 2, 5],
+        )
+    ),
+    write_header(slices='[["w", 0, 0, 2], ["w", 0, 0, 2]]'),
+    write_header(slices='[["w", 0, 0, 2]]', delta=torch.zeros(2, 4, dtype=torch.int64)),
+    write_header(slices='[["w", 0, 0, 2]]', delta=torch.zeros(2, 4, dtype=torch.bool)),
 )
 
 
@@ -239,7 +278,15 @@ def test_load_refuses(write, tmp_path):
     write(path)
     with pytest.raises(PatchError, match=r"mine\.safetensors") as caught:
         Patch.load(path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_export_of_a_hostile_patch_ends_with_one_sentence(tmp_path, capsys):
+    write_header(slices="[" * 100_000)(tmp_path / "mine.safetensors")
+    with pytest.raises(SystemExit) as caught:
+        main(["export", "--model=mini-clip", f"--patch={tmp_path / 'mine.safetensors'}", "--as=patch", "--out=out"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("razor: Cannot read the patch mine.safetensors: ")
 
 
 # ---------------------------------------------------------------- patches of the wrong shape
