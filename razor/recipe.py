@@ -3,26 +3,31 @@
 import base64
 import hashlib
 import json
+import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from razor import jsonio
 from razor.adapters.base import Adapter
 from razor.errors import InputError
 from razor.examples import Example, Split, Task
-from razor.growth import Growth
+from razor.growth import KINDS, Growth
 from razor.history import State
 
 VERSION = 1
 FORMAT = f"razor-recipe-{VERSION}"
-SOURCES = "a recipe.json, a patch, a picture drawn here, a report or a run's folder"
+SOURCES = "a recipe.json, a patch or another export that says it, a picture drawn here, a report or a run's folder"
 MAX_REPORT = 50_000_000  # bytes
 MAX_LINK = 16_000  # characters
 MAX_UNPACKED = 400_000  # bytes
+MAX_DEPTH = 100  # levels; an edit carried over holds the recipe it came from
+_IN_FOLDERS = ("recipe.json", "adapter_model.safetensors")  # of a run or a full model; of a LoRA as PEFT writes it
 _PACKAGES = ("torch", "open_clip_torch", "transformers", "diffusers", "safetensors")
 
 
@@ -92,13 +97,13 @@ def versions() -> dict[str, str]:
 
 
 def read(path: Path) -> dict:
-    """The recipe in a recipe or evidence file, a patch's header, a picture drawn here, a report, or a run's folder.
+    """The recipe in a recipe or evidence file, an export, a picture drawn here, a report, or a run's folder.
 
     Raises:
         InputError: there is none, it is broken, or a newer version wrote it.
     """
     if path.is_dir():
-        path = path / "recipe.json"
+        path = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), path / _IN_FOLDERS[0])
     if not path.is_file():
         raise InputError(f"There is no file {path}; name {SOURCES}.")
     return _checked(_READERS.get(path.suffix.lower(), _from_json)(path), str(path))
@@ -112,16 +117,90 @@ def _checked(found: dict, path: str) -> dict:
         raise InputError(
             f"The recipe in {path} was written by a newer version (format {number}, known up to {VERSION})."
         )
-    task = found.get("task") or {}
-    parts = [(found, ("model", "task", "config", "edit_set"), dict), (found, ("rounds",), list)]
-    parts += [(task, ("origin", "examples", "classes"), dict)] if isinstance(task, dict) else []
-    for held, names, kind in parts:
-        if wrong := next((name for name in names if not isinstance(held.get(name, kind()), kind)), None):
-            raise InputError(f"The recipe in {path} is broken: its {wrong!r} is {str(held[wrong])[:40]!r}.")
-    named = [*(found.get("model") or {}).values(), *(task.get("origin") or {}).values(), task.get("concept", "")]
-    if not all(isinstance(name, str) for name in named):
-        raise InputError(f"The recipe in {path} is broken: what should be names are not.")
+    if _nests_too_deep(found):
+        raise InputError(f"The recipe in {path} is broken: it nests deeper than {MAX_DEPTH} levels; use another copy.")
+    for place, value, kind in _parts(found):
+        if not _KINDS[kind](value):
+            raise InputError(
+                f"The recipe in {path} is broken: its {place!r} is {str(value)[:40]!r}, which must be {kind}; use "
+                "another copy."
+            )
     return found
+
+
+def _nests_too_deep(found: object) -> bool:
+    level = [found]
+    for _ in range(MAX_DEPTH):
+        level = [inner for held in level for inner in _inside(held)]
+    return bool(level)
+
+
+def _inside(held: object) -> Iterable:
+    return held.values() if isinstance(held, dict) else held if isinstance(held, list) else ()
+
+
+def _parts(found: Mapping) -> Iterator[tuple[str, object, str]]:
+    """Place, value and expected kind of whatever a recipe has; an outer place before those inside it."""
+    for place, kind in _PLACES.items():
+        *outer, name = place.split(".")
+        held = found.get(outer[0], {}) if outer else found
+        if name in held:
+            yield place, held[name], kind
+    for i, entry in enumerate(found.get("rounds", [])):
+        yield f"rounds.{i}", entry, "an object"
+        yield from ((f"rounds.{i}.{name}", entry[name], kind) for name, kind in _ROUND.items() if name in entry)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < math.inf
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _each(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, dict) and all(map(fits, value.values()))
+
+
+_KINDS: Mapping[str, Callable[[object], bool]] = {
+    "an object": lambda value: isinstance(value, dict),
+    "a list": lambda value: isinstance(value, list),
+    "a text": lambda value: isinstance(value, str),
+    "a text or null": lambda value: value is None or isinstance(value, str),
+    "a list of texts": _is_names,
+    "an object of texts": _each(lambda value: isinstance(value, str)),
+    "an object of lists of texts": _each(_is_names),
+    "an object of objects": _each(lambda value: isinstance(value, dict)),
+    "a finite number": _is_number,
+    "an object of finite numbers": _each(_is_number),
+    "a whole number from 0": lambda value: type(value) is int and value >= 0,
+    "true or false": lambda value: isinstance(value, bool),
+}
+_UNIT_LISTS = ("members", "off", "locked", "banned", "rejected")
+_PLACES = {
+    "model": "an object of texts",
+    "task": "an object",
+    "task.concept": "a text",
+    "task.axis": "a text or null",
+    "task.classes": "an object of lists of texts",
+    "task.origin": "an object of texts",
+    "task.examples": "an object of objects",
+    "config": "an object",
+    "edit_set": "an object",
+    **{f"edit_set.{name}": "a list of texts" for name in _UNIT_LISTS},
+    "edit_set.strengths": "an object of finite numbers",
+    "edit_set.strength": "a finite number",
+    "edit_set.isolated": "a text or null",
+    "rounds": "a list",
+    "versions": "an object of texts",
+}
+_ROUND = {
+    "by_hand": "true or false",
+    "added": "a list of texts",
+    "accepted": "true or false",
+    "steps": "a whole number from 0",
+}
 
 
 def _from_json(path: Path) -> dict:
@@ -143,10 +222,20 @@ def _from_report(path: Path) -> dict:
     return held if isinstance(held, dict) else {}
 
 
-def _from_patch(path: Path) -> dict:
-    from razor.patches import Patch
+def _from_tensors(path: Path) -> dict:
+    """From the header of a patch, or of a LoRA or model as `export` writes it; no tensor is read."""
+    from razor.modelspec import RECIPE
 
-    return dict(Patch.load(path).recipe)
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+        text = header.get("recipe" if header.get("format", "").startswith("razor-patch") else RECIPE, "{}")
+        if len(text) > jsonio.MAX_BYTES:
+            raise ValueError(f"{len(text):,} characters of recipe, up to {jsonio.MAX_BYTES:,} are read")
+        held = json.loads(text)
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise InputError(f"The header of {path} cannot be read ({error}); use a complete copy.") from error
+    return held if isinstance(held, dict) else {}
 
 
 def _from_picture(path: Path) -> dict:
@@ -155,7 +244,7 @@ def _from_picture(path: Path) -> dict:
     return dict(read_png(path.read_bytes(), path.name).recipe)
 
 
-_READERS = {".safetensors": _from_patch, ".png": _from_picture, ".html": _from_report}
+_READERS = {".safetensors": _from_tensors, ".png": _from_picture, ".html": _from_report}
 
 
 def to_link(made: Mapping) -> str:
@@ -231,6 +320,37 @@ def check_task(made: Mapping, task: Task) -> None:
     places = [d.place for d in found if not d.place.startswith("origin")]
     if places:
         raise InputError(f"This is not the task of that run; other than then: {', '.join(places)}.")
+
+
+def other_versions(made: Mapping) -> str:
+    """Which packages a recipe was made with that are here in another version, in one clause; "" for none."""
+    here = versions()
+    other = [
+        f"{name} {then[:40]} ({f'here {here[name]}' if name in here else 'not installed here'})"
+        for name, then in made.get("versions", {}).items()
+        if name in _PACKAGES and then != here.get(name)
+    ]
+    return f"made with {', '.join(other)}" if other else ""
+
+
+def check_units(made: Mapping, adapter: Adapter) -> None:
+    """Raise InputError where a recipe names a unit that the model has not, naming both."""
+    known = {unit.name for unit in adapter.units(KINDS, tuple(adapter.towers))}
+    for place, names in _named_units(made):
+        if unknown := next((name for name in names if name not in known), None):
+            raise InputError(
+                f"The recipe names {unknown[:80]!r} in {place!r}, and {adapter.name} has no such unit; names look like "
+                f"{min(known, default='')!r}."
+            )
+
+
+def _named_units(made: Mapping) -> Iterator[tuple[str, Iterable[str]]]:
+    held = made.get("edit_set", {})
+    for name in (*_UNIT_LISTS, "strengths"):
+        yield f"edit_set.{name}", held.get(name, ())
+    yield "edit_set.isolated", [name for name in [held.get("isolated")] if name is not None]
+    for i, entry in enumerate(made.get("rounds", [])):
+        yield f"rounds.{i}.added", entry.get("added", ())
 
 
 def _split_entry(split: Split) -> dict[str, dict]:
