@@ -177,16 +177,17 @@ class Exporting(Desk):
         """The settings of a recipe on the page. Raises InputError as `_repeatable` does."""
         adapter, page = self.model_of(session), self.page
         config = _repeatable(made, adapter, self.task_of(session), name)
-        rounds, members = made.get("rounds") or [], (made.get("edit_set") or {}).get("members") or []
-        rounds = [entry for entry in rounds if isinstance(entry, dict)]
+        rounds, members = made.get("rounds", []), made.get("edit_set", {}).get("members", [])
         by_hand = any(entry.get("by_hand") for entry in rounds)
         more = "Grow to target repeats it."
         if rounds and not any(entry.get("added") for entry in rounds):
             more = "It was brought in or made by hand; only its patch brings it back."
         elif by_hand:
             more += " Some of it was done by hand, which growth does not repeat."
+        if other := recipes.other_versions(made):
+            more += f" It was {other}, so numbers may differ."
         said = status_html(
-            f"The settings of {name} are set: it edited {telling.names(list(map(str, members))) or 'nothing'} in "
+            f"The settings of {name} are set: it edited {telling.names(members) or 'nothing'} in "
             f"{len(rounds)} round{'s' if len(rounds) != 1 else ''}. {more}"
         )
         return {
@@ -207,6 +208,7 @@ def _repeatable(made: Mapping, adapter: Adapter, task: Task, name: str) -> Razor
     if entry.get("fingerprint") != adapter.fingerprint():
         raise InputError(f"{name} is of {entry.get('name')!r}, and {adapter.name} is loaded; load it on screen 1.")
     recipes.check_task(made, task)
+    recipes.check_units(made, adapter)
     return RazorConfig.from_json(dict(made.get("config") or {}))
 
 

@@ -141,6 +141,28 @@ def test_a_recipe_alone_sets_the_settings_that_repeat_it(studio, edited, tmp_pat
     assert "Choose a file first" in end[panel.bring_status]
 
 
+def test_a_recipe_of_other_versions_says_so_and_one_of_unknown_units_is_refused(studio, edited, tmp_path):
+    request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
+    made = recipe.recipe(session.growth)
+
+    def brought():
+        (tmp_path / "r.json").write_text(json.dumps(made), "utf-8")
+        return last(studio.bring_in(request, str(tmp_path / "r.json"), False, *SETTINGS))[panel.bring_status]
+
+    assert "It was made with" not in brought()
+    made["versions"]["torch"] = "1.0"
+    assert "It was made with torch 1.0 (here " in brought()
+    made["edit_set"]["members"] = ["text.99.head.1"]
+    with pytest.warns(UserWarning):
+        assert "names &#x27;text.99.head.1&#x27; in &#x27;edit_set.members&#x27;" in brought()
+    made["edit_set"]["members"] = 5
+    with pytest.warns(UserWarning):
+        assert "its &#x27;edit_set.members&#x27; is &#x27;5&#x27;" in brought()
+    with pytest.warns(UserWarning):
+        end = last(studio.follow_link(request, recipe.to_link(made)))
+    assert "its &#x27;edit_set.members&#x27; is &#x27;5&#x27;" in end[panel.bring_status]
+
+
 def test_a_link_that_will_not_do_leaves_the_rounds_where_they_are(studio, edited, monkeypatch):
     request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
     growth = session.growth
