@@ -21,18 +21,25 @@ def read_edit(path: Path, adapter: Adapter, *, anyway: bool = False) -> Patch:
     """The edit in a patch, or in a LoRA as a file or a folder, for this model.
 
     Args:
-        anyway: a patch made for other weights of the same shapes is taken too.
+        anyway: an edit made for other weights of the same shapes is taken too.
 
     Raises:
         PatchError: neither, broken, or made for another model.
     """
     if not path.is_dir() and _header(path).get("format", "").startswith(PATCH):
         patch = Patch.load(path)
-        if anyway:
-            patch = Patch(patch.deltas, patch.recipe)
+        patch = patch.anyway() if anyway else patch
         patch.check(adapter.model)
         return patch
-    return read_lora(path, adapter)
+    patch = read_lora(path, adapter)
+    made = patch.recipe.get("model")
+    there, here = made.get("fingerprint") if isinstance(made, Mapping) else None, adapter.fingerprint()
+    if not anyway and there not in (None, here):  # a LoRA of somebody else's says nothing of the weights
+        raise PatchError(
+            f"{path.name} was made for another model: the weights of {made.get('name')!r} had the fingerprint {there}, "
+            f"those of {adapter.name} have {here}. Load the model it was made for."
+        )
+    return patch
 
 
 def _header(path: Path) -> Mapping[str, str]:

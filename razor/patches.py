@@ -87,10 +87,17 @@ class Patch:
         self._check_shapes(parameters)
         found = _digests(model, set(self.base) & set(parameters))
         if wrong := [name for name, digest in self.base.items() if found.get(name) != digest]:
+            first, model = wrong[0], self.recipe.get("model")
+            maker = repr(model.get("name")) if isinstance(model, Mapping) else "the model"
             raise PatchError(
-                f"This patch was made for another model: the weights of {wrong[0]!r} differ from those it was "
-                "computed on. Load the model named in its recipe."
+                f"This patch was made for another model: {len(wrong)} of the {len(self.base)} weights it edits are not "
+                f"those it was computed on, the weights of {first!r} first (hash {found.get(first, 'none')[:8]} here, "
+                f"{self.base[first][:8]} there). Load {maker} it was made for."
             )
+
+    def anyway(self) -> "Patch":
+        """The same edit, for any model with weights of these shapes."""
+        return Patch(self.deltas, self.recipe)
 
     def key(self, belongs: Callable[[str], bool] = lambda parameter: True) -> str:
         """A hash of the deltas of some parameters: equal for equal edits of them."""

@@ -52,6 +52,18 @@ def test_weights_of_no_unit_are_refused_with_their_name(trained):
         by_unit(stray, trained.units(KINDS, tuple(trained.towers)), trained.model)
 
 
+def test_a_lora_with_a_recipe_of_other_weights_is_refused_unless_taken_anyway(tmp_path):
+    adapter = DiffusionAdapter(tiny_sd(tmp_path / "sd"), name="tiny-sd", steps=3, guidance=2.0)
+    edit, _ = edit_of(adapter, ["text.0.head.1"])
+    for name, there in (("mine", adapter.fingerprint()), ("other", "0" * 16)):
+        made = edit.with_recipe({"model": {"name": "tiny-sd", "fingerprint": there}})
+        export.write_lora(adapter, made, tmp_path / f"{name}.safetensors")
+    assert read_edit(tmp_path / "mine.safetensors", adapter).deltas
+    with pytest.raises(PatchError, match="weights of 'tiny-sd' had the fingerprint 0000"):
+        read_edit(tmp_path / "other.safetensors", adapter)
+    assert read_edit(tmp_path / "other.safetensors", adapter, anyway=True).deltas
+
+
 def test_nan_is_refused_and_a_change_of_nothing_is_no_edit(trained):
     edit, units = edit_of(trained, ["text.0.head.1"])
     nothing = Patch({where: torch.zeros_like(delta) for where, delta in edit.deltas.items()})
@@ -65,7 +77,7 @@ def test_other_weights_are_refused_unless_taken_anyway_and_no_patch_is_one_sente
     edit, _ = edit_of(trained, ["text.0.head.1"])
     edit.save(tmp_path / "p.safetensors")
     other = wrap(make_clip(seed=7))
-    with pytest.raises(PatchError, match="made for another model"):
+    with pytest.raises(PatchError, match=r"another model: \d of the \d weights .* \(hash \w{8} here, \w{8} there\)"):
         read_edit(tmp_path / "p.safetensors", other)
     assert read_edit(tmp_path / "p.safetensors", other, anyway=True).key() == edit.key()
     (tmp_path / "x.safetensors").write_bytes(b"\xff" * 64)
