@@ -196,7 +196,7 @@ _PLACES = {
     "versions": "an object of texts",
 }
 _ROUND = {
-    "by_hand": "true or false",
+    "by_hand": "a text",
     "added": "a list of texts",
     "accepted": "true or false",
     "steps": "a whole number from 0",

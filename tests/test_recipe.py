@@ -142,6 +142,7 @@ def test_what_is_no_recipe_is_refused_with_the_reason(tmp_path, name, text, said
         ("rounds.0.steps", True),
         ("rounds.0.steps", 1.5),
         ("rounds.0.accepted", 1),
+        ("rounds.0.by_hand", [1]),
         ("versions", {"torch": 2}),
         ("versions", []),
     ],
