@@ -28,6 +28,7 @@ def _add_runs(commands) -> None:
         "--method", choices=["razor", "paper"], default="razor", help="paper: the rule as published, one step a round"
     )
     unlearn.add_argument("--out", type=Path, required=True, metavar="DIR")
+    unlearn.add_argument("--replace", action="store_true", help="replace a run that is there")
     unlearn.add_argument("--json", type=Path, metavar="OUT", help="write what run.json in the folder holds")
 
     evaluate = commands.add_parser("evaluate", help="measure a model with or without a patch")
@@ -69,6 +70,7 @@ def _add_carrying(commands) -> None:
     carry.add_argument("--from", dest="source", required=True, metavar="M", help="the CLIP it was made for")
     carry.add_argument("--to", dest="target", required=True, metavar="M", help="the vision-language model")
     carry.add_argument("--out", type=Path, required=True, metavar="P2", help="the patch to write")
+    carry.add_argument("--replace", action="store_true", help="replace a file that is there")
     carry.add_argument("--json", type=Path, metavar="OUT", help="write what was carried")
     carry.add_argument("--device", help="cpu, cuda, cuda:1, auto (default: CUDA where there is one)")
 

@@ -16,14 +16,17 @@ python -m razor app
 
 import argparse
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from razor.arguments import parser
 from razor.errors import InputError, RazorError
 from razor.host import keep_memory
 from razor.progress import bar, note
+from razor.writing import check_place, whole, write_text
 
 # Heavy modules are imported inside the commands, so that --help answers at once.
 
@@ -50,6 +53,7 @@ def _run(args: argparse.Namespace) -> None:
     if (out := getattr(args, "json", None)) is not None:
         if out.is_dir():
             raise InputError(f"{out} is a folder; name the file that --json is to write.")
+        check_place(out)
         out.parent.mkdir(parents=True, exist_ok=True)
     commands = {
         "score": _score, "unlearn": _unlearn, "evaluate": _evaluate, "report": _report, "compare": _compare,
@@ -98,9 +102,11 @@ def _score(args: argparse.Namespace) -> None:
 
 def _unlearn(args: argparse.Namespace) -> None:
     from razor import jsonio, processes
-    from razor.run import unlearn
+    from razor.run import FILES, unlearn
 
-    args.out.mkdir(parents=True, exist_ok=True)
+    if not args.replace and any((args.out / name).exists() for name in FILES):
+        raise InputError(f"{args.out} holds a run; give another folder, or --replace.")
+    check_place(args.out / FILES[0])
     adapter, task, config = _prepare(args)
     note(f"Forgetting {task.concept!r} in {adapter.name}.")
     warnings.filterwarnings("ignore", "The unedited model", UserWarning)  # said in our own words below
@@ -181,8 +187,7 @@ def _report(args: argparse.Namespace) -> None:
     for out in outs:
         if out.is_dir():
             raise InputError(f"{out} is a folder; name the file to write.")
-        if out.exists() and not args.replace:
-            raise InputError(f"{out} exists; give another name, or --replace.")
+        _check_free(out, args.replace)
         out.parent.mkdir(parents=True, exist_ok=True)
     adapter, task, _ = _prepare(args)
     attacks = _attacks(args.attacks, adapter, task)
@@ -196,12 +201,19 @@ def _report(args: argparse.Namespace) -> None:
     made = report.Report(growth, before, after, shown, found, findings, gold, args.reason)
     for out, text in ((args.out, report.html), (args.card, report.model_card)):
         if out is not None:
-            out.write_text(text(made), "utf-8")
+            write_text(out, text(made))
             print(f"{out.stat().st_size / 1000:,.0f} kB in {out}")
     if args.json:
         sides = {"before": before.to_json(), "after": after.to_json()}
         told = {"files": [str(out) for out in outs], "gates": [verdict.to_json() for verdict in found]}
         jsonio.write(args.json, {**sides, "attacks": [finding.to_json() for finding in findings], **told})
+
+
+def _check_free(out: Path, replace: bool) -> None:
+    """Refuse a file that is there or cannot be written, before any work."""
+    if out.exists() and not replace:
+        raise InputError(f"{out} exists already; choose another name, or --replace.")
+    check_place(out)
 
 
 def _as_in(args: argparse.Namespace, made: dict) -> None:
@@ -263,6 +275,8 @@ def _compare(args: argparse.Namespace) -> None:
     from razor.gold import between
 
     budget = Budget(args.steps, args.checks, args.seconds)
+    if args.out:
+        check_place(args.out / "run.json")
     adapter, task, config = _prepare(args)
     names = [name.strip() for name in args.methods.split(",") if name.strip()]
     names = names or ["razor", *NAMES[adapter.family]]
@@ -308,12 +322,14 @@ def _carry(args: argparse.Namespace) -> None:
     patch = Patch.load(args.patch)
     if args.out.is_dir():
         raise InputError(f"--out needs the file to write, and {args.out} is a folder; add /patch.safetensors.")
+    _check_free(args.out, args.replace)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     source, target = (models.load(name, device=args.device) for name in (args.source, args.target))
     found = carried(patch, source, target)
     for said in found.notes:
         note(said)
-    size = found.patch.save(args.out)
+    with whole(args.out) as (part,):
+        size = found.patch.save(part)
     edited = f"{found.patch.parameters_edited:,} parameters of {target.name} edited"
     print(f"{edited}; {size / 1000:.0f} kB patch in {args.out}")
     print(f"What {target.name} forgets by it was not measured; evaluate measures it.")
@@ -346,6 +362,7 @@ def _export(args: argparse.Namespace) -> None:
         if given and args.form != form:
             why = f" {export.WHY_REDACTED}" if given == ["redacted"] else ""
             raise InputError(f"--{given[0].replace('_', '-')} is for --as {form} alone, not --as {args.form}.{why}")
+    _check_free(args.out, args.replace)
     patch = Patch.load(args.patch)
     adapter = models.load(args.model, device=args.device, dtype=args.dtype)
     options = {name: getattr(args, name) for name in fitting.get(args.form, ()) if getattr(args, name) is not None}
@@ -355,14 +372,25 @@ def _export(args: argparse.Namespace) -> None:
         note(said)
     left = f"; its ranks leave out {written.residual:.1%} of the change" if written.residual else ""
     print(f"{written.bytes / 1000:,.0f} kB {_FORMS[args.form]} in {args.out}{left}")
-    check = export.verify(adapter, patch, written.path, scale=options.get("scale", 1.0))
-    if not export.sound(written, check):
-        raise ModelError(f"{export.compared(check)} Do not use {written.path.name}.")
+    try:
+        check = export.verify(adapter, patch, written.path, scale=options.get("scale", 1.0))
+        if not export.sound(written, check):
+            raise ModelError(f"{export.compared(check)} {written.path.name} was deleted; try another form.")
+    except RazorError:
+        _delete(written.path)  # nobody is to take it for the edited model
+        raise
     print(export.compared(check))
     if args.json:
         told = {"model": adapter.name, "form": args.form, "path": str(written.path), "bytes": written.bytes}
         told |= {"notes": list(written.notes), "residual": written.residual, "ranks": dict(written.ranks)}
         jsonio.write(args.json, {**told, "loaded_again": vars(check)})
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 _FORMS = {"patch": "patch", "lora": "LoRA", "full": "model"}
@@ -374,6 +402,11 @@ def _ask(args: argparse.Namespace) -> None:
     from razor.asking import answer_table, table
     from razor.patches import Patch
 
+    if args.csv:
+        if args.csv.is_dir():
+            raise InputError(f"{args.csv} is a folder; name the file that --csv is to write.")
+        check_place(args.csv)
+        args.csv.parent.mkdir(parents=True, exist_ok=True)
     questions, warnings = read_questions(args.questions)
     for warning in warnings:
         note(warning)
@@ -384,8 +417,6 @@ def _ask(args: argparse.Namespace) -> None:
     if adapter.family != "vlm":
         raise InputError(f"{adapter.name} answers no questions; name a vision-language model, such as LLaVA-1.5.")
     patch.check(adapter.model)
-    for out in filter(None, (args.csv, args.json)):
-        out.parent.mkdir(parents=True, exist_ok=True)
 
     def on_part(side: int, done: int) -> None:
         note(f"{done} of {len(questions)} questions answered {'with the patch' if side else 'by the unedited model'}.")
@@ -398,7 +429,7 @@ def _ask(args: argparse.Namespace) -> None:
     if args.patch:
         print(f"{changed} of {len(answered)} answers changed.")
     if args.csv:
-        args.csv.write_text(table(answered, ("before", "after")), "utf-8")
+        write_text(args.csv, table(answered, ("before", "after")))
     if args.json:
         found = {"model": adapter.name, "rule": args.rule, "before": before, "after": after, "changed": changed}
         jsonio.write(args.json, {**found, "answers": [_answer_json(a) for a in answered]})

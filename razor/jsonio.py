@@ -5,13 +5,19 @@ import math
 from pathlib import Path
 
 from razor.errors import InputError
+from razor.writing import write_text
 
 MAX_BYTES = 8_000_000  # of a file that is read
 
 
 def write(path: Path, value: object) -> None:
-    """Write indented UTF-8 JSON with a final newline."""
-    path.write_text(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    """Write a value as UTF-8 JSON, whole or not at all. Raises WriteError where it cannot."""
+    write_text(path, text(value))
+
+
+def text(value: object) -> str:
+    """Indented JSON with a final newline."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n"
 
 
 def read(path: Path) -> dict:

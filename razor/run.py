@@ -19,6 +19,9 @@ from razor.metrics import Evaluation, Measure
 from razor.patches import Patch
 from razor.recipe import check_task, read, recipe
 from razor.step import evaluate
+from razor.writing import whole
+
+FILES = ("patch.safetensors", "recipe.json", "run.json", saved.TABLE, saved.TENSORS)  # of a run's folder
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,17 @@ class Run:
         }
 
     def save(self, folder: Path) -> dict:
-        """Write patch.safetensors, recipe.json, run.json and the growth (see saved.py); returns what run.json holds."""
-        folder.mkdir(parents=True, exist_ok=True)
-        size = self.patch.save(folder / "patch.safetensors")
-        jsonio.write(folder / "recipe.json", self.recipe)
-        result = {**self.to_json(size), "growth": saved.save(self.growth, folder)}
-        jsonio.write(folder / "run.json", result)
+        """Write patch.safetensors, recipe.json, run.json and the growth (see saved.py); returns what run.json holds.
+
+        Raises:
+            WriteError: they cannot be written; what was there before stays.
+        """
+        with whole(*(folder / name for name in FILES[:3])) as (patch, recipe, table):
+            folder.mkdir(parents=True, exist_ok=True)
+            size = self.patch.save(patch)
+            recipe.write_text(jsonio.text(self.recipe), "utf-8")
+            result = {**self.to_json(size), "growth": saved.save(self.growth, folder)}
+            table.write_text(jsonio.text(result), "utf-8")
         return result
 
 

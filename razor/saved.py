@@ -5,7 +5,6 @@ unpickled, and a file that does not fit is refused in one sentence.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from uuid import uuid4
@@ -24,6 +23,7 @@ from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.scoring import UnitScore
 from razor.step import Trial
+from razor.writing import whole
 
 FORMAT = "razor-growth-2"
 TABLE, TENSORS = "growth.json", "growth.safetensors"
@@ -37,6 +37,9 @@ def save(growth: Growth, folder: Path, note: Mapping[str, str] | None = None) ->
 
     Returns:
         The mark.
+
+    Raises:
+        WriteError: they cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     history, tensors = growth.history, {}
@@ -59,10 +62,9 @@ def save(growth: Growth, folder: Path, note: Mapping[str, str] | None = None) ->
         "position": {"state": number, "edit_set": growth.edit_set.to_json(), "branch": history.position.branch},
         "by_hand": by_hand,
     }
-    save_file(tensors, folder / f".{TENSORS}", {"mark": mark})
-    jsonio.write(folder / f".{TABLE}", table)
-    for name in (TENSORS, TABLE):
-        os.replace(folder / f".{name}", folder / name)
+    with whole(folder / TENSORS, folder / TABLE) as parts:
+        save_file(tensors, parts[0], {"mark": mark})
+        parts[1].write_text(jsonio.text(table), "utf-8")
     return mark
 
 
