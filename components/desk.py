@@ -5,6 +5,7 @@ between steps and asks the session's stop flag; the model is only ever edited in
 closing the page or an error leaves nothing behind.
 """
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from razor import models
 from razor.adapters.base import Adapter
 from razor.adapters.clip import ClipAdapter
 from razor.adapters.diffusion import DiffusionAdapter
+from razor.edit_set import EditSet
 from razor.errors import InputError, RazorError, Stopped
 from razor.examples import Task
 from razor.growth import Growth
@@ -87,9 +89,10 @@ def handler(status: Callable[[Page], gr.HTML]):
                         yield gr.skip()  # a generator that ends without a word would blank every widget
                 except Stopped as error:  # as was asked for: nothing to warn of
                     yield {status(self.page): status_html(str(error))}
-                except RazorError as error:
-                    gr.Warning(escape(str(error)))  # a toast renders HTML, and the sentence may quote a file name
-                    yield {status(self.page): status_html(str(error), "problem")}
+                except (RazorError, OSError) as error:
+                    said = str(error) if isinstance(error, RazorError) else _of_system(error)
+                    gr.Warning(escape(said))  # a toast renders HTML, and the sentence may quote a file name
+                    yield {status(self.page): status_html(said, "problem")}
                 finally:
                     rest_cores()
 
@@ -99,6 +102,16 @@ def handler(status: Callable[[Page], gr.HTML]):
         return run
 
     return wrap
+
+
+def _of_system(error: OSError) -> str:
+    """What the system could not do, without the place on this machine; the console gets it all."""
+    traceback.print_exception(error)
+    what = error.strerror or str(error).partition("\n")[0] or type(error).__name__
+    return (
+        f"The system could not do this: {what}. Free some space or choose another folder, then try again; nothing was "
+        "lost."
+    )
 
 
 def on_event(status: Callable[[Page], gr.HTML]):
@@ -119,6 +132,13 @@ def on_event(status: Callable[[Page], gr.HTML]):
         return run
 
     return wrap
+
+
+def plan(growth: Growth, planned: EditSet) -> None:
+    """Lock and ban what a recipe's edit set does."""
+    for action, names in (("ban", planned.banned), ("lock", planned.locked)):
+        if names:
+            growth.act(action, sorted(names))
 
 
 class Desk:
@@ -176,6 +196,7 @@ class Desk:
             growth = Growth(adapter, set_aside(task, others), config, beneath=below.patch)
             if session.epoch != epoch:
                 raise InputError("Another target or model was chosen meanwhile; press the button again.")
+            plan(growth, session.planned)
             session.growth, session.grown_on = growth, below.active
             session.tested, session.domain, session.found = None, None, {}
             session.shown, session.earlier = None, None

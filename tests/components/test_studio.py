@@ -1,5 +1,6 @@
 """What the buttons do, without a browser: handlers called as Gradio calls them, on a tiny CLIP."""
 
+import errno
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -597,3 +598,13 @@ def test_a_stray_file_among_the_saved_rounds_breaks_nothing(studio, task, tmp_pa
     (tmp_path / "stray").write_text("x")
     opened = last(studio.open_page(SimpleNamespace(session_hash="x"), "object:cat", "tiny", "a" * 32))
     assert not opened[studio.page.examples.offer]["visible"]
+
+
+def test_an_error_of_the_system_is_one_sentence(studio, visitor, monkeypatch, capfd):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "/a/place/of/ours")
+
+    monkeypatch.setattr(studio, "start", full)
+    said = last(studio.score(visitor("a"), *SETTINGS))[studio.page.edit.status]
+    assert "No space left on device. Free some space" in said and "place" not in said and 'data-tone="problem"' in said
+    assert "/a/place/of/ours" in capfd.readouterr().err  # for whoever runs the page
