@@ -9,7 +9,7 @@ import gradio as gr
 
 from components import edit_panel
 from components.compare_panel import NOW
-from components.desk import Desk, handler
+from components.desk import Desk, handler, plan
 from components.export_panel import FORMS, LONGEST, NOTHING
 from components.session import Session
 from components.theme import status_html
@@ -184,6 +184,10 @@ class Exporting(Desk):
             more = "It was brought in or made by hand; only its patch brings it back."
         elif by_hand:
             more += " Some of it was done by hand, which growth does not repeat."
+        growth, session.planned = session.growth, recipes.planned(made)
+        if growth is not None:
+            plan(growth, session.planned)
+        more += _held(made)
         if other := recipes.other_versions(made):
             more += f" It was {other}, so numbers may differ."
         said = status_html(
@@ -191,11 +195,27 @@ class Exporting(Desk):
             f"{len(rounds)} round{'s' if len(rounds) != 1 else ''}. {more}"
         )
         return {
+            **(self.drawn(session, growth) if growth is not None and growth.showable else {}),
             **edit_panel.settings_shown(page.edit, config, adapter),
             page.export.bring_status: said,
             page.edit.status: said,
             page.tabs: gr.Tabs(selected="edit"),
         }
+
+
+def _held(made: Mapping) -> str:
+    """Which moves by hand come with a recipe, and which are left to do again."""
+    held = {"locked": "lock", "banned": "ban"}
+    moves = made.get("edit_set", {})
+    counts = [
+        f"{len(moves[key])} {word}{'s' if len(moves[key]) > 1 else ''}" for key, word in held.items() if moves.get(key)
+    ]
+    said = f" Its {' and '.join(counts)} are set." if counts else ""
+    dialled = moves.get("strength", 1) != 1 or moves.get("strengths")
+    left = [("switched off", moves.get("off")), ("dialled", dialled), ("isolated", moves.get("isolated"))]
+    if missing := [word for word, there in left if there]:
+        said += f" Units were {' and '.join(missing)} afterwards; do that again once it has grown."
+    return said
 
 
 def _repeatable(made: Mapping, adapter: Adapter, task: Task, name: str) -> RazorConfig:

@@ -64,6 +64,7 @@ class Session:
     task: Task | None = None
     epoch: int = 0  # goes up whenever model or task change; work begun before that is not kept
     growth: Growth | None = None
+    planned: EditSet = field(default_factory=EditSet)  # locks and bans of a recipe, for the growth that is to repeat it
     grown_on: tuple[str, ...] = ()  # concepts of the stack beneath the growth
     stack: Stack = field(default_factory=Stack)
     clip_edit: Growth | None = None  # left behind when another model was loaded; may fit one with the same image tower
@@ -117,6 +118,7 @@ class Session:
         self.epoch += 1
         self.revision += 1
         self.growth, self.task, self.tested, self.domain = None, None, None, None
+        self.planned = EditSet()
         self.focus, self.sides, self.found = None, None, {}
         self.shown, self.earlier = None, None
 

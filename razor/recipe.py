@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from razor import jsonio
 from razor.adapters.base import Adapter
+from razor.edit_set import EditSet
 from razor.errors import InputError
 from razor.examples import Example, Split, Task
 from razor.growth import KINDS, Growth
@@ -308,6 +309,12 @@ def _differences(place: str, first: object, second: object) -> Iterator[Differen
         yield from _differences(place, *numbered)
     elif first != second:
         yield Difference(place, first, second)
+
+
+def planned(made: Mapping) -> EditSet:
+    """The locks and bans of a recipe's edit set, which a run that repeats it begins with."""
+    held = made.get("edit_set", {})
+    return EditSet(locked=frozenset(held.get("locked", ())), banned=frozenset(held.get("banned", ())))
 
 
 def check_task(made: Mapping, task: Task) -> None:

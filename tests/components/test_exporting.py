@@ -141,6 +141,26 @@ def test_a_recipe_alone_sets_the_settings_that_repeat_it(studio, edited, tmp_pat
     assert "Choose a file first" in end[panel.bring_status]
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_locks_and_bans_of_a_recipe_hold_in_the_run_that_repeats_it(studio, edited, tmp_path, begun):
+    request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
+    made, members = recipe.recipe(session.growth), session.growth.edit_set.members
+    free = [name for name in session.growth.every if name not in members]
+    made["edit_set"] |= {"locked": free[:1], "banned": free[1:3], "strength": 0.5}
+    (tmp_path / "r.json").write_text(json.dumps(made), "utf-8")
+    if begun:
+        session.growth.reset()
+    else:
+        session.growth = None
+    end = last(studio.bring_in(request, str(tmp_path / "r.json"), False, *SETTINGS))
+    assert "Its 1 lock and 2 bans are set. Units were dialled afterwards" in end[panel.bring_status]
+    last(studio.grow(request, *SETTINGS))
+    held = session.growth.edit_set
+    assert held.locked == {*free[:1]} <= {*held.members} and held.banned == {*free[1:3]}
+    session.start_over()
+    assert not session.planned.locked, "another target knows nothing of it"
+
+
 def test_a_recipe_of_other_versions_says_so_and_one_of_unknown_units_is_refused(studio, edited, tmp_path):
     request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
     made = recipe.recipe(session.growth)
