@@ -32,7 +32,6 @@ from razor import models
 from razor.adapters.base import Adapter
 from razor.adapters.clip import ClipAdapter
 from razor.adapters.diffusion import DiffusionAdapter
-from razor.edit_set import EditSet
 from razor.errors import InputError, RazorError, Stopped
 from razor.examples import Task
 from razor.growth import Growth
@@ -134,13 +133,6 @@ def on_event(status: Callable[[Page], gr.HTML]):
     return wrap
 
 
-def plan(growth: Growth, planned: EditSet) -> None:
-    """Lock and ban what a recipe's edit set does."""
-    for action, names in (("ban", planned.banned), ("lock", planned.locked)):
-        if names:
-            growth.act(action, sorted(names))
-
-
 class Desk:
     """The visitors of one page and what is drawn for them."""
 
@@ -196,7 +188,7 @@ class Desk:
             growth = Growth(adapter, set_aside(task, others), config, beneath=below.patch)
             if session.epoch != epoch:
                 raise InputError("Another target or model was chosen meanwhile; press the button again.")
-            plan(growth, session.planned)
+            growth.plan(session.planned)
             session.growth, session.grown_on = growth, below.active
             session.tested, session.domain, session.found = None, None, {}
             session.shown, session.earlier = None, None

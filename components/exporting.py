@@ -9,7 +9,7 @@ import gradio as gr
 
 from components import edit_panel
 from components.compare_panel import NOW
-from components.desk import Desk, handler, plan
+from components.desk import Desk, handler
 from components.export_panel import FORMS, LONGEST, NOTHING
 from components.session import Session
 from components.theme import status_html
@@ -186,7 +186,7 @@ class Exporting(Desk):
             more += " Some of it was done by hand, which growth does not repeat."
         growth, session.planned = session.growth, recipes.planned(made)
         if growth is not None:
-            plan(growth, session.planned)
+            growth.plan(session.planned)
         more += _held(made)
         if other := recipes.other_versions(made):
             more += f" It was {other}, so numbers may differ."
@@ -225,10 +225,9 @@ def _repeatable(made: Mapping, adapter: Adapter, task: Task, name: str) -> Razor
         InputError: it is not, or the settings cannot be read; says which.
     """
     entry = made.get("model") or {}
-    if entry.get("fingerprint") != adapter.fingerprint():
+    if entry.get("name") != adapter.name and entry.get("fingerprint") != adapter.fingerprint():
         raise InputError(f"{name} is of {entry.get('name')!r}, and {adapter.name} is loaded; load it on screen 1.")
-    recipes.check_task(made, task)
-    recipes.check_units(made, adapter)
+    recipes.check(made, adapter, task)
     return RazorConfig.from_json(dict(made.get("config") or {}))
 
 

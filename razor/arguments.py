@@ -23,7 +23,14 @@ def _add_runs(commands) -> None:
     score.add_argument("--json", type=Path, metavar="OUT", help="write all scores")
 
     unlearn = commands.add_parser("unlearn", help="forget a concept and save the patch")
-    _add_task(unlearn)
+    _add_task(unlearn, required=False)
+    unlearn.add_argument(
+        "--recipe",
+        type=Path,
+        metavar="R",
+        help="repeat the run of a recipe.json, run folder, export, drawn picture or report; settings given beside it "
+        "count more, and pictures of your own must be named again",
+    )
     unlearn.add_argument(
         "--method", choices=["razor", "paper"], default="razor", help="paper: the rule as published, one step a round"
     )
@@ -175,8 +182,8 @@ def _add_names(parser, required: bool = True) -> None:
     _add_dtype(parser)
 
 
-def _add_task(parser: argparse.ArgumentParser) -> None:
-    _add_names(parser)
+def _add_task(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    _add_names(parser, required)
     settings = parser.add_argument_group("settings")
     settings.add_argument("--start-units", type=int, help="units in the first round (default 4; as published 1)")
     settings.add_argument("--seed", type=int)

@@ -102,12 +102,18 @@ def _score(args: argparse.Namespace) -> None:
 
 def _unlearn(args: argparse.Namespace) -> None:
     from razor import jsonio, processes
+    from razor import recipe as recipes
     from razor.run import FILES, unlearn
 
     if not args.replace and any((args.out / name).exists() for name in FILES):
         raise InputError(f"{args.out} holds a run; give another folder, or --replace.")
     check_place(args.out / FILES[0])
+    made = _recipe(args)
     adapter, task, config = _prepare(args)
+    if made:
+        recipes.check(made, adapter, task)
+        if other := recipes.other_versions(made):
+            note(f"The recipe was {other}, so numbers may differ.")
     note(f"Forgetting {task.concept!r} in {adapter.name}.")
     warnings.filterwarnings("ignore", "The unedited model", UserWarning)  # said in our own words below
     with bar("Rounds, at most") as rounds, bar("Drawing to measure") as drawn:
@@ -117,7 +123,7 @@ def _unlearn(args: argparse.Namespace) -> None:
             rounds(done.index, config.rounds)
 
         rounds(0, config.rounds)
-        run = unlearn(adapter, task, config, on_round=on_round, on_picture=drawn)
+        run = unlearn(adapter, task, config, planned=recipes.planned(made), on_round=on_round, on_picture=drawn)
     if not run.known:
         note(f"The unedited model does not know {task.concept!r}: there was nothing to forget.")
     elif not run.reached:
@@ -129,8 +135,32 @@ def _unlearn(args: argparse.Namespace) -> None:
     print(
         f"{result['parameters_edited']:,} parameters edited; {result['patch_bytes'] / 1000:.0f} kB patch in {args.out}"
     )
+    then, now = made.get("edit_set", {}).get("members"), list(run.growth.edit_set.members)
+    if then is not None:
+        print("The units of the recipe." if then == now else f"Not the units of the recipe: {', '.join(then)}.")
     if args.json:
         jsonio.write(args.json, {"model": adapter.name, "concept": task.concept, **result})
+
+
+def _recipe(args: argparse.Namespace) -> dict:
+    """The recipe to repeat, if one is named; what it says becomes the arguments that were not given."""
+    from razor import recipe as recipes
+    from razor.config import RazorConfig
+    from razor.sources import is_target
+
+    made = recipes.read(args.recipe) if args.recipe else {}
+    args.model = args.model or made.get("model", {}).get("name")
+    if not args.model:
+        raise InputError("Say which model to edit: --model mini-clip, or --recipe for a run to repeat.")
+    if made and not args.forget and not args.concept.strip():
+        args.forget = made.get("task", {}).get("origin", {}).get("forget", "")
+        if not is_target(args.forget):
+            raise InputError("The recipe names its pictures and does not hold them; name them again, as in that run.")
+    config = RazorConfig.from_json(dict(made.get("config", {}))) if made else None
+    for name, value in vars(config).items() if config else ():
+        if getattr(args, name, None) is None:
+            setattr(args, name, ",".join(value) if isinstance(value, tuple) else value)
+    return made
 
 
 def _evaluate(args: argparse.Namespace) -> None:

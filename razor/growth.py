@@ -395,6 +395,12 @@ class Growth:
                 self._meanwhile.append((action, names))
         return said
 
+    def plan(self, planned: EditSet) -> None:
+        """Ban and lock what `planned` does; a growth that repeats a run begins so."""
+        for action, names in (("ban", planned.banned), ("lock", planned.locked)):
+            if names:
+                self.act(action, sorted(names))
+
     def _barred(self, edit_set: EditSet, names: Sequence[str]) -> str:
         """Why these cannot be in together: a whole layer overlaps the heads and the MLP inside it."""
         units = [self.every[name] for name in {*edit_set.members, *names}]

@@ -329,6 +329,18 @@ def check_task(made: Mapping, task: Task) -> None:
         raise InputError(f"This is not the task of that run; other than then: {', '.join(places)}.")
 
 
+def check(made: Mapping, adapter: Adapter, task: Task) -> None:
+    """Raise InputError where a recipe is of another model or task, or names units there are none of; says which."""
+    entry = made.get("model") or {}
+    if entry.get("fingerprint") != adapter.fingerprint():
+        raise InputError(
+            f"The recipe is of {entry.get('name')!r} with weights {entry.get('fingerprint')}, and {adapter.name} has "
+            f"weights {adapter.fingerprint()}; load the model it was made with."
+        )
+    check_task(made, task)
+    check_units(made, adapter)
+
+
 def other_versions(made: Mapping) -> str:
     """Which packages a recipe was made with that are here in another version, in one clause; "" for none."""
     here = versions()

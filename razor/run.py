@@ -11,6 +11,7 @@ from pathlib import Path
 from razor import jsonio, saved
 from razor.adapters.base import Adapter, watched
 from razor.config import RazorConfig
+from razor.edit_set import EditSet
 from razor.errors import InputError
 from razor.examples import Task
 from razor.growth import Growth
@@ -73,6 +74,7 @@ def unlearn(
     task: Task,
     config: RazorConfig | None = None,
     *,
+    planned: EditSet | None = None,
     on_round: Callable[[Growth, GrowthRound], None] = lambda growth, done: None,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> Run:
@@ -81,6 +83,7 @@ def unlearn(
     Warns when the unedited model only guesses; the patch is then empty.
 
     Args:
+        planned: locks and bans to begin with.
         on_round: called after every round.
         on_picture: called with how many pictures are drawn to measure, and how many there will be, before the edit and
             again after it; only of a model that draws.
@@ -92,6 +95,7 @@ def unlearn(
     if not growth.known:
         warnings.warn(f"The unedited model does not know {task.concept!r}: there is nothing to forget.", stacklevel=2)
     else:
+        growth.plan(planned or EditSet())
         for done in growth.run():
             on_round(growth, done)
     return finish(growth, on_picture=on_picture)

@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from razor import cli, models, step, words
+from razor import cli, models, run, step, words
 from razor.adapters import denoising
 from razor.cli import main
+from razor.errors import InputError
 from razor.minicanvas.dataset import draw
+from razor.patches import Patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from tiny_pipelines import tiny_sd, tiny_sd2, tiny_sd3, tiny_sdxl
@@ -74,6 +76,35 @@ def test_evaluating_the_saved_patch_gives_the_reported_numbers(style_run, tmp_pa
     main(["evaluate", "--model", "mini-clip", "--forget", "style:thermal", "--patch", patch, "--json", str(out)])
     run = json.loads((style_run / "run.json").read_text())
     assert json.loads(out.read_text())["after"] == run["after"]
+
+
+def test_a_recipe_repeats_its_run_bit_for_bit(style_run, tmp_path, capsys):
+    main(["unlearn", "--recipe", str(style_run / "recipe.json"), "--out", str(tmp_path / "again")])
+    assert "The units of the recipe." in capsys.readouterr().out
+    first, second = (Patch.load(folder / "patch.safetensors") for folder in (style_run, tmp_path / "again"))
+    assert first.key() == second.key() and first.recipe == second.recipe
+
+
+def test_a_recipe_fills_in_what_is_not_given_and_what_is_missing_is_named(style_run, tmp_path, fail, monkeypatch):
+    made = json.loads((style_run / "recipe.json").read_text())
+    made["edit_set"]["locked"], made["config"]["rho"], began = ["text.1.head.2"], 0.5, []
+
+    def begin(adapter, task, config, *, planned, **_):
+        began.append((config.rho, config.alpha, planned.locked))
+        raise InputError("far enough")
+
+    def again(*given):
+        (tmp_path / "r.json").write_text(json.dumps(made))
+        return fail("unlearn", "--recipe", str(tmp_path / "r.json"), "--out", str(tmp_path / "out"), *given)
+
+    monkeypatch.setattr(run, "unlearn", begin)
+    assert "far enough" in again("--alpha", "3") and began == [(0.5, 3.0, {"text.1.head.2"})]
+    assert "That run forgot 'thermal'" in again("--forget", "style:neon")
+    made["task"]["origin"]["forget"] = "/pictures/of/mine"
+    assert "names its pictures and does not hold them" in again()
+    made["model"]["fingerprint"] = "0" * 16
+    assert "with weights 0000000000000000, and mini-clip has weights" in again("--forget", "style:thermal")
+    assert "Say which model to edit" in fail("unlearn", "--forget", "style:neon", "--out", str(tmp_path / "out"))
 
 
 def test_attacks_on_the_saved_patch_are_printed_and_written_beside_their_controls(style_run, tmp_path, capsys):
