@@ -146,18 +146,14 @@ def _recipe(args: argparse.Namespace) -> dict:
     """The recipe to repeat, if one is named; what it says becomes the arguments that were not given."""
     from razor import recipe as recipes
     from razor.config import RazorConfig
-    from razor.sources import is_target
 
-    made = recipes.read(args.recipe) if args.recipe else {}
-    args.model = args.model or made.get("model", {}).get("name")
-    if not args.model:
-        raise InputError("Say which model to edit: --model mini-clip, or --recipe for a run to repeat.")
-    if made and not args.forget and not args.concept.strip():
-        args.forget = made.get("task", {}).get("origin", {}).get("forget", "")
-        if not is_target(args.forget):
-            raise InputError("The recipe names its pictures and does not hold them; name them again, as in that run.")
-    config = RazorConfig.from_json(dict(made.get("config", {}))) if made else None
-    for name, value in vars(config).items() if config else ():
+    if not args.recipe:
+        if not args.model:
+            raise InputError("Say which model to edit: --model mini-clip, or --recipe for a run to repeat.")
+        return {}
+    made = recipes.read(args.recipe)
+    _as_in(args, made)
+    for name, value in vars(RazorConfig.from_json(dict(made.get("config", {})))).items():
         if getattr(args, name, None) is None:
             setattr(args, name, ",".join(value) if isinstance(value, tuple) else value)
     return made

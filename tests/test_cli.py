@@ -101,7 +101,7 @@ def test_a_recipe_fills_in_what_is_not_given_and_what_is_missing_is_named(style_
     assert "far enough" in again("--alpha", "3") and began == [(0.5, 3.0, {"text.1.head.2"})]
     assert "That run forgot 'thermal'" in again("--forget", "style:neon")
     made["task"]["origin"]["forget"] = "/pictures/of/mine"
-    assert "names its pictures and does not hold them" in again()
+    assert "forgot own pictures of 'thermal'; name them again with --forget" in again()
     made["model"]["fingerprint"] = "0" * 16
     assert "with weights 0000000000000000, and mini-clip has weights" in again("--forget", "style:thermal")
     assert "Say which model to edit" in fail("unlearn", "--forget", "style:neon", "--out", str(tmp_path / "out"))
