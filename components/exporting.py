@@ -158,7 +158,7 @@ class Exporting(Desk):
         if name not in BUNDLED or not is_target(target):
             raise InputError(f"This link is of {name!r} and {target!r}, not both bundled; bring the recipe as a file.")
         yield {page.export.bring_status: status_html(f"Loading {name}", "busy")}
-        _repeatable(made, self.load(name), tasks.task(parse_target(target)), "This link")  # before anything goes
+        _repeatable(made, self.load(name), tasks.task(parse_target(target)))  # before anything goes
         if name != session.model:
             yield from self.choose_model.work(self, session, name)
         session.start_over()
@@ -176,7 +176,7 @@ class Exporting(Desk):
     def _repeat(self, session: Session, made: Mapping, name: str) -> dict:
         """The settings of a recipe on the page. Raises InputError as `_repeatable` does."""
         adapter, page = self.model_of(session), self.page
-        config = _repeatable(made, adapter, self.task_of(session), name)
+        config = _repeatable(made, adapter, self.task_of(session))
         rounds, members = made.get("rounds", []), made.get("edit_set", {}).get("members", [])
         by_hand = any(entry.get("by_hand") for entry in rounds)
         more = "Grow to target repeats it."
@@ -218,16 +218,13 @@ def _held(made: Mapping) -> str:
     return said
 
 
-def _repeatable(made: Mapping, adapter: Adapter, task: Task, name: str) -> RazorConfig:
+def _repeatable(made: Mapping, adapter: Adapter, task: Task) -> RazorConfig:
     """The settings of a recipe, where it is of this model and task.
 
     Raises:
         InputError: it is not, or the settings cannot be read; says which.
     """
-    entry = made.get("model") or {}
-    if entry.get("name") != adapter.name and entry.get("fingerprint") != adapter.fingerprint():
-        raise InputError(f"{name} is of {entry.get('name')!r}, and {adapter.name} is loaded; load it on screen 1.")
-    recipes.check(made, adapter, task)
+    recipes.check(made, adapter, task, load="load it on screen 1")
     return RazorConfig.from_json(dict(made.get("config") or {}))
 
 

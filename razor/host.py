@@ -17,7 +17,7 @@ def keep_memory() -> None:
     """Let this process keep freed memory for its next tensors, from now on.
 
     Left alone, glibc gives the memory of most activations back to the system at every step and fetches it again page by
-    page, which is up to a fifth of a small model's time, and threads take turns at it.
+    page, up to a fifth of a small model's time. One arena for all threads, as what one keeps is of no use to another.
     """
     if sys.platform == "linux" and (option := getattr(ctypes.CDLL(None), "mallopt", None)):
         for number, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, LARGEST), (_TRIM_THRESHOLD, HELD)):
@@ -27,9 +27,9 @@ def keep_memory() -> None:
 def rest_cores() -> None:
     """End the helper threads that this thread's computing on several cores has left waiting for more.
 
-    The next such computing starts new ones, in a millisecond. They wait at the ready only while a process has no more
-    of them than cores. A server computes now in this thread and now in that; were the helpers of both to stay, they
-    would have to be woken for every single operation, and a small model ran at half its speed.
+    The next such computing starts new ones, in a millisecond or two. They wait at the ready only while a process has no
+    more of them than cores. A server computes now in this thread and now in that; were the helpers of both to stay,
+    they would have to be woken for every single operation, and a small model ran at half its speed.
     """
     if pause := _pause():
         pause(_HARD)

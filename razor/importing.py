@@ -28,16 +28,17 @@ def read_edit(path: Path, adapter: Adapter, *, anyway: bool = False) -> Patch:
     """
     if not path.is_dir() and _header(path).get("format", "").startswith(PATCH):
         patch = Patch.load(path)
-        patch = patch.anyway() if anyway else patch
+        if anyway:
+            patch = Patch(patch.deltas, patch.recipe)
         patch.check(adapter.model)
         return patch
     patch = read_lora(path, adapter)
     made = patch.recipe.get("model")
-    there, here = made.get("fingerprint") if isinstance(made, Mapping) else None, adapter.fingerprint()
-    if not anyway and there not in (None, here):  # a LoRA of somebody else's says nothing of the weights
+    there = made.get("fingerprint") if isinstance(made, Mapping) else None  # other programs' LoRAs say nothing of it
+    if there and not anyway and there != adapter.fingerprint():
         raise PatchError(
             f"{path.name} was made for another model: the weights of {made.get('name')!r} had the fingerprint {there}, "
-            f"those of {adapter.name} have {here}. Load the model it was made for."
+            f"those of {adapter.name} have {adapter.fingerprint()}. Load the model it was made for."
         )
     return patch
 

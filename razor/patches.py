@@ -95,10 +95,6 @@ class Patch:
                 f"{self.base[first][:8]} there). Load {maker} it was made for."
             )
 
-    def anyway(self) -> "Patch":
-        """The same edit, for any model with weights of these shapes."""
-        return Patch(self.deltas, self.recipe)
-
     def key(self, belongs: Callable[[str], bool] = lambda parameter: True) -> str:
         """A hash of the deltas of some parameters: equal for equal edits of them."""
         found = hashlib.sha256()

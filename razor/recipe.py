@@ -329,13 +329,17 @@ def check_task(made: Mapping, task: Task) -> None:
         raise InputError(f"This is not the task of that run; other than then: {', '.join(places)}.")
 
 
-def check(made: Mapping, adapter: Adapter, task: Task) -> None:
-    """Raise InputError where a recipe is of another model or task, or names units there are none of; says which."""
+def check(made: Mapping, adapter: Adapter, task: Task, load: str = "name it with --model") -> None:
+    """Raise InputError where a recipe is of another model or task, or names units there are none of; says which.
+
+    Args:
+        load: how a person loads the right model.
+    """
     entry = made.get("model") or {}
     if entry.get("fingerprint") != adapter.fingerprint():
         raise InputError(
-            f"The recipe is of {entry.get('name')!r} with weights {entry.get('fingerprint')}, and {adapter.name} has "
-            f"weights {adapter.fingerprint()}; load the model it was made with."
+            f"The recipe is of {entry.get('name')!r} with weights {entry.get('fingerprint')}, and {adapter.name} with "
+            f"weights {adapter.fingerprint()} is loaded; {load}."
         )
     check_task(made, task)
     check_units(made, adapter)

@@ -103,7 +103,7 @@ def test_a_recipe_fills_in_what_is_not_given_and_what_is_missing_is_named(style_
     made["task"]["origin"]["forget"] = "/pictures/of/mine"
     assert "forgot own pictures of 'thermal'; name them again with --forget" in again()
     made["model"]["fingerprint"] = "0" * 16
-    assert "with weights 0000000000000000, and mini-clip has weights" in again("--forget", "style:thermal")
+    assert "with weights 0000000000000000, and mini-clip with weights" in again("--forget", "style:thermal")
     assert "Say which model to edit" in fail("unlearn", "--forget", "style:neon", "--out", str(tmp_path / "out"))
 
 

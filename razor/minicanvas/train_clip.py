@@ -25,6 +25,7 @@ from razor.losses import contrastive
 from razor.minicanvas import captions
 from razor.minicanvas.dataset import AXES, Target, combinations, slug
 from razor.minicanvas.pictures import PIXELS, Pictures, codes
+from razor.writing import whole
 
 PATCH_DROPOUT = 0.5  # share of patches hidden in the first two thirds of the run: twice as fast, and no worse
 CLIP_CONFIG = {
@@ -96,8 +97,8 @@ def train_clip(
         if (step + 1) % 100 == 0 or step + 1 == steps:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average}
             state |= {"step": step + 1, "seconds": time.monotonic() - started}
-            torch.save(state, part := checkpoint.with_suffix(".part"))
-            part.replace(checkpoint)  # whole or not at all
+            with whole(checkpoint) as (part,):
+                torch.save(state, part)
         if (step + 1) % 500 == 0 or step + 1 == steps:
             print("  ", zero_shot(_with(model, average), tokenizer, watch), flush=True)
     half = {name: value.half() if value.is_floating_point() else value for name, value in average.items()}

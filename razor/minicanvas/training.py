@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from razor.device import sped_up
 from razor.minicanvas.judge import FOLDER
+from razor.writing import whole
 
 MINI_CLIP = FOLDER.parent / "mini-clip"
 
@@ -83,7 +84,7 @@ def fit(
         if (step + 1) % 100 == 0 or step + 1 == steps:
             state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
             state |= {"step": step + 1, "seconds": time.monotonic() - started, "seed": seed}
-            torch.save(state, part := checkpoint.with_suffix(".part"))
-            part.replace(checkpoint)  # whole or not at all
+            with whole(checkpoint) as (part,):
+                torch.save(state, part)
     model.load_state_dict(average.state_dict())
     return time.monotonic() - started

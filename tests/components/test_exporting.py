@@ -135,7 +135,7 @@ def test_a_recipe_alone_sets_the_settings_that_repeat_it(studio, edited, tmp_pat
     (tmp_path / "r.json").write_text(json.dumps(made), "utf-8")
     with pytest.warns(UserWarning):
         end = last(studio.bring_in(request, str(tmp_path / "r.json"), False, *SETTINGS))
-    assert "load the model it was made with" in end[panel.bring_status]
+    assert "load it on screen 1" in end[panel.bring_status]
     with pytest.warns(UserWarning):
         end = last(studio.bring_in(request, None, False, *SETTINGS))
     assert "Choose a file first" in end[panel.bring_status]
