@@ -185,9 +185,13 @@ class Exporting(Desk):
         elif by_hand:
             more += " Some of it was done by hand, which growth does not repeat."
         growth, session.planned = session.growth, recipes.planned(made)
-        if growth is not None:
-            growth.plan(session.planned)
         more += _held(made)
+        if growth is not None:
+            growth.still()
+            growth.history.branch_from(growth.history.free_name(), 0)  # a repetition begins at the unedited model
+            growth.plan(session.planned)
+            session.edited()
+            more += f" It is on {growth.history.position.branch}, by itself; Undo returns to the edit before."
         if other := recipes.other_versions(made):
             more += f" It was {other}, so numbers may differ."
         said = status_html(
@@ -195,7 +199,7 @@ class Exporting(Desk):
             f"{len(rounds)} round{'s' if len(rounds) != 1 else ''}. {more}"
         )
         return {
-            **(self.drawn(session, growth) if growth is not None and growth.showable else {}),
+            **({**self.drawn(session, growth), **self.uncompared()} if growth is not None and growth.showable else {}),
             **edit_panel.settings_shown(page.edit, config, adapter),
             page.export.bring_status: said,
             page.edit.status: said,

@@ -103,11 +103,12 @@ def read(path: Path) -> dict:
     Raises:
         InputError: there is none, it is broken, or a newer version wrote it.
     """
+    said = str(path) if path.is_dir() else path.name  # where a page keeps a file is nobody's business
     if path.is_dir():
         path = next((path / name for name in _IN_FOLDERS if (path / name).is_file()), path / _IN_FOLDERS[0])
     if not path.is_file():
         raise InputError(f"There is no file {path}; name {SOURCES}.")
-    return _checked(_READERS.get(path.suffix.lower(), _from_json)(path), str(path))
+    return _checked(_READERS.get(path.suffix.lower(), _from_json)(path), said)
 
 
 def _checked(found: dict, path: str) -> dict:
@@ -235,7 +236,7 @@ def _from_tensors(path: Path) -> dict:
             raise ValueError(f"{len(text):,} characters of recipe, up to {jsonio.MAX_BYTES:,} are read")
         held = json.loads(text)
     except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise InputError(f"The header of {path} cannot be read ({error}); use a complete copy.") from error
+        raise InputError(f"The header of {path.name} cannot be read ({error}); use a complete copy.") from error
     return held if isinstance(held, dict) else {}
 
 
