@@ -1,21 +1,15 @@
 """Take an edit away: as a patch, a LoRA, or a full model, each whole or not at all, and loaded again to be compared.
 
-Everything is written under a temporary name beside its place, flushed to the disk, and renamed; when that fails, or a
-person stops it, nothing is left behind and what was there before is there still. The model is edited only while its
-weights are read.
+When writing fails, or a person stops it, nothing is left behind and what was there before is there still (writing.py).
+The model is edited only while its weights are read.
 """
 
-import errno
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from uuid import uuid4
 
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -27,6 +21,7 @@ from razor.modelspec import kohya_header, modelspec, native_size, recipe_header,
 from razor.patches import Patch
 from razor.reloading import Check, verify
 from razor.single_file import as_one_file
+from razor.writing import whole
 
 __all__ = [
     "WHY_REDACTED",
@@ -64,7 +59,7 @@ def write_patch(adapter, patch: Patch, out: Path, *, replace: bool = False) -> W
     """Write the patch for use with this library. Arguments and errors as for `write_lora`."""
     out = _place(adapter, Path(out), "file", replace)
     patch.check(adapter.model)
-    with _whole(out, 4 * patch.parameters_edited) as draft:
+    with whole(out, named=out.name, needed=4 * patch.parameters_edited) as (draft,):
         patch.with_recipe(shareable(patch.recipe)).save(draft)
     return Written(out, _size(out))
 
@@ -105,7 +100,7 @@ def write_lora(
         lora, notes = fit(adapter, patch, keys, rank=rank, stop=stop)
         tensors, settings = tensors_of(adapter, lora, keys, scale)
         ranks = {weight: f.rank for weight, f in lora.factors.items()}
-        with _whole(out, sum(t.nbytes for t in tensors.values())) as draft:
+        with whole(out, named=out.name, needed=sum(t.nbytes for t in tensors.values())) as (draft,):
             _go_on(stop)
             if one_file:
                 header = modelspec(adapter, out.stem, lora=True, recipe=patch.recipe)
@@ -151,7 +146,7 @@ def write_full(
     recipe = {} if redacted else patch.recipe
     network = adapter.pipeline if adapter.family == "diffusion" else adapter.model
     with suppress(Stopped):
-        with _whole(out, _bytes_of(network)) as draft:
+        with whole(out, named=out.name, needed=_bytes_of(network)) as (draft,):
             with patch.applied(adapter.model):
                 if single_file:
                     tensors = _on_cpu(as_one_file(adapter.pipeline), stop)
@@ -293,7 +288,7 @@ def _without(value, keys: tuple[str, ...]):
     return [_without(entry, keys) for entry in value] if isinstance(value, list) else value
 
 
-# ---------------------------------------------------------------- whole or not at all
+# ---------------------------------------------------------------- places
 
 
 def _source(adapter) -> Path:
@@ -302,16 +297,17 @@ def _source(adapter) -> Path:
 
 
 def _place(adapter, out: Path, kind: str, replace: bool) -> Path:
-    """Where to write, once it is known to be free or to hold an export that may be replaced."""
+    """Where to write, at the end of any link, once it is known to be free or to hold an export that may be replaced."""
     expected = "a .safetensors file" if kind == "file" else "a folder"
     if (out.suffix.lower() == ".safetensors") != (kind == "file"):
         raise InputError(f"{out.name} is the wrong kind of name for this export; give {expected}.")
-    whole, mine = out.resolve(), _source(adapter).resolve()
-    if mine.exists() and (mine == whole or whole in mine.parents or mine in whole.parents):
-        is_it = "lies in" if mine in whole.parents else "holds" if mine != whole else "is"
+    place, mine = out.resolve(), _source(adapter).resolve()
+    if mine.exists() and (mine == place or place in mine.parents or mine in place.parents):
+        is_it = "lies in" if mine in place.parents else "holds" if mine != place else "is"
         raise InputError(f"{out.name} {is_it} the model that is being edited; choose another place.")
+    settled = place if out.is_symlink() else out
     if not out.exists():
-        return out
+        return settled
     if not replace:
         raise InputError(f"{out.name} exists already; choose another name, or allow it to be replaced.")
     if out.is_dir() != (kind == "folder"):
@@ -319,75 +315,7 @@ def _place(adapter, out: Path, kind: str, replace: bool) -> Path:
     of_model = any((out / mark).is_file() for mark in MARKS) and any(out.rglob("*.safetensors"))
     if out.is_dir() and any(out.iterdir()) and not of_model:
         raise InputError(f"{out.name} is a folder that holds no model, so it is not replaced; choose another name.")
-    return out
-
-
-@contextmanager
-def _whole(out: Path, needed: int) -> Iterator[Path]:
-    """A place beside `out` to write to. It becomes `out` at the end of the block, or is removed if anything fails.
-
-    Args:
-        needed: bytes that will be written.
-
-    Raises:
-        InputError: the disk is full, or the place cannot be written.
-    """
-    draft = out.with_name(f".{out.name}.{uuid4().hex[:8]}.part")
-    missing = [folder for folder in out.parents if not folder.exists()]
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if needed > (free := shutil.disk_usage(out.parent).free):
-            raise InputError(
-                f"Cannot write {out.name}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free. Make "
-                "room, or choose another disk."
-            )
-        draft.touch()
-        mode = draft.stat().st_mode & 0o777  # as any new file; safetensors lets nobody else read what it writes
-        draft.unlink()
-        yield draft
-        for path in (draft, *draft.rglob("*")):
-            if path.is_file():
-                path.chmod(mode)
-                with path.open("rb+") as file:
-                    os.fsync(file.fileno())
-        _rename(draft, out)
-    except (OSError, SafetensorError) as error:
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        said = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        said = said if out.parent.is_dir() or not out.parent.exists() else f"{out.parent.name} is no folder"
-        advice = "Make room, or choose another disk." if full else "Choose a place that may be written."
-        raise InputError(f"Cannot write {out.name}: {said}. {advice}") from error
-    finally:
-        _remove(draft)
-        if not out.exists():
-            for folder in missing:
-                with suppress(OSError):
-                    folder.rmdir()  # only what is empty goes
-
-
-def _rename(draft: Path, out: Path) -> None:
-    """Put the draft in its place; a folder that is there goes only once the new one stands."""
-    if not draft.is_dir():
-        os.replace(draft, out)
-    elif not out.exists():
-        os.rename(draft, out)
-    else:
-        before = draft.with_suffix(".old")
-        os.rename(out, before)
-        try:
-            os.rename(draft, out)
-        except BaseException:
-            os.rename(before, out)
-            raise
-        _remove(before)
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or folder, if there is one."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    elif path.exists():
-        path.unlink()
+    return settled
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path, header: Mapping[str, str] | None = None) -> None:

@@ -1,11 +1,12 @@
-"""Files that are written whole or not at all, and places that are found wanting before any work."""
+"""Files and folders that are written whole or not at all, and places that are found wanting before any work."""
 
 import errno
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,27 +20,42 @@ class WriteError(InputError, OSError):
 
 
 @contextmanager
-def whole(*paths: Path) -> Iterator[list[Path]]:
-    """Places beside `paths` to write to. They become `paths` at the end of the block, or go if anything fails.
+def whole(*paths: Path, named: str = "", needed: int = 0) -> Iterator[list[Path]]:
+    """Places beside `paths` to write files or folders to. They become `paths` at the end of the block, or go.
 
-    A link, a pipe or a device is written as it is: nothing may take its place.
+    Folders on the way are made. Everything is flushed to the disk before it takes its place; when that fails, or the
+    block does, nothing is left behind and what was there before is there still. A link, a pipe or a device is written
+    as it is: nothing may take its place.
+
+    Args:
+        named: what an error calls them; unless given the path, of several their folder.
+        needed: bytes that will be written.
 
     Raises:
-        WriteError: a file cannot be written.
+        WriteError: the disk is full, or a place cannot be written.
     """
-    parts = [path if _stays(path) else path.with_name(f".{path.name}.{uuid4().hex[:8]}.part") for path in paths]
+    named = named or str(paths[0] if len(paths) == 1 else paths[0].parent)
+    if needed:
+        _check_free(paths[0], named, needed)
+    parts = {p: p if _stays(p) else p.with_name(f".{p.name}.{uuid4().hex[:8]}.part") for p in paths}
+    missing = [folder for path in paths for folder in path.parents if not folder.exists()]
     try:
-        yield parts
-        for part, path in zip(parts, paths, strict=True):
+        modes = {part: _mode_of_new(part) for path, part in parts.items() if part != path}
+        yield [*parts.values()]
+        for part, mode in modes.items():
+            _flush(part, mode)
+        for path, part in parts.items():
             if part != path:
-                part.replace(path)
-    except WriteError:
-        raise  # of other files, written inside the block; it names them
+                _rename(part, path)
     except (OSError, SafetensorError) as error:
-        raise _cannot_write(paths[0] if len(paths) == 1 else paths[0].parent, error) from error
+        within = error.__cause__ if isinstance(error, WriteError) else None  # of a file written inside the block
+        raise _cannot_write(named, within or error) from error
     finally:
-        for part in {*parts} - {*paths}:
-            part.unlink(missing_ok=True)
+        for part in {*parts.values()} - {*parts}:
+            remove(part)
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()  # only what is empty goes
 
 
 def write_text(path: Path, text: str) -> None:
@@ -66,13 +82,66 @@ def check_place(path: Path) -> None:
         raise _cannot_write(path, error) from error
 
 
+def remove(path: Path) -> None:
+    """Remove a file or folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    elif path.is_symlink() or path.exists():
+        path.unlink()
+
+
 def _stays(path: Path) -> bool:
-    return path.is_symlink() or (path.exists() and not path.is_file())
+    return path.is_symlink() or (path.exists() and not path.is_file() and not path.is_dir())
 
 
-def _cannot_write(path: Path, error: Exception) -> WriteError:
+def _check_free(path: Path, named: str, needed: int) -> None:
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if needed > (free := shutil.disk_usage(folder).free):
+        raise WriteError(
+            f"Cannot write {named}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free. Make room, or "
+            "choose another disk."
+        )
+
+
+def _mode_of_new(part: Path) -> int:
+    """Who may read a new file there, folders made on the way: safetensors lets nobody else read what it writes."""
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.touch()
+    mode = part.stat().st_mode & 0o777
+    part.unlink()
+    return mode
+
+
+def _flush(part: Path, mode: int) -> None:
+    for path in (part, *part.rglob("*")):
+        if path.is_file():
+            path.chmod(mode)
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+
+def _rename(part: Path, path: Path) -> None:
+    """Put the part in its place; a folder that is there goes only once the new one stands."""
+    if not part.is_dir():
+        os.replace(part, path)
+    elif not path.exists():
+        os.rename(part, path)
+    else:
+        before = part.with_suffix(".old")
+        os.rename(path, before)
+        try:
+            os.rename(part, path)
+        except BaseException:
+            os.rename(before, path)
+            raise
+        remove(before)
+
+
+def _cannot_write(path: Path | str, error: Exception) -> WriteError:
     """The sentence for an error of the system, or of safetensors, which tells its number in words alone."""
     said = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    if isinstance(error, FileExistsError):  # where a folder was to be made
+        said = f"{Path(error.filename).name} is no folder"
     number = getattr(error, "errno", None)
     if found := re.search(r"\(os error (\d+)\)", said):
         number = int(found[1])

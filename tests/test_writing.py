@@ -3,9 +3,12 @@
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import nn, ones
 
 from razor import jsonio, models
 from razor.cli import main
@@ -71,6 +74,36 @@ def test_a_link_is_written_through(tmp_path):
     assert (tmp_path / "a").is_symlink() and (tmp_path / "b").read_text() == "after"
     write_text(Path("/dev/null"), "nothing")
     assert not Path("/dev/null").is_file()
+
+
+def test_a_folder_is_whole_or_as_it_was_and_the_folders_on_the_way_go_with_it(tmp_path):
+    out = tmp_path / "new" / "newer" / "model"
+    for text in ("one", "two"):
+        with pytest.raises(KeyboardInterrupt), whole(out) as (part,):
+            part.mkdir()
+            (part / "a.txt").write_text("half")
+            raise KeyboardInterrupt
+        assert text == "two" or not [*tmp_path.iterdir()]
+        with whole(out) as (part,):
+            part.mkdir()
+            write_text(part / "inside" / "a.txt", text)
+        assert (out / "inside" / "a.txt").read_text() == text and [*out.parent.iterdir()] == [out]
+
+
+def test_an_error_inside_is_told_of_what_was_to_be_written_by_the_name_given(tmp_path, full_disk):
+    out = tmp_path / "model"
+    with pytest.raises(WriteError, match=r"^Cannot write model: No space left on device\."), whole(out, named="model"):
+        write_text(tmp_path / "part.json", "{}")
+    with pytest.raises(WriteError, match=r"^Cannot write .*model: .* GB are needed and"), whole(out, needed=10**18):
+        pytest.fail("there is no room for it")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_tensors_may_be_read_by_whoever_may_read_other_new_files(tmp_path):
+    (tmp_path / "other").touch()
+    with whole(tmp_path / "a.safetensors") as (part,):
+        save_file({"a": ones(1)}, part)
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_checking_a_place_leaves_nothing_behind(tmp_path):
@@ -145,7 +178,7 @@ def test_a_carried_patch_replaces_another_when_told_to(tmp_path, edit, clip, mon
     out = tmp_path / "q.safetensors"
     out.write_text("before")
     carried = type("Carried", (), {"patch": Patch(), "notes": ()})
-    monkeypatch.setattr(models, "load", lambda *_, **__: type("Model", (), {"name": "tiny"}))
+    monkeypatch.setattr(models, "load", lambda *_, **__: SimpleNamespace(name="tiny", model=nn.Module()))
     monkeypatch.setattr("razor.carry.carried", lambda *_: carried)
     main([*map(str, [*CARRIED, *edit, "--out", out, "--replace"])])
     assert not Patch.load(out).deltas and {path.name for path in tmp_path.iterdir()} == {out.name, edit[1].name}
