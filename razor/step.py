@@ -38,7 +38,7 @@ DRIFT = 5  # budgets by which predictions of retained prompts may move
 LIGHT = 1.0  # w_r at most where nothing is lost: more of it leads the long way round
 OVERSHOT = 0.15  # forget accuracy by which a step may raise what is left before it counts as too long
 MEND = 6  # steps after the target is met that bring back what the way there cost
-HOPE = 3  # of them after which it ends where none was better
+HOPE = 3  # of them in a row without a better point, after which it ends
 MENDING = 0.3  # rho of those steps, as a share of the others', while the target is met
 WORTH_MENDING = 0.1  # share of the budget that was lost, from which on that is tried
 LONGEST = 3  # a step may grow to this many times its first length while nothing breaks
@@ -300,7 +300,7 @@ def _mended(adapter, bench, units, met, goal, config, first_batch, length, stop)
         trials.append(_trial(now.chosen, length, now.evaluation, goal))
         if goal.reached(now.evaluation) and left(now.evaluation) < left(best.evaluation):
             best = now
-        if number == HOPE and best is met:
+        if number - (best.chosen - met.chosen) == HOPE:
             break
     if best is not met:
         measure = bench.measure

@@ -245,6 +245,9 @@ def test_mending_that_helps_nothing_leaves_the_point_and_can_be_stopped(model):
     worse = lambda w: found(0.0 if w[1] > 0 else 1.0, right=0.5 if w[0] > 2.8 else 0.2)  # noqa: E731
     _, result = mended(model, worse)
     assert (result.chosen, len(result.trials)) == (1, 4) and delta(result) == pytest.approx([-0.18, 0.24])
+    once = lambda w: found(0.0 if w[1] > 0 else 1.0, right=0.9 if 2.4 < w[0] < 2.8 else 0.2)  # noqa: E731
+    _, result = mended(model, once)
+    assert (result.chosen, len(result.trials)) == (2, 5)  # three steps in a row were no better
     asked = iter([False, False, False, True])
     costly = lambda w: found(0.0 if w[1] > 0 else 1.0, right=1 - w[0] / 6)  # noqa: E731
     _, result = mended(model, costly, stop=lambda: next(asked))
