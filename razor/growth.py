@@ -8,11 +8,12 @@ again. Stopping between rounds leaves nothing half done.
 
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
+from typing import Any
 
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from razor.edit_set import EditSet, check_names, describe_changes
 from razor.errors import InputError
 from razor.examples import Task
 from razor.gradients import UnitStats, collect
-from razor.history import GrowthRound, History, State
+from razor.history import GrowthRound, History, Position, State, moved, moves
 from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.scoring import UnitScore, score
@@ -44,6 +45,22 @@ KINDS = ("head", "mlp", "layer")
 TRIALS_KEPT = 64_000_000  # numbers; a model with more to edit gets the step of a unit only when it is asked for
 EVALUATIONS_KEPT = 256  # search results of edit sets tried by hand
 GUARD_STEP = 0.05  # strengths the overshoot guard looks at
+
+
+@dataclass(frozen=True)
+class Plan(EditSet):
+    """The locks and bans of a run that is to be repeated and, where they are known, its moves by hand."""
+
+    config: RazorConfig | None = None  # it ended under
+    steps: tuple["Step", ...] = ()  # one before each of its rounds, one after the last; none where they are not known
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a person did between two rounds."""
+
+    moves: Mapping[str, Any]  # see history.moves
+    settings: Mapping[str, Any]  # of the round that follows, where they are not those of the plan
 
 
 class Growth:
@@ -70,6 +87,9 @@ class Growth:
         self.rounding = False  # a round is under way
         self._lock = threading.Lock()  # a click on the map may come while a round ends
         self._meanwhile: list[tuple[str, tuple[str, ...]]] = []  # actions since the round under way began
+        self._ahead: deque[Step] = deque()  # of a plan that is followed: what is done after the next round, and so on
+        self._led_to: tuple[Position, Step] | None = None  # where that plan has led, and the step there
+        self._to_repeat: RazorConfig | None = None  # settings of a plan whose rounds `run` has not made yet
         self._stats: dict[int, list[UnitStats]] = {}  # of the patched model, by state
         self._trials: tuple[int, dict[str, Patch]] = (0, {})  # the last state scored; unit -> its trial step there
         self._by_hand: dict[tuple[int, str], Patch] = {}  # (state, unit) -> what putting it in there added
@@ -396,10 +416,29 @@ class Growth:
         return said
 
     def plan(self, planned: EditSet) -> None:
-        """Ban and lock what `planned` does; a growth that repeats a run begins so."""
+        """Begin as a run began that is to be repeated: with the moves of a Plan, else with the locks and bans.
+
+        The moves between the rounds of a Plan follow as they are made, for as long as nobody goes elsewhere.
+        """
+        if isinstance(planned, Plan) and planned.steps:
+            self._ahead, self._to_repeat = deque(planned.steps), planned.config
+            self._follow()
+            return
         for action, names in (("ban", planned.banned), ("lock", planned.locked)):
             if names:
                 self.act(action, sorted(names))
+
+    def _follow(self) -> None:
+        """Do what the plan has next. A unit put in gets its step from the scores at hand, as it does on the page."""
+        step = self._ahead.popleft()
+        if step.moves:
+            if not self.showable:
+                self.scores()
+            with self._lock:
+                self.history.change(moved(self.edit_set, step.moves))
+            for name in self.edit_set.active:
+                self.change_of(name)
+        self._led_to = self.history.position, step
 
     def _barred(self, edit_set: EditSet, names: Sequence[str]) -> str:
         """Why these cannot be in together: a whole layer overlaps the heads and the MLP inside it."""
@@ -469,6 +508,23 @@ class Growth:
         Raises:
             InputError: nothing is left to take in, or a round is under way already.
         """
+        if self._led_to is None or self._led_to[0] != self.history.position:
+            self._ahead.clear()
+        if not self._ahead:
+            return self._one_round(stop)
+        asked = self.config
+        self.configure(replace(asked, **self._led_to[1].settings))
+        try:
+            done = self._one_round(stop)
+        finally:
+            self.configure(asked)
+        if stop() or self._meanwhile:
+            self._ahead.clear()
+        else:
+            self._follow()
+        return done
+
+    def _one_round(self, stop: Callable[[], bool]) -> GrowthRound:
         with self._lock:
             self.still()
             self._meanwhile, self.rounding = [], True
@@ -536,6 +592,8 @@ class Growth:
             accepted=accepted,
             reason=_reason(accepted, bool(found.trials), before, found.evaluation, self.goal, self.bench.says),
             seconds=seconds,
+            start=moves(state.edit_set, start),
+            settings=self.config.to_json(),
         )
 
     def _keep(self, state: State, start: EditSet, done: GrowthRound, patch: Patch) -> None:
@@ -564,11 +622,20 @@ class Growth:
             del self._measured[key]
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> Iterator[GrowthRound]:
-        """Rounds until the target is met, the rounds are used up, or `stop` says so. May be run again to go on."""
-        for _ in range(self.config.rounds):
-            if self.reached or stop() or (self.rounds and self.exhausted):
+        """Rounds until the target is met, the rounds are used up, or `stop` says so. May be run again to go on.
+
+        After `plan`, under the settings planned, those of the run that is repeated and no more.
+        """
+        repeats = self._to_repeat is not None and self._usual(self._to_repeat) == self._usual(self.config)
+        count, self._to_repeat = len(self._ahead) if repeats else self.config.rounds, None
+        for _ in range(count):
+            if stop() or (self.rounds and self.exhausted) or (self.reached and not repeats):
                 return
             yield self.next_round(stop)
+
+    def _usual(self, config: RazorConfig) -> RazorConfig:
+        """The settings with the towers named."""
+        return replace(config, towers=tuple(sorted(config.towers or self.adapter.growing)))
 
     def _nothing_left(self, scores: Sequence[UnitScore], edit_set: EditSet) -> str:
         open_units = [s.unit.name for s in self.candidates(scores)]

@@ -6,7 +6,8 @@ edit set, so a position in the history is a state, an edit set and a branch; und
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from razor.edit_set import EditSet
 from razor.errors import InputError
@@ -35,6 +36,8 @@ class GrowthRound:
     accepted: bool
     reason: str  # one sentence
     seconds: float
+    start: Mapping[str, Any] | None = None  # what a person had changed before it, see `moves`; None: it does not tell
+    settings: Mapping[str, Any] = field(default_factory=dict)  # RazorConfig.to_json as it was then
 
     @property
     def gain(self) -> float:
@@ -68,6 +71,17 @@ class Position:
     branch: str
 
 
+@dataclass(frozen=True)
+class Offshoot:
+    """A branch seen from another: what it holds beyond the point where the two part."""
+
+    name: str
+    leaves: str  # the branch it parts from
+    after: int  # rounds of that branch it shares
+    states: tuple[State, ...]  # its own, in order; none where nothing was grown there yet
+    edit_set: EditSet  # at its end
+
+
 class History:
     """States, named branches (each a tip), and the position among them."""
 
@@ -89,6 +103,21 @@ class History:
         while found[-1].parent is not None:
             found.append(self.states[found[-1].parent])
         return found[::-1]
+
+    def offshoots(self, number: int) -> list[Offshoot]:
+        """What the branches hold beyond the path to a state: each from the branch before it that it shares most with.
+
+        The branch that holds the state comes first, where it goes on.
+        """
+        here = self.holding(number)
+        known, found = {here: self.path(number)}, []
+        for name in [here, *(name for name in self.branches if name != here)]:
+            path = self.path(self.branches[name])
+            leaves, shared = max(((n, _shared(path, other)) for n, other in known.items()), key=lambda pair: pair[1])
+            known[name] = path
+            if name != here or len(path) > shared:
+                found.append(Offshoot(name, leaves, shared - 1, tuple(path[shared:]), path[-1].edit_set))
+        return found
 
     @classmethod
     def of(cls, states: Mapping[int, State], branches: Mapping[str, int], position: Position) -> "History":
@@ -126,7 +155,7 @@ class History:
         """
         if number not in self.states:
             raise InputError("That round is gone: its branch was deleted. Pick one of the rounds shown.")
-        self._move(Position(number, self.states[number].edit_set, self._holding(number)))
+        self._move(Position(number, self.states[number].edit_set, self.holding(number)))
 
     def add(self, state: State) -> None:
         """A new round's end. It extends the branch, or starts one of its own where the branch has gone on already."""
@@ -219,11 +248,11 @@ class History:
             first = next(iter(self.branches))
             self.position = Position(tip := self.branches[first], self.states[tip].edit_set, first)
         elif lost(self.position):
-            self.position = replace(self.position, branch=self._holding(self.position.state))
+            self.position = replace(self.position, branch=self.holding(self.position.state))
         self._past = deque((p for p in self._past if not lost(p)), MAX_UNDO)
         self._future = [p for p in self._future if not lost(p)]
 
-    def _holding(self, number: int) -> str:
+    def holding(self, number: int) -> str:
         """A branch with this state on it, the present one if it is among them."""
         holding = [name for name, tip in self.branches.items() if number in (s.number for s in self.path(tip))]
         return self.position.branch if self.position.branch in holding else holding[0]
@@ -240,3 +269,54 @@ class History:
         if name in self.branches:
             raise InputError(f"There is a branch named {name!r} already; choose another name.")
         return name
+
+
+def _shared(one: list[State], other: list[State]) -> int:
+    """How many states two paths begin with in common."""
+    return sum(a.number == b.number for a, b in zip(one, other, strict=False))
+
+
+# What a person changed, as plain values
+
+_ORDER = ("unlock", "unban", "in", "out", "lock", "ban")
+
+
+def moves(before: EditSet, after: EditSet) -> dict[str, Any] | None:
+    """What a person did to turn one edit set into another: units by action of edit_set.ACTIONS, and strengths.
+
+    None where no such moves lead from the one to the other.
+    """
+    off = after.off - before.off
+    done = {
+        "unlock": before.locked - after.locked,
+        "unban": before.banned - after.banned,
+        "in": [*(n for n in after.members if n not in before.members), *sorted(off - {*before.members})],
+        "out": ({*before.members} - {*after.members}) | off,
+        "lock": after.locked - before.locked,
+        "ban": after.banned - before.banned,
+    }
+    found = {action: names if action == "in" else sorted(names) for action, names in done.items() if names}
+    if after.strengths != before.strengths:
+        found["strengths"] = dict(after.strengths)
+    if after.strength != before.strength:
+        found["strength"] = after.strength
+    if after.isolated != before.isolated:
+        found["isolated"] = after.isolated
+    return found if moved(before, found) == after else None
+
+
+def moved(before: EditSet, done: Mapping[str, Any]) -> EditSet:
+    """The edit set after `moves`.
+
+    Raises:
+        InputError: a strength out of range.
+    """
+    found = before
+    for action in _ORDER:
+        found = found.act(action, done.get(action, ()))
+    if "strengths" in done:
+        found = replace(found, strengths=())
+    for name, value in done.get("strengths", {}).items():
+        found = found.at_strength(value, name)
+    found = found.at_strength(done["strength"]) if "strength" in done else found
+    return replace(found, isolated=done["isolated"]) if "isolated" in done else found

@@ -11,9 +11,11 @@ from razor.adapters.base import Adapter, Bench
 from razor.errors import InputError
 from razor.examples import Split, Task
 from razor.metrics import Evaluation
+from razor.modelspec import shareable
 from razor.patches import Patch
 from razor.step import evaluate
 
+TOLD = ("task", "config", "edit_set", "rounds", "since")  # of a concept's recipe, in that of another
 REVIVED = 0.02  # rise of forget accuracy, as a share of 1, that counts as brought back
 
 
@@ -22,7 +24,7 @@ class Concept:
     """One forgotten concept."""
 
     task: Task
-    patch: Patch  # its own change, without what lies beneath
+    patch: Patch  # its own change, without what lies beneath; its recipe says how it was grown
     units: tuple[str, ...] = ()  # the edit set it came from
     beneath: tuple[str, ...] = ()  # concepts that were on and below it when it was grown
     on: bool = True
@@ -50,6 +52,18 @@ class Stack:
     @property
     def active(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.concepts if c.on)
+
+    def recipe(self, own: Mapping, beneath: Sequence[str] = ()) -> dict:
+        """A recipe that names, in order, every edit it acts together with, each by what repeats it.
+
+        Args:
+            own: recipe of the edit being looked at, in its place in the stack or on top.
+            beneath: what that one was grown on.
+        """
+        name = own["task"]["concept"]
+        told = {c.name: _entry(c) for c in self.concepts if c.on or c.name == name}
+        told[name] = {"name": name, "beneath": [*beneath]}
+        return {**own, "stack": [*told.values()]} if len(told) > 1 else dict(own)
 
     def below(self, name: str) -> "Stack":
         """The concepts under this one; the whole stack for a concept that is not in it."""
@@ -89,6 +103,12 @@ class Stack:
             if concept.name == name:
                 return concept
         raise InputError(f"{name!r} is not in the stack; it holds {', '.join(self.names) or 'nothing'}.")
+
+
+def _entry(concept: Concept) -> dict:
+    held = {key: concept.patch.recipe[key] for key in TOLD if key in concept.patch.recipe}
+    found = {"name": concept.name, "beneath": [*concept.beneath], "edit_set": {"members": [*concept.units]}}
+    return found | shareable(held)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def test_a_run_is_taken_up_from_its_folder_and_another_task_is_refused(trained, 
     assert before.forget_accuracy.n == finished.before.forget_accuracy.n
     assert after.retain_accuracy.value == pytest.approx(finished.after.retain_accuracy.value, abs=1e-5)
     fewer = replace(task, retain=replace(task.retain, test=task.retain.test[1:]))
-    with pytest.raises(InputError, match=r"not the task of that run; other than then: examples\.retain\.test"):
+    with pytest.raises(InputError, match=r"not the task of that run; other than then: the retain pictures \(1 of 1"):
         run.taken_up(trained, fewer, tmp_path)
     told = json.loads((tmp_path / "run.json").read_text("utf-8"))
     wrong = {**told["after"], "forget_accuracy": {"value": 17.0, "n": -3, "low": 0, "high": 1}}

@@ -1,5 +1,7 @@
 """Concepts forgotten one after another on a tiny CLIP: patches add up, switch off and tell whom they bring back."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from razor.config import RazorConfig
 from razor.errors import InputError
 from razor.growth import Growth
 from razor.patches import Patch
+from razor.recipe import differences, left_out
 from razor.stack import Concept, Stack, conflicts, set_aside
 from razor.units import Slice
 
@@ -50,6 +53,34 @@ def test_an_unknown_concept_is_named(stack):
     with pytest.raises(InputError, match=r"^'green' is not in the stack; it holds red, blue\.$"):
         stack.drop("green")
     assert stack.drop("red").names == ("blue",)
+
+
+def test_a_recipe_names_every_edit_it_acts_together_with_in_order(make_task, tmp_path):
+    told = {"model": {"name": "m"}, "task": {"concept": "red", "origin": {"forget": str(tmp_path)}}, "rounds": []}
+    red = concept(make_task("red"), 1)
+    red = replace(red, patch=red.patch.with_recipe(told), units=("text.0.mlp",))
+    stack = Stack((red, concept(make_task("blue"), 2, ["red"])))
+    own = {"task": {"concept": "blue"}, "rounds": [{"steps": 3}]}
+    made = stack.recipe(own, ["red"])
+    assert made.pop("stack") == [
+        {
+            **{"name": "red", "beneath": [], "edit_set": {"members": ["text.0.mlp"]}, "rounds": []},
+            "task": {**told["task"], "origin": {"forget": tmp_path.name}},
+        },
+        {"name": "blue", "beneath": ["red"]},
+    ]
+    assert made == own
+    names = lambda found: [entry["name"] for entry in found.get("stack", [])]  # noqa: E731
+    assert names(stack.recipe({"task": {"concept": "green"}})) == ["red", "blue", "green"]
+    assert names(stack.move("blue", -1).switch("blue", False).recipe(own)) == ["blue", "red"]
+    assert names(stack.switch("red", False).recipe(own)) == names(Stack().recipe(own)) == []
+    other = stack.move("blue", -1).recipe(own, ["red"])
+    said = [str(d) for d in differences(stack.recipe(own, ["red"]), other)]
+    assert said == ["stack: the same in another order or number"]
+    assert left_out(stack.recipe(own, ["red"])) == [
+        "It acted together with other edits, in this order: red, blue; only blue is repeated, which was grown on top "
+        "of red."
+    ]
 
 
 def test_what_is_to_be_forgotten_need_not_be_retained(make_task):
