@@ -17,6 +17,7 @@ from PIL import Image
 
 from razor.errors import InputError
 from razor.examples import Axis, Example, Task
+from razor.memory import enough_memory
 from razor.minicanvas import captions
 from razor.minicanvas.dataset import AXES
 from razor.patches import Patch, model_lock
@@ -396,8 +397,9 @@ class Easel:
         """Measure the pace with two passes of one picture, where nothing was drawn yet."""
         if self._pace is not None:
             return
-        adapter = self.adapter
-        with model_lock(adapter.model), torch.no_grad():
+        adapter, advice = self.adapter, "Take a smaller size, or load the model in half precision"
+        doing = f"drawing a picture of {side} pixels"
+        with model_lock(adapter.model), torch.no_grad(), enough_memory(doing, advice):
             words, noise, level = adapter.encode([" "]), adapter.noise([0], side), torch.tensor([500])
             adapter.predict(noise, level, words)  # the first pass also sets things up
             started = time.monotonic()

@@ -24,6 +24,7 @@ from torch import nn
 
 from razor.device import default_device
 from razor.errors import ModelError
+from razor.memory import enough_memory
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 CONFIGS = ("model_index.json", "*/*.json", "*/*.txt", "*/*.model")  # all of a hub model but its weights
@@ -166,9 +167,10 @@ def load_pipeline(
         if layout.commit:
             _download(layout, weights)
         try:
-            pipeline = _assemble(layout, weights, precision)
-            _refuse_hollow(pipeline, layout.name)
-            pipeline.to(place)
+            with enough_memory(f"loading {layout.name}", _to_lower(precision, place)):
+                pipeline = _assemble(layout, weights, precision)
+                _refuse_hollow(pipeline, layout.name)
+                pipeline.to(place)
         except ModelError:
             raise
         except NotImplementedError as error:  # torch's word for a tensor without a value
@@ -425,13 +427,20 @@ def _refuse_small_memory(
         make_room()
     if needed <= (free := _free(place)):
         return
-    card = place.type == "cuda"
-    whose, others = (place, "the card") if card else ("this machine", "its memory")
-    half = "float16" if card else "bfloat16"
-    smaller = f"load it with --dtype {half}, " if precision is torch.float32 else ""
+    whose = place if place.type == "cuda" else "this machine"
     raise ModelError(
-        f"The weights of {layout.name} need {needed / 1e9:.1f} GB and {whose} has {free / 1e9:.1f} GB free; close "
-        f"pages and programs that use {others}, {smaller}or {'use --device cpu' if card else 'choose a smaller model'}."
+        f"The weights of {layout.name} need {needed / 1e9:.1f} GB and {whose} has {free / 1e9:.1f} GB free. "
+        f"{_to_lower(precision, place)}."
+    )
+
+
+def _to_lower(precision: torch.dtype, place: torch.device) -> str:
+    """What a person can do where weights do not fit."""
+    card = place.type == "cuda"
+    smaller = f"load it with --dtype {'float16' if card else 'bfloat16'}, " if precision is torch.float32 else ""
+    return (
+        f"Close pages and programs that use {'the card' if card else 'its memory'}, {smaller}or "
+        f"{'use --device cpu' if card else 'choose a smaller model'}"
     )
 
 

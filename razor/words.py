@@ -15,6 +15,7 @@ from PIL import Image
 from razor.adapters.diffusion import DiffusionAdapter, seeds_for
 from razor.errors import InputError, Stopped
 from razor.examples import Axis, Example, Split, Task, evenly, varied
+from razor.memory import enough_memory
 from razor.minicanvas import captions, tasks
 from razor.minicanvas.dataset import AXES, Target, neighbours, slug
 from razor.patches import model_lock
@@ -104,7 +105,7 @@ def suggest(adapter: DiffusionAdapter, concept: str, kind: str = "object", ancho
     if kind not in GENERAL:
         raise InputError(f"{kind!r} is no kind of thing to forget; choose one of {', '.join(GENERAL)}.")
     known = [name for name in _VOCABULARY[kind] if not _same(concept, name)]
-    with model_lock(adapter.model), torch.no_grad():
+    with model_lock(adapter.model), torch.no_grad(), enough_memory("reading names", "Load the model in half precision"):
         summary = F.normalize(adapter.encode([concept, *known]).states.float().mean(1), dim=-1)
     order = (summary[1:] @ summary[0]).argsort(descending=True).tolist()
     ranked = [known[i] for i in order]

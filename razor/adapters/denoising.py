@@ -62,6 +62,7 @@ FAINT = 0.5  # of a concept in a guided prediction counts as gone
 HALF = 0.5  # of a concept in a prediction: whatever pictures show, it is not gone
 SETTLED = 0.75  # share of the bar below which what remains counts as gone for sure
 TIGHTER = 0.6  # the bar falls to this share of itself where drawn pictures still show the concept
+ADVICE = "Take smaller or fewer pictures, or load the model in half precision"  # where memory ran out
 KEPT = 256 * 2**20  # bytes of predictions kept of edits evaluated lately
 
 
@@ -131,8 +132,8 @@ class DiffusionBench:
         self._watched: tuple[Callable, Callable] = (lambda done, total: None, lambda: False)
         self.pictures: dict[str, dict[str, list[Image.Image]]] = {}  # "original" or "edited" -> side -> drawn last
         self._originals: dict[str, Drawn] = {}  # by side
-        forget, retain = self.points("forget", "gradient"), self.points("retain", "gradient")
-        with enough_memory("encoding the examples", "Take fewer pictures, or load the model in half precision"):
+        with enough_memory("encoding the examples", ADVICE):
+            forget, retain = self.points("forget", "gradient"), self.points("retain", "gradient")
             self._concept = self._predicted(forget, _captions(forget))
             self._anchor = self._predicted(forget, _anchors(forget))
             self._kept = self._predicted(retain, _captions(retain))
@@ -187,8 +188,8 @@ class DiffusionBench:
         if split == "test" and self.judge is not None:
             return self._pictured(edited)
         split = "search" if split == GLANCE else split
-        retain = self.points("retain", split)
-        with enough_memory("measuring", "Load the model in half precision"):
+        with enough_memory("measuring", ADVICE):
+            retain = self.points("retain", split)
             v_forget, v_retain = (self._now(side, split, edited, keys) for side in ("forget", "retain"))
             concept, anchor = self._rivals_of("forget", split)[:, 0], self._rivals_of("forget", split)[:, 1]
         left = remaining(v_forget, concept, anchor)

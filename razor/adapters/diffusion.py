@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from razor.adapters.denoising import DiffusionBench
+from razor.adapters.denoising import ADVICE, DiffusionBench
 from razor.errors import InputError, ModelError
 from razor.examples import Task
 from razor.judges import Judge, WorldJudge
@@ -223,7 +223,7 @@ class DiffusionAdapter:
         """What the denoiser works on, (n, channels, h, w), on the CPU."""
         found = []
         with self._autoencoder() as vae:
-            for part in self.pixels(images).split(16):
+            for part in self.pixels(images).split(together_at(self.side)):
                 mean = vae.encode(part.to(self.device, vae.dtype)).latent_dist.mean.float().cpu()
                 found.append((mean - (vae.config.shift_factor or 0)) * vae.config.scaling_factor)
         return torch.cat(found)
@@ -340,7 +340,7 @@ class DiffusionAdapter:
         with model_lock(self.model):
             precision = self.pipeline.vae.dtype
             try:
-                with enough_memory(f"drawing {len(prompts)} pictures of {side} pixels", "Draw smaller ones"):
+                with enough_memory(f"drawing {len(prompts)} pictures of {side} pixels", ADVICE):
                     found = self.pipeline(
                         prompt=list(prompts),
                         latents=self.noise(seeds, side).to(self.device, self.dtype),

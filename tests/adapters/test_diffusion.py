@@ -11,12 +11,15 @@ import torch
 from PIL import Image
 from tiny_adapters import KINDS, fresh, make_task, noise_picture, shared
 
+from razor import pictures, pipelines, words
 from razor.adapters.diffusion import DiffusionAdapter, seeds_for
 from razor.config import RazorConfig
 from razor.errors import InputError, ModelError
 from razor.gradients import collect, gradient_of
 from razor.growth import Growth
 from razor.patches import Patch
+from razor.picture_files import Album
+from razor.pictures import Easel
 from razor.replay import earliest_blocks
 from razor.units import parameters_of
 
@@ -459,6 +462,79 @@ def test_overflow_in_half_precision_names_the_way_out(half):
         half.denoiser.conv_in.weight.fill_(60_000)
     with pytest.raises(ModelError, match=r", or load the model in float32 or bfloat16\.$"):
         half.draw([PROMPT], [1])
+
+
+# ---------------------------------------------------------------- memory
+
+
+def full(*_, **__):
+    raise torch.OutOfMemoryError("full")
+
+
+def no_latents(adapter, monkeypatch, folder):
+    monkeypatch.setattr(adapter.pipeline.vae, "encode", full)
+    adapter.bench(make_task())
+
+
+def no_search(adapter, monkeypatch, folder):
+    bench = adapter.bench(make_task())
+    monkeypatch.setattr(adapter.pipeline.vae, "encode", full)
+    bench.evaluate("search")
+
+
+def no_drawing(adapter, monkeypatch, folder):
+    monkeypatch.setattr(adapter.pipeline, "__class__", type("Full", (type(adapter.pipeline),), {"__call__": full}))
+    adapter.draw([PROMPT], [1])
+
+
+def no_pace(adapter, monkeypatch, folder):
+    monkeypatch.setattr(adapter, "predict", full)
+    Easel(adapter, Album(folder)).probe(16)
+
+
+def no_words(adapter, monkeypatch, folder):
+    monkeypatch.setattr(adapter, "encode", full)
+    words.suggest(adapter, "a horse")
+
+
+def no_weights(adapter, monkeypatch, folder):
+    adapter.pipeline.save_pretrained(folder)
+    monkeypatch.setattr(pipelines, "_assemble", full)
+    pipelines.load_pipeline(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize(
+    "work, doing, advice",
+    [
+        (no_latents, "encoding the examples", "Take smaller or fewer pictures, or load the model in half precision"),
+        (no_search, "measuring", "Take smaller or fewer pictures, or load the model in half precision"),
+        (
+            no_drawing,
+            "drawing 1 pictures of 16 pixels",
+            "Take smaller or fewer pictures, or load the model in half precision",
+        ),
+        (no_pace, "drawing a picture of 16 pixels", "Take a smaller size, or load the model in half precision"),
+        (no_words, "reading names", "Load the model in half precision"),
+        (
+            no_weights,
+            "loading .*",
+            "Close pages and programs that use its memory, load it .*",
+        ),
+    ],
+)
+def test_memory_that_runs_out_says_what_to_lower(work, doing, advice, monkeypatch, tmp_path):
+    adapter = fresh("sd")
+    with pytest.raises(ModelError, match=rf"^Memory ran out while {doing}\. {advice}\. Your session is as it was\.$"):
+        work(adapter, monkeypatch, tmp_path)
+
+
+def test_as_many_pictures_are_encoded_at_once_as_are_drawn(monkeypatch):
+    adapter, sizes = fresh("sd"), []
+    vae = adapter.pipeline.vae
+    encode = vae.encode
+    monkeypatch.setattr(vae, "encode", lambda part: sizes.append(len(part)) or encode(part))
+    monkeypatch.setattr(pictures, "PIXELS_TOGETHER", 2 * adapter.side**2)
+    assert len(adapter.latents([noise_picture(n) for n in range(5)])) == 5 and sizes == [2, 2, 1]
 
 
 # ---------------------------------------------------------------- drawing
