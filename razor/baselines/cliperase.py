@@ -13,7 +13,7 @@ from razor import losses
 from razor.baselines.training import RATES, train, trained_tensors
 from razor.baselines.tuning import Tuning
 
-WEIGHTS = (1.0, 1.0, 3.0)  # of retain, forget and consistency
+WEIGHTS = (1.0, 3.0, 3.0)  # of retain, forget and consistency
 
 
 def cliperase(tuning: Tuning) -> None:

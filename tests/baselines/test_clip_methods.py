@@ -190,6 +190,7 @@ def test_the_objective_is_its_three_terms_and_consistency_is_zero_on_the_frozen_
     kl = lambda p, q, dim: (p.softmax(dim) * (p.log_softmax(dim) - q.log_softmax(dim))).sum(dim).mean()  # noqa: E731
     expected = kl(before, after, 1) + kl(before, after, 0)  # of each picture over captions, and the other way round
     assert now[1].item() == pytest.approx(expected.item(), rel=1e-3) and expected > 0.1
+    assert WEIGHTS == (1.0, 3.0, 3.0)  # of retain, forget and consistency, as published
     assert whole == pytest.approx(WEIGHTS[0] * now[0].item() + WEIGHTS[1] * cos + WEIGHTS[2] * now[1].item(), rel=1e-4)
     captions = [pairs.captions[i] for i in rows]
     same = torch.tensor([[a == b for b in captions] for a in captions])
