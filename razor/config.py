@@ -1,6 +1,8 @@
 """Every number a run depends on, with its unit, range and source."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import ClassVar
 
 from razor.errors import InputError
 
@@ -46,8 +48,10 @@ class RazorConfig:
     rescore: bool = True  # score again on the edited model before each round (paper); False keeps the first ranking
     seed: int = 0
 
+    ranges: ClassVar[Mapping[str, tuple[float, float]]] = _RANGES
+
     def __post_init__(self):
-        for name, (low, high) in _RANGES.items():
+        for name, (low, high) in self.ranges.items():
             value = getattr(self, name)
             if name in ("retain_weight", "forget_target", "batch") and value is None:
                 continue

@@ -2,8 +2,9 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 from razor.baselines.tuning import Tuning
 from razor.config import PAPER, RazorConfig
@@ -14,7 +15,17 @@ from razor.scoring import UnitScore
 
 STEP = "step size"
 SIZES = tuple({STEP: size} for size in (0.02, 0.01, 0.04))
+FINE = tuple({STEP: size} for size in (0.002, 0.001, 0.005))  # where every layer moves at once
 _ALL = {"granularity": ("layer",), "tau": 0.0, "start_units": 256, "inner_steps": 96, "rounds": 1}
+
+
+@dataclass(frozen=True)
+class Forgetless(RazorConfig):
+    """Settings whose steps follow what is kept alone: rho = 0, which a run meant to forget refuses."""
+
+    rho: float = 0.0
+
+    ranges: ClassVar = {**RazorConfig.ranges, "rho": (0.0, 0.0)}
 
 
 class ByLot(Growth):
@@ -32,11 +43,22 @@ def start(tuning: Tuning, config: RazorConfig, by_lot: bool = False) -> Growth:
     return grown(tuning.adapter, tuning.bench.task, config, beneath=tuning.bench.beneath)
 
 
-def ablation(tuning: Tuning, changes: Mapping, *, by_lot: bool = False) -> None:
-    """Grow to the target with these settings changed."""
-    for setting in tuning.settings(SIZES):
+def ablation(
+    tuning: Tuning,
+    changes: Mapping,
+    *,
+    settings: type[RazorConfig] = RazorConfig,
+    sizes: Sequence[Mapping] | None = None,
+    by_lot: bool = False,
+) -> None:
+    """Grow to the target with these settings changed.
+
+    Args:
+        sizes: step lengths to tune over; None: SIZES.
+    """
+    for setting in tuning.settings(sizes or SIZES):
         plain = {"step_size": setting[STEP], "forget_target": tuning.target, "seed": tuning.seed}
-        growth = start(tuning, RazorConfig(**plain | dict(changes)), by_lot)
+        growth = start(tuning, settings(**plain | dict(changes)), by_lot)
         try:
             for done in growth.run(tuning.stop):
                 tuning.passes += 2 + 2 * len(done.trials)  # one scoring, then two gradients a step
@@ -55,8 +77,8 @@ ABLATIONS: Mapping[str, Callable[[Tuning], None]] = {
     "razor": _without(),
     "no-retain": _without(retain_weight=0.0),
     "no-mismatch": _without(mismatch_weight=0.0),
-    "no-forget": _without(rho=0.01),
-    "all-layers": _without(**_ALL),
+    "no-forget": partial(ablation, changes={}, settings=Forgetless),
+    "all-layers": partial(ablation, changes=_ALL, sizes=FINE),
     "no-growth": _without(rounds=1),
     "one-step": _without(inner_steps=1),
     "paper": _without(**PAPER),

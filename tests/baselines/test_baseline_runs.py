@@ -4,6 +4,7 @@ import copy
 import json
 import random
 from functools import cache
+from types import SimpleNamespace
 
 import pytest
 import tiny_vlms
@@ -12,6 +13,7 @@ from tiny_adapters import fresh
 from tiny_adapters import make_task as make_drawing_task
 
 from razor import baselines
+from razor import step as step_module
 from razor.adapters.answering import VlmBench
 from razor.adapters.clip import ClipBench
 from razor.adapters.vlm import VlmAdapter
@@ -20,6 +22,7 @@ from razor.baselines import ablations as ablations_module
 from razor.baselines import slug as slug_module
 from razor.baselines.compare import find
 from razor.baselines.tuning import Tuning
+from razor.config import RazorConfig
 from razor.errors import InputError, ModelError
 from razor.patches import Patch
 from razor.step import evaluate
@@ -212,8 +215,15 @@ EXPECTED = {
     "razor": {},
     "no-retain": {"retain_weight": 0.0},
     "no-mismatch": {"mismatch_weight": 0.0},
-    "no-forget": {"rho": 0.01},
-    "all-layers": {"granularity": ("layer",), "tau": 0.0, "start_units": 256, "inner_steps": 96, "rounds": 1},
+    "no-forget": {"rho": 0.0},
+    "all-layers": {
+        "step_size": 0.002,
+        "granularity": ("layer",),
+        "tau": 0.0,
+        "start_units": 256,
+        "inner_steps": 96,
+        "rounds": 1,
+    },
     "no-growth": {"rounds": 1},
     "one-step": {"inner_steps": 1},
     "paper": {"inner_steps": 1, "start_units": 1, "granularity": ("head", "layer")},
@@ -224,12 +234,28 @@ EXPECTED = {
 @pytest.mark.parametrize("name", EXPECTED)
 def test_an_ablation_is_a_change_of_settings(trained, task, configs, name):
     run(name, trained, task, forget_target=0.2, seed=5)
-    (config,) = configs
+    config = configs[0]
     plain = {"step_size": 0.02, "forget_target": 0.2, "seed": 5}
-    default = type(config)()
+    default = RazorConfig()
     changed = {key: value for key, value in vars(config).items() if value != getattr(default, key)}
     assert changed == {key: value for key, value in (plain | EXPECTED[name]).items() if value != getattr(default, key)}
     assert set(EXPECTED) | {"random-units"} == set(ABLATIONS)
+
+
+def test_all_layers_at_once_are_tuned_over_finer_steps():
+    tried = []
+    ABLATIONS["all-layers"](SimpleNamespace(settings=lambda grid: tried.extend(s["step size"] for s in grid) or ()))
+    assert sorted(tried) == [0.001, 0.002, 0.005]
+
+
+def test_without_forgetting_every_step_follows_what_is_kept_and_leaves_the_concept(trained, task, monkeypatch):
+    asked = []
+    fused = step_module._fused
+    monkeypatch.setattr(step_module, "_fused", lambda f, k, rho, w: asked.append(rho) or fused(f, k, rho, w))
+    result = run("no-forget", trained, task, batch=16)
+    assert set(asked) == {0.0} and not result.reached and result.after.forget_accuracy.value > 0.8
+    with pytest.raises(InputError, match=r"^rho is 0; it must be a number from 0.01 to 1\.$"):
+        RazorConfig(rho=0)
 
 
 def test_random_units_are_drawn_by_lot_one_more_a_round(trained, task, monkeypatch):
@@ -250,7 +276,6 @@ def test_random_units_are_drawn_by_lot_one_more_a_round(trained, task, monkeypat
 
 
 def test_razor_as_a_method_is_razor(trained, task):
-    from razor.config import RazorConfig
     from razor.run import unlearn
 
     result, own = run("razor", trained, task), unlearn(trained, task, RazorConfig())
