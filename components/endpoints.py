@@ -10,30 +10,34 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from inspect import Signature, signature
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
 import gradio as gr
-from gradio.data_classes import FileData
+from gradio.data_classes import FileData, FileDataMeta
 from gradio.utils import get_upload_folder, is_in_or_equal
 from pydantic import TypeAdapter, ValidationError
 
 from components.examples_panel import read_files
 from components.export_panel import FORMS
-from components.exporting import file_name, packed, unnamed, write
+from components.exporting import file_name, packed, taken_away, unnamed, write
 from components.session import OWN
 from razor.adapters.base import Adapter
 from razor.answers import Question
 from razor.asking import answer_table
 from razor.config import RazorConfig
-from razor.errors import InputError, RazorError
+from razor.errors import InputError, PatchError, RazorError
 from razor.examples import Task, collect
 from razor.export import WHY_REDACTED
 from razor.growth import Growth
 from razor.host import rest_cores
+from razor.importing import read_edit
+from razor.metrics import Evaluation
 from razor.minicanvas.dataset import slug
 from razor.patches import Patch
+from razor.recipe import rebound
 from razor.run import finish
 from razor.scoring import ranked
 from razor.sights import answers_of, axis_of_labels
@@ -43,6 +47,70 @@ KEPT = 3600.0  # seconds an answer's files stay
 MOST = 32  # texts or pictures of one prediction
 Form = Literal["patch", "peft", "kohya", "full", "single"]
 Load = Callable[[str], Adapter]  # model name -> adapter; names what the page serves
+
+# What goes in and comes out, as Gradio tells callers and agents.
+_HINTS = get_type_hints(RazorConfig)
+Settings = TypedDict("Settings", {field.name: _HINTS[field.name] for field in fields(RazorConfig)}, total=False)
+
+
+class Ranked(TypedDict):
+    unit: str
+    kind: str
+    pressure: float
+    separation: float
+    phi: float
+    ratio: float
+    rank: int
+
+
+class Scores(TypedDict):
+    model: str
+    concept: str
+    units: list[Ranked]
+
+
+class Measured(TypedDict):
+    value: float
+    n: int
+    low: float
+    high: float
+
+
+Numbers = TypedDict(
+    "Numbers",
+    dict.fromkeys(get_type_hints(Evaluation), Measured | None)
+    | {"association": float | None, "by_neighbor": dict[str, Measured]},
+)
+
+
+class Told(TypedDict):
+    round: int
+    accepted: bool
+    said: str
+
+
+class Ended(TypedDict):
+    before: Numbers
+    after: Numbers
+    read_by: str
+    reached_on_search_split: bool
+    rounds: list[dict]
+    seconds: dict[str, float]
+    parameters_edited: int
+    patch_bytes: int
+    machine: str
+
+
+class File(TypedDict):
+    path: str
+    url: str | None
+    orig_name: str | None
+    meta: FileDataMeta
+
+
+class Sides(TypedDict, total=False):
+    before: list[dict[str, float]] | list[str] | list[File]
+    after: list[dict[str, float]] | list[str] | list[File]
 
 
 @contextmanager
@@ -84,8 +152,9 @@ def _typed(asked: Signature, args: tuple, kwargs: dict) -> dict:
     """The arguments by name. Raises InputError for one of another type than the signature says."""
     given = asked.bind(*args, **kwargs).arguments
     for name, value in given.items():
-        try:
-            TypeAdapter(asked.parameters[name].annotation).validate_python(value, strict=True)
+        wanted = asked.parameters[name].annotation
+        try:  # of what a dictionary holds, whoever reads it says better what is wrong
+            TypeAdapter(dict if is_typeddict(wanted) else wanted).validate_python(value, strict=True)
         except ValidationError as error:
             wanted = error.errors()[0]["msg"].removeprefix("Input ")
             raise InputError(f"{name} is {str(value)[:80]!r}; it {wanted}.") from error
@@ -103,8 +172,8 @@ def score(
     concept: str = "",
     forget_pictures: list[dict] = [],  # noqa: B006  Gradio shows the default, and nothing changes it
     retain_pictures: list[dict] = [],  # noqa: B006
-    settings: dict = {},  # noqa: B006
-) -> dict:
+    settings: Settings = {},  # noqa: B006
+) -> Scores:
     """Rank every head and MLP by how well an edit there would forget without disturbing what is kept.
 
     Args:
@@ -133,8 +202,8 @@ def unlearn(
     concept: str = "",
     forget_pictures: list[dict] = [],  # noqa: B006
     retain_pictures: list[dict] = [],  # noqa: B006
-    settings: dict = {},  # noqa: B006
-) -> Iterator[tuple[dict, dict | None]]:
+    settings: Settings = {},  # noqa: B006
+) -> Iterator[tuple[Told | Ended, File | None]]:
     """Forget, round by round, then measure on the test split.
 
     Args:
@@ -155,9 +224,11 @@ def unlearn(
         raise InputError(f"The unedited model does not know {growth.task.concept!r}: there is nothing to forget.")
     for done in growth.run():
         yield {"round": done.index, "accepted": done.accepted, "said": done.reason}, None
-    run, home = finish(growth), _home()
-    path = home / f"{file_name(growth)}.safetensors"
-    yield run.to_json(run.patch.save(path)), _file(path)
+    run = finish(growth)
+    with taken_away(_home()) as home:
+        path = home / f"{file_name(growth)}.safetensors"
+        size = run.patch.save(path)
+    yield run.to_json(size), _file(path)
 
 
 def predict(
@@ -167,15 +238,17 @@ def predict(
     pictures: list[dict] = [],  # noqa: B006
     patch: dict | None = None,
     seed: int = 0,
-) -> dict:
+    anyway: bool = False,
+) -> Sides:
     """What a model says or draws before and after a patch.
 
     Args:
         texts: labels for a CLIP to choose from; prompts to draw; one question for all pictures, or one for each.
         model: a model this page serves.
         pictures: what a CLIP or a model that answers is shown; none for a model that draws.
-        patch: the file unlearn gave; without it only "before" is answered.
+        patch: the file unlearn gave, or a LoRA; without it only "before" is answered.
         seed: of the first prompt's noise; the next ones count on.
+        anyway: take a patch that was made for other weights of the same shapes, too.
 
     Returns:
         before and after: for a CLIP {label: probability} of each picture, answers, or drawn pictures as files.
@@ -185,38 +258,44 @@ def predict(
     if len(pictures) > MOST:
         raise InputError(f"Up to {MOST} pictures are looked at in one call, and there are {len(pictures)}.")
     adapter = load(model)
-    edits = [Patch()] + ([] if patch is None else [Patch.load(_path(patch))])
-    for edit in edits:
-        edit.check(adapter.model)
+    edits = [Patch()] + ([] if patch is None else [_edit(adapter, patch, anyway)])
     found = _PREDICT[adapter.family](adapter, texts, pictures, edits, seed)
     return dict(zip(("before", "after"), found, strict=False))
 
 
 def export(
-    load: Load, patch: dict, model: str = "mini-clip", form: Form = "patch", rank: int = 0, redacted: bool = False
-) -> dict:
+    load: Load,
+    patch: dict,
+    model: str = "mini-clip",
+    form: Form = "patch",
+    rank: int = 0,
+    redacted: bool = False,
+    anyway: bool = False,
+) -> File:
     """The edit as a file other programs load, loaded again to see that it is the edited model.
 
     Args:
-        patch: the file unlearn gave.
+        patch: the file unlearn gave, or a LoRA.
         model: the model it was made for.
         form: patch, peft or kohya (a LoRA), full or single (the whole model).
         rank: of a LoRA at most; 0 for as high as makes it exact.
         redacted: a whole model that says nothing of the edit.
+        anyway: take a patch that was made for other weights of the same shapes, too.
 
     Returns:
         The file.
     """
     if redacted and form not in ("full", "single"):
         raise InputError(f"redacted is for the forms full and single alone, not {form}. {WHY_REDACTED}")
-    adapter, edit = load(model), Patch.load(_path(patch))
+    adapter = load(model)
+    edit = _edit(adapter, patch, anyway)
     if adapter.family not in FORMS[form][1]:
         raise InputError(f"There is no form {form!r} for {adapter.name}.")
-    home = _home()
     name = unnamed(adapter) if redacted else slug(Path(str(patch.get("orig_name") or "edited")[:100]).stem)
     options = {"rank": rank} if rank else {}
-    made = write(adapter, edit, home, name or "edited", form, options, redacted, lambda: False)
-    return _file(packed(made[0].path))
+    with taken_away(_home()) as home:
+        made = write(adapter, edit, home, name or "edited", form, options, redacted, lambda: False)
+        return _file(packed(made[0].path))
 
 
 def add(load: Load, queue: dict[str, Any]) -> None:
@@ -281,15 +360,16 @@ def _drawn(adapter, prompts: Sequence[str], pictures, edits: Sequence[Patch], se
         raise InputError(f"{adapter.name} draws from words alone; leave the pictures out.")
     if not 0 <= seed < 2**53:
         raise InputError(f"seed is {seed!r}; it must be a whole number from 0.")
-    home, sides = _home(), []
-    for name, edit in zip(("before", "after"), edits, strict=False):
-        with edit.applied(adapter.model):
-            images = adapter.draw(list(prompts), [seed + i for i in range(len(prompts))])
-        paths = [home / f"{name}-{i}.png" for i in range(len(images))]
-        for image, path in zip(images, paths, strict=True):
-            image.save(path)
-        sides.append([_file(path) for path in paths])
-    return sides
+    with taken_away(_home()) as home:
+        sides = []
+        for name, edit in zip(("before", "after"), edits, strict=False):
+            with edit.applied(adapter.model):
+                images = adapter.draw(list(prompts), [seed + i for i in range(len(prompts))])
+            paths = [home / f"{name}-{i}.png" for i in range(len(images))]
+            for image, path in zip(images, paths, strict=True):
+                image.save(path)
+            sides.append([_file(path) for path in paths])
+        return sides
 
 
 _PREDICT = {"clip": _recognised, "vlm": _answered, "diffusion": _drawn}
@@ -306,6 +386,22 @@ def _shown(pictures: Sequence[dict]):
 
 
 # ---------------------------------------------------------------- files
+
+
+def _edit(adapter: Adapter, file: dict, anyway: bool) -> Patch:
+    """The patch or LoRA in a file, bound to the model.
+
+    Raises:
+        PatchError: it was made for other weights and is not to be taken anyway, or cannot be read.
+    """
+    path = _path(file)
+    try:
+        return read_edit(path, adapter).bound_to(adapter.model)
+    except PatchError as error:
+        if anyway:
+            return rebound(read_edit(path, adapter, anyway=True), adapter)
+        more = " With anyway=True it is taken all the same." if "weights of" in str(error) else ""
+        raise PatchError(f"{error}{more}") from error
 
 
 def _paths(files: Sequence[dict]) -> list[str]:

@@ -2,6 +2,8 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from razor.config import RazorConfig
 from razor.errors import InputError, ModelError, PatchError, RazorError
 from razor.examples import Task
 from razor.export import Check, Written
-from razor.growth import Growth
+from razor.growth import Growth, Plan
 from razor.importing import by_unit, read_edit
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target, slug
@@ -28,6 +30,7 @@ from razor.models import BUNDLED
 from razor.patches import Patch
 from razor.sights import sights
 from razor.sources import is_target
+from razor.stack import Stack, set_aside
 
 
 class Exporting(Desk):
@@ -42,24 +45,23 @@ class Exporting(Desk):
         if form not in FORMS or growth.adapter.family not in FORMS[form][1]:
             raise InputError(f"There is no form {form!r} for {growth.adapter.name}; choose one of those shown.")
         session.stop.clear()
-        yield {panel.status: status_html("Writing the edit and loading it again", "busy"), panel.file: gr.skip()}
-        patch = patch.bound_to(growth.adapter.model).with_recipe(recipes.recipe(growth))
-        home = session.new_folder("export")
+        hidden = gr.update(visible=False)  # the file before goes
+        yield {panel.status: status_html("Writing the edit and loading it again", "busy"), panel.file: hidden}
+        recipe = session.stack.recipe(recipes.recipe(growth), session.grown_on)
+        patch = patch.bound_to(growth.adapter.model).with_recipe(recipe)
         name = unnamed(growth.adapter) if redacted and form in ("full", "single") else file_name(growth)
         options = {"rank": int(rank) or None} if rank else {}
-        try:
+        with taken_away(session.new_folder("export")) as home:
             made = write(growth.adapter, patch, home, name, form, options, redacted, session.stop.is_set)
-            path = made and packed(made[0].path)
-        except Exception:
-            shutil.rmtree(home, ignore_errors=True)
-            raise
+            path = packed(made[0].path) if made else None
         if made is None:
-            shutil.rmtree(home, ignore_errors=True)
             yield {panel.status: status_html("Stopped; nothing was written.")}
             return
         session.uploads.add(str(path))
+        names = recipes.stacked(recipe)
+        together = f" It holds the edits of {names} together, in this order." if names else ""
         yield {
-            panel.status: status_html(told(*made)),
+            panel.status: status_html(told(*made) + together),
             panel.file: gr.update(value=str(path), label=f"Save {path.name}", visible=True),
         }
 
@@ -88,14 +90,15 @@ class Exporting(Desk):
         if check is not None and check.done and check.revision == revision:
             findings, gold = check.findings, check.gold
             found = check.verdicts
-        told_of = report.Report(growth, before, after, shown, found, findings, gold, (reason or "").strip())
-        home = session.new_folder("report")
+        stack = session.stack.recipe(recipes.recipe(growth), session.grown_on).get("stack", ())
+        told_of = report.Report(growth, before, after, shown, found, findings, gold, (reason or "").strip(), stack)
         name = file_name(growth)
-        files = {home / f"{name}.html": report.html, home / f"{name}.md": report.model_card}
-        for path, text in files.items():
-            path.write_text(text(told_of), "utf-8")
-            session.uploads.add(str(path))
+        with taken_away(session.new_folder("report")) as home:
+            files = {home / f"{name}.html": report.html, home / f"{name}.md": report.model_card}
+            for path, text in files.items():
+                path.write_text(text(told_of), "utf-8")
         page, card = map(str, files)
+        session.uploads |= {page, card}
         session.found["report"] = revision
         unchecked = "" if found else " Nothing was checked on screen 4, and it says so."
         yield {
@@ -158,7 +161,8 @@ class Exporting(Desk):
         if name not in BUNDLED or not is_target(target):
             raise InputError(f"This link is of {name!r} and {target!r}, not both bundled; bring the recipe as a file.")
         yield {page.export.bring_status: status_html(f"Loading {name}", "busy")}
-        _repeatable(made, self.load(name), tasks.task(parse_target(target)))  # before anything goes
+        stack = session.stack if name == session.model else Stack()
+        _repeatable(made, self.load(name), _beside(stack, tasks.task(parse_target(target))))  # before anything goes
         if name != session.model:
             yield from self.choose_model.work(self, session, name)
         session.start_over()
@@ -176,50 +180,69 @@ class Exporting(Desk):
     def _repeat(self, session: Session, made: Mapping, name: str) -> dict:
         """The settings of a recipe on the page. Raises InputError as `_repeatable` does."""
         adapter, page = self.model_of(session), self.page
-        config = _repeatable(made, adapter, self.task_of(session))
+        growth = session.growth
+        task = growth.task if growth else _beside(session.stack, self.task_of(session))
+        config = _repeatable(made, adapter, task)
+        shown = edit_panel.settings_shown(page.edit, config, adapter)
+        ours = edit_panel.config_from(*(shown[widget] for widget in page.edit.settings()))
+        session.planned = recipes.planned(made)
         rounds, members = made.get("rounds", []), made.get("edit_set", {}).get("members", [])
-        by_hand = any(entry.get("by_hand") for entry in rounds)
-        more = "Grow to target repeats it."
-        if rounds and not any(entry.get("added") for entry in rounds):
-            more = "It was brought in or made by hand; only its patch brings it back."
-        elif by_hand:
-            more += " Some of it was done by hand, which growth does not repeat."
-        growth, session.planned = session.growth, recipes.planned(made)
-        more += _held(made)
+        said = [
+            f"The settings of {name} are set: it edited {telling.names(members) or 'nothing'} in {len(rounds)} "
+            f"round{'s' if len(rounds) != 1 else ''}.",
+            _again(made, session.planned, growth is not None),
+            _no_widget(replace(config, towers=ours.towers), ours),
+            *recipes.left_out(made),
+        ]
         if growth is not None:
             growth.still()
             growth.history.branch_from(growth.history.free_name(), 0)  # a repetition begins at the unedited model
+            session.settle(ours)
             growth.plan(session.planned)
             session.edited()
-            more += f" It is on {growth.history.position.branch}, by itself; Undo returns to the edit before."
+            said.append(f"It is on {growth.history.position.branch}, by itself; Undo returns to the edit before.")
         if other := recipes.other_versions(made):
-            more += f" It was {other}, so numbers may differ."
-        said = status_html(
-            f"The settings of {name} are set: it edited {telling.names(members) or 'nothing'} in "
-            f"{len(rounds)} round{'s' if len(rounds) != 1 else ''}. {more}"
-        )
+            said.append(f"It was {other}, so numbers may differ.")
+        status = status_html(" ".join(filter(None, said)))
         return {
             **({**self.drawn(session, growth), **self.uncompared()} if growth is not None and growth.showable else {}),
-            **edit_panel.settings_shown(page.edit, config, adapter),
-            page.export.bring_status: said,
-            page.edit.status: said,
+            **shown,
+            page.export.bring_status: status,
+            page.edit.status: status,
             page.tabs: gr.Tabs(selected="edit"),
         }
 
 
-def _held(made: Mapping) -> str:
-    """Which moves by hand come with a recipe, and which are left to do again."""
-    held = {"locked": "lock", "banned": "ban"}
-    moves = made.get("edit_set", {})
-    counts = [
-        f"{len(moves[key])} {word}{'s' if len(moves[key]) > 1 else ''}" for key, word in held.items() if moves.get(key)
-    ]
-    said = f" Its {' and '.join(counts)} are set." if counts else ""
-    dialled = moves.get("strength", 1) != 1 or moves.get("strengths")
-    left = [("switched off", moves.get("off")), ("dialled", dialled), ("isolated", moves.get("isolated"))]
-    if missing := [word for word, there in left if there]:
-        said += f" Units were {' and '.join(missing)} afterwards; do that again once it has grown."
-    return said
+def _again(made: Mapping, plan: Plan, begun: bool) -> str:
+    """How a person repeats the rounds of a recipe, and which moves by hand come with it."""
+    rounds = made.get("rounds", [])
+    if not plan.steps:
+        counts = [(len(names), word) for names, word in ((plan.locked, "lock"), (plan.banned, "ban")) if names]
+        held = " and ".join(f"{count} {word}{'s' if count > 1 else ''}" for count, word in counts)
+        grown = any(entry.get("added") for entry in rounds)
+        grow = "Grow to target repeats it, but for what was done by hand." if grown else ""
+        grow = grow if rounds or recipes.left_out(made) else "Grow to target repeats it."
+        return " ".join(filter(None, [grow, f"Its {held} are set." if held else ""]))
+    if not rounds:
+        there = "What was done by hand is done again" if begun else "Score does again what was done by hand"
+        return f"{there}, each unit by one step from the scores."
+    by_hand = any(step.moves for step in plan.steps)
+    count = f"Grow one round {len(rounds)} times" if len(rounds) > 1 else "Grow one round"
+    more = ", with what was done by hand" if by_hand else ""
+    return f"Grow to target repeats it{more}; if it was stopped before its target, {count} does."
+
+
+def _no_widget(config: RazorConfig, ours: RazorConfig) -> str:
+    """Which settings of a recipe the page cannot be given; "" for none."""
+    lost = [f"{name} {value}" for name, value in vars(config).items() if value != getattr(ours, name)]
+    if not lost:
+        return ""
+    return f"The page has no setting for {', '.join(lost)}, so it grows otherwise: unlearn --recipe repeats that too."
+
+
+def _beside(stack: Stack, task: Task) -> Task:
+    """The task as it is grown beside a stack, see Desk.start."""
+    return set_aside(task, [c.task for c in stack.concepts if c.on and c.name != task.concept])
 
 
 def _repeatable(made: Mapping, adapter: Adapter, task: Task) -> RazorConfig:
@@ -237,6 +260,8 @@ def _remarks(patch: Patch, growth: Growth) -> list[str]:
     task = patch.recipe.get("task")
     then = task.get("concept") if isinstance(task, Mapping) else None
     said = [f"It was made to forget {then!r}."] if then and then != growth.task.concept else []
+    if names := recipes.stacked(patch.recipe):
+        said.append(f"It holds the edits of {names} together, in this order; here they are one round.")
     if len(growth.history.branches) > 1:
         said.append(f"It is on {growth.history.position.branch}, by itself; Undo returns to the edit before.")
     return said
@@ -256,6 +281,18 @@ def _read(path: Path, growth: Growth, anyway: bool) -> Patch:
         if "weights of" in str(error):
             whose += " To take it all the same, tick the box for patches of other weights."
         raise PatchError(f"{error} {whose}") from error
+
+
+@contextmanager
+def taken_away(home: Path) -> Iterator[Path]:
+    """A folder for what a person takes away; where the block fails, or leaves nothing in it, it goes."""
+    try:
+        yield home
+    except BaseException:
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+    if not any(home.iterdir()):
+        home.rmdir()
 
 
 def write(

@@ -15,6 +15,7 @@ from razor.errors import InputError
 from razor.examples import Task
 from razor.minicanvas.dataset import parse_target
 from razor.minicanvas.tasks import axes
+from razor.recipe import edit_entry, task_entry
 from razor.sharing import bench_for
 from razor.stack import Concept, Conflict, conflicts
 from razor.wording import tested
@@ -29,7 +30,8 @@ class Stacking(Desk):
         growth = session.need_growth()
         if not growth.patch.deltas:
             raise InputError("Nothing is edited yet; grow the edit first, then put it on the stack.")
-        session.stack = session.stack.push(Concept(growth.task, growth.patch, growth.edit_set.active, session.grown_on))
+        grown = growth.patch.with_recipe({"task": task_entry(growth.task), **edit_entry(growth)})
+        session.stack = session.stack.push(Concept(growth.task, grown, growth.edit_set.active, session.grown_on))
         session.found.pop("conflicts", None)
         said = f"{growth.task.concept} is on the stack. Choose another target on screen 1 to forget that one as well."
         yield {**self.stack_shown(session), self.page.stack.status: status_html(said)}

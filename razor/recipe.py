@@ -21,6 +21,7 @@ from razor.errors import InputError
 from razor.examples import Example, Split, Task
 from razor.growth import KINDS, Growth, Plan, Step
 from razor.history import MAIN, GrowthRound, Offshoot, State, moved, moves
+from razor.patches import Patch
 from razor.recipe_kinds import UNIT_LISTS, first_wrong
 from razor.units import overlap
 
@@ -91,6 +92,16 @@ def _round_entry(done: GrowthRound, config: Mapping) -> dict:
     if other := {key: v for key, v in done.settings.items() if key != "rounds" and v != config[key]}:
         entry["settings"] = other
     return entry
+
+
+def rebound(patch: Patch, adapter: Adapter) -> Patch:
+    """A patch of other weights as one of this model's: its recipe says where it came from."""
+    from razor.modelspec import shareable
+
+    origin = shareable(patch.recipe)
+    carried = {"model": origin.get("model") or {}, "recipe": origin, "left_out": []}
+    made = {"format": FORMAT, "model": model_entry(adapter), "carried": carried, "versions": versions()}
+    return patch.bound_to(adapter.model).with_recipe(made)
 
 
 def model_entry(adapter: Adapter) -> dict:
@@ -310,7 +321,7 @@ def planned(made: Mapping) -> Plan:
     if not rounds and "since" not in made:
         since = moves(EditSet(), _edit_set(made))
     done = [*(entry.get("start") for entry in rounds), since]
-    if None in done or any(_brought_in(entry) for entry in rounds):
+    if None in done or done == [{}] or any(_brought_in(entry) for entry in rounds):
         return Plan(**barred)
     config = dict(made.get("config", {}))
     settings = [*(entry.get("settings", {}) for entry in rounds), {}]

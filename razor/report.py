@@ -7,7 +7,7 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from html import escape
@@ -22,7 +22,7 @@ from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
 from razor.modelspec import shareable, short_name
 from razor.picture_files import image_url
-from razor.recipe import recipe
+from razor.recipe import left_out, planned, recipe
 from razor.robustness import Finding
 from razor.sights import Sight
 from razor.sources import is_target
@@ -51,6 +51,7 @@ TEXT_ONLY = (
     "Only text was edited: the word is cut from the picture, and the picture's own features are as they were, so that "
     "a probe trained on them still finds the concept."
 )
+TOGETHER = "The numbers here are of this edit and those it was grown on; one put on later was not there yet."
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,7 @@ class Report:
         gold: see gold.py.
         verdicts, findings: what screen 4 or `evaluate --attacks` found; empty where nothing was checked.
         reason: why it had to be forgotten, in the words of whoever asked for it.
+        stack: the edits it acts together with, as a recipe tells them; see Stack.recipe.
     """
 
     growth: Growth
@@ -73,12 +75,13 @@ class Report:
     findings: Sequence[Finding] = ()
     gold: Distance | None = None  # beside a model that never saw the concept, where there is one
     reason: str = ""
+    stack: Sequence[Mapping] = ()
     made: date = field(default_factory=date.today)
 
     @property
     def recipe(self) -> dict:
         """The recipe without places on this machine."""
-        return shareable(recipe(self.growth))
+        return shareable(recipe(self.growth)) | ({"stack": list(self.stack)} if self.stack else {})
 
     @property
     def lead(self) -> str:
@@ -105,13 +108,16 @@ def command(growth: Growth) -> str:
     return shlex.join([*parts, "--out", "runs/again"])
 
 
-def _how(growth: Growth) -> list[str]:
+def _how(report: Report) -> list[str]:
     """What to know of the command."""
-    if growth.rounds and not any(r.added for r in growth.rounds):
-        return ["This edit was brought in or made by hand, and only its patch holds it. What growth does instead:"]
-    by_hand = growth.by_hand or any(r.by_hand for r in growth.rounds)
-    more = ["It does not repeat what was changed by hand; the patch holds that too."] if by_hand else []
-    return ["The command; on another machine the last digits may differ.", *more]
+    growth, made = report.growth, report.recipe
+    if any(r.accepted and not r.chosen for r in growth.rounds):
+        return ["This edit was brought in, and only its patch holds it. What growth does instead:"]
+    said = ["The command; on another machine the last digits may differ."]
+    if growth.by_hand or any(r.by_hand for r in growth.rounds):
+        again = "unlearn --recipe does, by this report, the recipe or the patch" if planned(made).steps else "see below"
+        said.append(f"It does not repeat what was changed by hand; {again}, and the patch holds it.")
+    return said
 
 
 _FLAGS = ("seed", "alpha", "tau", "rho", "rounds", "start_units", "inner_steps", "step_size", "forget_target",
@@ -126,7 +132,7 @@ def html(report: Report) -> str:
     growth = report.growth
     title = f"{capital(growth.task.concept)} in {short_name(growth.adapter.name)}"
     parts = [_head(report, title), _outcome(report), _cases(report.sights), _map(growth), _rounds(growth),
-             _verdict(report), _attacks(report), _gold(report), _costs(growth), _limits(growth),
+             _stack(report), _verdict(report), _attacks(report), _gold(report), _costs(growth), _limits(growth),
              _again(report)]  # fmt: skip
     body = "\n".join(part for part in parts if part)
     held = json.dumps(report.recipe).replace("<", "\\u003c")
@@ -261,6 +267,25 @@ def _rounds(growth: Growth) -> str:
     return _section("How it grew", said + (rounds_svg(measured) + _table(heads, rows) if rows else "") + last)
 
 
+def _stack(report: Report) -> str:
+    """The edits that act together, in order."""
+    if not report.stack:
+        return ""
+    rows = "".join(
+        f"<tr><td>{i}</td><td>{escape(entry['name'])}</td><td>{escape(_units(report, entry))}</td>"
+        f"<td>{escape(', '.join(entry.get('beneath', ())) or 'the unedited model')}</td></tr>"
+        for i, entry in enumerate(report.stack, 1)
+    )
+    heads = ("", "forgotten", "units edited", "grown on top of")
+    return _section("Edits that act together", f"<p>In this order. {TOGETHER}</p>{_table(heads, rows)}")
+
+
+def _units(report: Report, entry: Mapping) -> str:
+    own = entry["name"] == report.growth.task.concept
+    members = report.growth.edit_set.active if own else entry.get("edit_set", {}).get("members", ())
+    return ", ".join(members) + (" (this report)" if own else "")
+
+
 def _added(done) -> str:
     hand = [f"by hand: {done.by_hand}"] if done.by_hand else []
     return "; ".join([", ".join(s.unit.name for s in done.added) or "none", *hand])
@@ -359,9 +384,10 @@ def _limits(growth: Growth) -> str:
 def _again(report: Report) -> str:
     growth = report.growth
     held = json.dumps(report.recipe, indent=1)
+    said = "".join(f"<p>{escape(line)}</p>" for line in [*_how(report), *left_out(report.recipe)])
     return _section(
         "How to repeat it",
-        f"{''.join(f'<p>{escape(said)}</p>' for said in _how(growth))}<pre>{escape(command(growth))}</pre>"
+        f"{said}<pre>{escape(command(growth))}</pre>"
         "<details><summary>The recipe: model and pictures by hash, settings, edit set, rounds, versions</summary>"
         f"<pre>{escape(held)}</pre></details>",
     )
@@ -447,6 +473,7 @@ def _plain(text: str) -> str:
 def model_card(report: Report) -> str:
     """A section for the card of an edited model, in Markdown."""
     growth, words = report.growth, tested(report.growth.adapter, report.growth.task)
+    stack = ", ".join(_plain(entry["name"]) for entry in report.stack)
     rows = [
         f"| {label} | {_value(getattr(report.before, name), name)} | {_value(now, name)} | {_interval(now, name)} | "
         f"{now.n:,} |"
@@ -469,6 +496,7 @@ def model_card(report: Report) -> str:
         "|---|---|---|---|---|",
         *rows,
         "",
+        *([f"Edits that act together, in this order: {stack}. {TOGETHER}", ""] if stack else []),
         *(["What it was tested against:", "", *checked, ""] if checked else []),
         "Limits:",
         "",
@@ -476,7 +504,8 @@ def model_card(report: Report) -> str:
         "",
         "Made with RAZOR Studio.",
         "",
-        *_how(growth),
+        *_how(report),
+        *map(_plain, left_out(report.recipe)),
         "",
         "```sh",
         command(growth),

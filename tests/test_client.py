@@ -22,6 +22,9 @@ def test_only_the_typed_endpoints_are_offered(client):
     offered = client.view_api(return_format="dict")["named_endpoints"]
     assert list(offered) == ["/score", "/unlearn", "/predict", "/export"]
     assert [made["label"] for made in offered["/unlearn"]["returns"]] == ["1st", "2nd"]
+    assert offered["/export"]["returns"][0]["python_type"]["type"] == "filepath"
+    for name in ("/predict", "/export"):
+        assert offered[name]["parameters"][-1]["parameter_name"] == "anyway"
 
 
 def test_a_style_is_forgotten_checked_and_taken_away(client, tmp_path):
@@ -35,6 +38,13 @@ def test_a_style_is_forgotten_checked_and_taken_away(client, tmp_path):
     said = client.predict(texts=["a thermal image", "a chalk drawing", "a photo"], **sent, api_name="/predict")
     assert said["before"][0]["a thermal image"] > 0.9 > said["after"][0]["a thermal image"]
     assert Path(client.predict(patch=handle_file(patch), form="full", api_name="/export")).suffix == ".zip"
+    read = Patch.load(Path(patch))
+    Patch(read.deltas, read.recipe, dict.fromkeys(read.base, "0" * 16)).save(tmp_path / "other.safetensors")
+    sent["patch"] = handle_file(tmp_path / "other.safetensors")
+    with pytest.raises(AppError, match=r"made for another model: .* With anyway=True it is taken all the same"):
+        client.predict(texts=["a thermal image", "a photo"], **sent, api_name="/predict")
+    again = client.predict(texts=list(said["after"][0]), **sent, anyway=True, api_name="/predict")
+    assert again["after"] == said["after"]
 
 
 def test_a_mistake_reaches_the_caller_in_words(client):

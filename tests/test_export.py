@@ -230,21 +230,49 @@ with torch.no_grad():
     vlm = LlavaForConditionalGeneration.from_pretrained(root / "vlm", use_safetensors=True, local_files_only=True)
     logits = aligned(vlm)(input_ids=given["words"], pixel_values=given["small"]).logits
     equal["vlm"] = torch.equal(logits, given["logits"])
-print(json.dumps(equal))
+alone = "razor" not in sys.modules
+
+sys.path.insert(0, sys.argv[2])
+from razor import models
+from razor.importing import read_edit
+
+sd, clip = (models.load(str(root / name), device="cpu") for name in ("base", "brought"))
+for network in (*sd.model.values(), clip.model):
+    aligned(network)
+off = {}
+with torch.no_grad():
+    for form in ("patch", "lora"):
+        with read_edit(root / f"sd-{form}.safetensors", sd).applied(sd.model):
+            states = sd.model["text_encoder"](given["ids"]).last_hidden_state
+            noise = sd.denoiser(given["noise"], 300, encoder_hidden_states=states).sample
+        with read_edit(root / ("clip-lora" if form == "lora" else "clip-patch.safetensors"), clip).applied(clip.model):
+            image = clip.model.encode_image(given["pixels"])
+        pairs = (states, given["states"]), (noise, given["predicted"]), (image, given["image"])
+        if form == "patch":
+            equal[form] = all(torch.equal(*pair) for pair in pairs)
+        off[form] = max(((found - wanted).norm() / wanted.norm()).item() for found, wanted in pairs)
+print(json.dumps({"alone": alone, "equal": equal, "off": off}))
 """
 
 
-def test_every_full_model_answers_the_same_in_a_fresh_process_without_this_library(tmp_path, clip_adapter, vlm):
+def test_every_form_answers_the_same_in_a_fresh_process_and_full_models_without_this_library(
+    tmp_path, clip_adapter, vlm
+):
     sd, made = tiny_adapters.shared("sd"), torch.Generator().manual_seed(3)
     given = {"ids": torch.arange(8)[None], "noise": torch.randn(1, 4, 8, 8, generator=made)}
     given |= {"pixels": torch.randn(1, 3, 32, 32, generator=made), "small": torch.randn(1, 3, 16, 16, generator=made)}
     given["words"] = torch.tensor([[2, 2, 2, 2, 3, 4]])
-    heads = edit(clip_adapter, clip_adapter.units(("head",))[:2])
+    heads = edit(clip_adapter, [u for u in clip_adapter.units(("mlp",)) if u.tower == "image"][:1])
     patches = {"sd": mixed(sd), "clip": heads, "vlm": edit(vlm, vision_head(vlm))}
     adapters = {"sd": sd, "clip": clip_adapter, "vlm": vlm}
     for name, adapter in adapters.items():
         write_full(adapter, patches[name], tmp_path / name)
     write_full(sd, patches["sd"], tmp_path / "sd.safetensors", single_file=True)
+    sd.pipeline.save_pretrained(tmp_path / "base")
+    for name in ("sd", "clip"):
+        export.write_patch(adapters[name], patches[name], tmp_path / f"{name}-patch.safetensors")
+    write_lora(sd, patches["sd"], tmp_path / "sd-lora.safetensors")
+    write_lora(clip_adapter, heads, tmp_path / "clip-lora")
     with torch.no_grad(), patches["sd"].applied(sd.model), heads.applied(clip_adapter.model):
         given["states"] = sd.model["text_encoder"](given["ids"]).last_hidden_state
         given["predicted"] = sd.denoiser(given["noise"], 300, encoder_hidden_states=given["states"]).sample
@@ -252,11 +280,12 @@ def test_every_full_model_answers_the_same_in_a_fresh_process_without_this_libra
         with patches["vlm"].applied(vlm.model):
             given["logits"] = vlm.model(input_ids=given["words"], pixel_values=given["small"]).logits
     save_file({name: tensor.contiguous() for name, tensor in given.items()}, tmp_path / "expected.safetensors")
-    run = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE, str(tmp_path)], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
+    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path), str(Path(__file__).resolve().parents[1])]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout.splitlines()[-1]) == {"folder": True, "file": True, "clip": True, "vlm": True}
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert found["equal"] == dict.fromkeys(("folder", "file", "clip", "vlm", "patch"), True)
+    assert found["alone"] and found["off"]["lora"] <= 1e-4
 
 
 # ---------------------------------------------------------------- LoRA
@@ -364,7 +393,7 @@ def test_no_export_says_where_on_this_machine_the_model_was(tmp_path, clip_adapt
 
 
 def writers(adapter, patch, root):
-    """Every way to write, each at a place of its own: name -> (place, call)."""
+    """The ways to write that can be stopped, each at a place of its own: name -> (place, call)."""
     calls = {
         "folder": (root / "full", lambda out, **more: write_full(adapter, patch, out, **more)),
         "file": (
@@ -374,6 +403,17 @@ def writers(adapter, patch, root):
         "lora": (root / "l.safetensors", lambda out, **more: write_lora(adapter, patch, out, **more)),
     }
     return calls
+
+
+def other_writers(adapter, patch, root, vlm):
+    """The ways to write that are left."""
+    head, cross = edit(vlm, vision_head(vlm)), edit(adapter, [u for u in adapter.units(("head",)) if u.tower == "cross"])
+    return {
+        "patch": (root / "p.safetensors", lambda out: export.write_patch(adapter, patch, out)),
+        "kohya": (root / "k.safetensors", lambda out: write_lora(adapter, cross, out, keys="kohya")),
+        "peft": (root / "peft", lambda out: write_lora(vlm, head, out)),
+        "vlm": (root / "full", lambda out: write_full(vlm, head, out)),
+    }
 
 
 WAYS = ("folder", "file", "lora")
@@ -400,10 +440,11 @@ def test_stopping_at_any_moment_leaves_nothing_and_the_model_as_found(tmp_path, 
     assert same_weights(adapter.model, before)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch, way):
+@pytest.mark.parametrize("way", [*WAYS, "patch", "kohya", "peft", "vlm"])
+def test_full_disk_and_an_error_in_the_middle_leave_nothing(tmp_path, monkeypatch, vlm, way):
     adapter = tiny_adapters.shared("sd")
-    out, write = writers(adapter, mixed(adapter), tmp_path)[way]
+    patch = mixed(adapter)
+    out, write = (writers(adapter, patch, tmp_path) | other_writers(adapter, patch, tmp_path, vlm))[way]
     with monkeypatch.context() as patched:
         patched.setattr(writing.shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
         with pytest.raises(
@@ -415,8 +456,17 @@ def test_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch, way
     def full(number):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writing.os, "fsync", full)  # as when somebody else fills the disk meanwhile
-    with pytest.raises(InputError, match=rf"Cannot write {out.name}: No space left on device\. Make room"):
+    with monkeypatch.context() as patched:
+        patched.setattr(writing.os, "fsync", full)  # as when somebody else fills the disk meanwhile
+        with pytest.raises(InputError, match=rf"Cannot write {out.name}: No space left on device\. Make room"):
+            write(out)
+    assert not list(tmp_path.iterdir())
+
+    def interrupt(number):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writing.os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
         write(out)
     assert not list(tmp_path.iterdir())
 

@@ -300,6 +300,8 @@ def test_a_unit_put_in_by_hand_alone_is_in_again_without_any_round(trained, task
     growths[0].act("in", [growths[0].units[3].name])
     growths[1].plan(recipe.planned(recipe.recipe(growths[0])))
     assert not list(growths[1].run()) and growths[1].patch.key() == growths[0].patch.key()
+    fresh = Growth(trained, task, RazorConfig(**QUICK))
+    assert not recipe.planned(recipe.recipe(fresh)).steps, "of a run not begun there is nothing to repeat"
 
 
 def test_whoever_goes_elsewhere_is_not_held_to_the_plan(walked, made, trained, task):

@@ -1,13 +1,18 @@
 """What other programs call, on a tiny CLIP: results without a session, and mistakes as one sentence."""
 
+import errno
 import time
 from pathlib import Path
 
 import gradio as gr
 import pytest
+import torch
 from gradio.utils import get_function_description, get_upload_folder
+from gradio_client.utils import json_schema_to_python_type
 
 from components import endpoints
+from components.session import OWN
+from razor import writing
 from razor.errors import InputError
 from razor.patches import Patch
 
@@ -34,6 +39,27 @@ def known_task(monkeypatch, task, tmp_path):
 
 def sent(path: Path) -> dict:
     return {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+
+
+def exports():
+    """What endpoints wrote for callers and still keep."""
+    return [*Path(get_upload_folder()).glob(f"{OWN}*")]
+
+
+@pytest.fixture
+def head(trained):
+    """One head of the tiny model, and a change of it."""
+    unit, parameters = trained.units(("head",))[0], dict(trained.model.named_parameters())
+    return Patch({where: torch.full_like(where.view(parameters[where.parameter]), 0.1) for where in unit.slices})
+
+
+@pytest.fixture
+def stranger(head):
+    """The same change as a patch that was made for other weights, as a client sends it."""
+    path = Path(get_upload_folder()) / "stranger.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Patch(head.deltas, {}, {where.parameter: "0" * 16 for where in head.deltas}).save(path)
+    return sent(path)
 
 
 @pytest.fixture
@@ -68,6 +94,50 @@ def test_a_run_tells_its_rounds_then_its_numbers_and_hands_over_the_patch(
     made = calls["export"](file, "tiny")
     assert Patch.load(Path(made["path"])).key() == Patch.load(Path(file["path"])).key()
     assert same_weights(trained.model, before)
+
+
+def test_a_patch_of_other_weights_is_refused_unless_it_is_to_be_taken_anyway(calls, trained, uploaded, head, stranger):
+    for call, given in (("predict", {"texts": ["red", "blue"], "pictures": uploaded}), ("export", {})):
+        with pytest.raises(gr.Error, match=r"made for another model: .*With anyway=True it is taken all the same\."):
+            calls[call](**given, model="tiny", patch=stranger)
+    said = calls["predict"](["red", "blue"], "tiny", uploaded, stranger, anyway=True)
+    assert said["before"] != said["after"]
+    made = Patch.load(Path(calls["export"](stranger, "tiny", anyway=True)["path"]))
+    made.check(trained.model)
+    assert made.key() == head.key() and made.base
+    assert made.recipe["model"]["fingerprint"] == trained.fingerprint() and "carried" in made.recipe
+
+
+@pytest.mark.parametrize("form", ["patch", "peft", "full"])
+def test_an_export_that_fails_in_the_middle_leaves_nothing(calls, stranger, monkeypatch, form):
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = exports()
+    monkeypatch.setattr(writing.os, "fsync", full)
+    with pytest.raises(gr.Error, match=r"Cannot write edited|no program adds a LoRA|no open_clip_config") as caught:
+        calls["export"](stranger, "tiny", form, anyway=True)
+    assert exports() == before and str(get_upload_folder()) not in str(caught.value)
+
+
+def test_what_comes_back_is_typed(trained):
+    with gr.Blocks() as demo:
+        endpoints.add(lambda name: trained, {})
+    told = demo.get_api_info()["named_endpoints"]
+    score, unlearn, export = (told[f"/{name}"]["returns"] for name in ("score", "unlearn", "export"))
+    read = [json_schema_to_python_type(made["type"]) for made in (*score, *unlearn, *export)]
+    assert read[0].startswith("dict(model: str, concept: str, units: list[dict(unit: str, kind: str, pressure: float")
+    assert "after: dict(forget_accuracy: None | dict(value: float, n: int, low: float, high: float)" in read[1]
+    assert read[2:] == ["None | filepath", "filepath"]
+    settings = next(p for p in told["/score"]["parameters"] if p["parameter_name"] == "settings")
+    assert settings["python_type"]["type"].startswith("dict(alpha: float, tau: float")
+
+
+def test_numbers_are_told_as_they_are_given(calls):
+    *_, (run, _) = calls["unlearn"]("tiny", "object:x", settings={"retain_budget": 0.3, "rounds": 1})
+    assert {*run} == {*endpoints.Ended.__annotations__}
+    assert {*run["after"]} == {*endpoints.Numbers.__annotations__}
+    assert {*calls["score"]("tiny", "object:x")["units"][0]} == {*endpoints.Ranked.__annotations__}
 
 
 def test_only_what_was_sent_along_is_read(calls, uploaded, tmp_path):

@@ -1,17 +1,22 @@
 """Screen 5 on a tiny pipeline: every form is written, loaded again and told; what cannot be is one sentence."""
 
+import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
 import pytest
-from tiny_drawing import SETTINGS, last
+from gradio.utils import get_upload_folder
+from tiny_drawing import SETTINGS, colour_task, last
 
 from components import export_panel, exporting
-from razor import recipe
+from components.session import OWN
+from razor import recipe, writing
 from razor.export import Check, Written
 from razor.lora import read_lora
 from razor.patches import Patch
+from razor.stack import Concept
 
 
 @pytest.mark.parametrize("form", ["patch", "peft", "full"])
@@ -56,6 +61,74 @@ def test_an_export_that_answers_otherwise_is_thrown_away(studio, edited, monkeyp
         and "thrown away" in end[studio.page.export.status]
     )
     assert not (tmp_path / "made").exists() and not studio.sessions.get("a").uploads
+
+
+@pytest.mark.parametrize("form", ["patch", "peft", "kohya", "full", "single"])
+def test_an_export_that_fails_or_is_stopped_in_the_middle_leaves_nothing(studio, edited, monkeypatch, form):
+    request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
+    unit = next(u for u in session.growth.units if u.tower == "cross" and u.kind == "head")
+    session.growth.act("out", list(session.growth.edit_set.members))
+    session.growth.act("in", [unit.name])
+
+    def left():
+        return [*Path(get_upload_folder()).glob(f"{OWN}*")], session.uploads
+
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.warns(UserWarning):
+        patched.setattr(writing.os, "fsync", full)
+        end = last(studio.write_export(request, form, 0, False))
+    assert "Cannot write tiny-sd-without-red" in end[panel.status] and end[panel.file] == gr.update(visible=False)
+    assert left() == ([], set())
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="in the middle"):
+        patched.setattr(exporting.export, "verify", lambda *_: (_ for _ in ()).throw(RuntimeError("in the middle")))
+        list(studio.write_export(request, form, 0, False))
+    assert left() == ([], set())
+    if form != "patch":
+        with monkeypatch.context() as patched:
+            patched.setattr(session.stop, "is_set", lambda: True)
+            end = last(studio.write_export(request, form, 0, False))
+        assert "Stopped; nothing was written" in end[panel.status] and left() == ([], set())
+
+
+def test_a_report_that_fails_in_the_middle_leaves_nothing(studio, edited, monkeypatch):
+    request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(exporting.report, "model_card", full)
+    with pytest.warns(UserWarning):
+        end = last(studio.write_report(request, "", False))
+    assert "The system could not do this: No space left on device" in end[panel.report_status]
+    assert not session.uploads and not [*Path(get_upload_folder()).glob(f"{OWN}*")]
+
+
+def test_what_is_taken_away_of_a_stack_names_every_edit_in_order(studio, edited, adapter, tmp_path):
+    request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
+    growth = session.growth
+    last(studio.push(request))
+    pushed = session.stack.concepts[0]
+    assert pushed.patch.recipe["edit_set"]["members"] == list(growth.edit_set.members)
+    blue = Concept(replace(colour_task(), concept="blue"), pushed.patch.scaled(0.5), pushed.units, ("red",))
+    session.stack = session.stack.push(blue)
+    end = last(studio.write_export(request, "patch", 0, False))
+    assert "It holds the edits of red, blue together, in this order." in end[panel.status]
+    path = end[panel.file]["value"]
+    assert [entry["name"] for entry in recipe.read(Path(path))["stack"]] == ["red", "blue"]
+    assert recipe.read(Path(path))["stack"][1]["rounds"] == [] and recipe.read(Path(path))["stack"][1]["beneath"]
+    kept = tmp_path / "kept.safetensors"
+    kept.write_bytes(Path(path).read_bytes())
+    end = last(studio.write_report(request, "", False))
+    page, card = (Path(end[file]["value"]) for file in (panel.report_file, panel.card_file))
+    assert "Edits that act together" in page.read_text("utf-8") and "blue" in page.read_text("utf-8")
+    assert "Edits that act together, in this order: red, blue." in card.read_text("utf-8")
+    assert recipe.read(page)["stack"] == recipe.read(kept)["stack"]
+    end = last(studio.bring_in(request, str(page), False, *SETTINGS))
+    assert "acted together with other edits, in this order: red, blue; only red is repeated" in end[panel.bring_status]
+    end = last(studio.bring_in(request, str(kept), False, *SETTINGS))
+    assert "It holds the edits of red, blue together, in this order; here they are one round" in end[panel.bring_status]
 
 
 def test_families_are_offered_the_forms_there_are_for_them():
@@ -126,6 +199,8 @@ def test_what_was_taken_away_can_be_brought_back(studio, edited, form):
 
 def test_a_recipe_alone_sets_the_settings_that_repeat_it(studio, edited, tmp_path):
     request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
+    session.growth.act("out", list(session.growth.edit_set.members))
+    session.growth.history.go(0)
     made = recipe.recipe(session.growth)
     made["config"]["alpha"] = 2.5
     (tmp_path / "r.json").write_text(json.dumps(made), "utf-8")
@@ -142,23 +217,67 @@ def test_a_recipe_alone_sets_the_settings_that_repeat_it(studio, edited, tmp_pat
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_locks_and_bans_of_a_recipe_hold_in_the_run_that_repeats_it(studio, edited, tmp_path, begun):
+def test_moves_by_hand_of_a_recipe_are_made_again_on_the_way(studio, edited, tmp_path, begun):
     request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
-    made, members = recipe.recipe(session.growth), session.growth.edit_set.members
-    free = [name for name in session.growth.every if name not in members]
-    made["edit_set"] |= {"locked": free[:1], "banned": free[1:3], "strength": 0.5}
-    (tmp_path / "r.json").write_text(json.dumps(made), "utf-8")
+    growth = session.growth
+    free = [name for name in growth.every if name not in growth.edit_set.members]
+    growth.act("lock", free[:1])
+    growth.act("ban", free[1:3])
+    last(studio.grow_one(request, *SETTINGS))
+    growth.set_strength(0.5)
+    (tmp_path / "r.json").write_text(json.dumps(recipe.recipe(growth)), "utf-8")
     if not begun:
         session.growth = None
     before = session.revision
     end = last(studio.bring_in(request, str(tmp_path / "r.json"), False, *SETTINGS))
-    assert "Its 1 lock and 2 bans are set. Units were dialled afterwards" in end[panel.bring_status]
-    assert not begun or ({*session.growth.edit_set.members} == {*free[:1]} and session.revision > before)
-    last(studio.grow(request, *SETTINGS))
-    held = session.growth.edit_set
-    assert held.locked == {*free[:1]} <= {*held.members} and held.banned == {*free[1:3]}
+    said = end[panel.bring_status]
+    assert "Grow to target repeats it, with what was done by hand" in said and "Grow one round does" in said
+    assert not begun or ("It is on Branch 2, by itself" in said and session.revision > before)
+    last(studio.grow_one(request, *SETTINGS))
+    assert session.growth.edit_set == growth.edit_set and session.growth.edit_set.strength == 0.5
+    assert session.growth.rounds[-1].by_hand == growth.rounds[-1].by_hand and (begun or session.growth is not growth)
     session.start_over()
     assert not session.planned.locked, "another target knows nothing of it"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_unit_put_in_by_hand_alone_is_in_again(studio, edited, tmp_path, begun):
+    request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
+    members, key = session.growth.edit_set.members, session.growth.patch.key()
+    (tmp_path / "r.json").write_text(json.dumps(recipe.recipe(session.growth)), "utf-8")
+    if not begun:
+        session.growth = None
+    end = last(studio.bring_in(request, str(tmp_path / "r.json"), False, *SETTINGS))
+    told = "What was done by hand is done again" if begun else "Score does again what was done by hand"
+    assert told in end[panel.bring_status]
+    if not begun:
+        last(studio.score(request, *SETTINGS))
+    assert session.growth.edit_set.members == members and session.growth.patch.key() == key
+
+
+def test_what_a_recipe_does_not_bring_back_is_named(studio, edited, tmp_path):
+    request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
+    growth = session.growth
+    last(studio.grow_one(request, *SETTINGS))
+    growth.history.branch_from("Beside", 0)
+    growth.history.switch("Main")
+    made = recipe.recipe(growth)
+    made["config"] |= {"seed": 5, "start_units": 2}
+
+    def brought(made):
+        (tmp_path / "r.json").write_text(json.dumps(made), "utf-8")
+        return last(studio.bring_in(request, str(tmp_path / "r.json"), False, *SETTINGS))[panel.bring_status]
+
+    said = brought(made)
+    assert "The page has no setting for start_units 2, seed 5, so it grows otherwise: unlearn --recipe repeats" in said
+    assert "Beside is another branch, not grown again: from the unedited model, nothing was grown." in said
+    by_hand = made["rounds"][0]["by_hand"]
+    made["rounds"][0] = {key: v for key, v in made["rounds"][0].items() if key != "start"} | {"added": ["text.0.mlp"]}
+    said = brought(made)
+    assert f"before round 1 is left to do: {by_hand}." in said and "but for what was done by hand" in said
+    made["rounds"] = [{"by_hand": "1 unit brought in from x", "added": [], "accepted": True, "steps": 0}]
+    said = brought(made)
+    assert "Round 1 was not grown (1 unit brought in from x)" in said and "Grow to target" not in said
 
 
 def test_a_recipe_of_other_versions_says_so_and_one_of_unknown_units_is_refused(studio, edited, tmp_path):
