@@ -47,12 +47,13 @@ class Verdict:
 
 
 def usual(chance: float) -> tuple[Gate, ...]:
-    """Sensible gates for a task.
+    """Sensible gates for a task: what guessing finds may be found, and little more.
 
     Args:
         chance: accuracy of guessing on the target's axis.
     """
-    found = max(0.10, 2 * chance)
+    found = min(max(0.10, 2 * chance), chance + 0.10)
+    taught, five = max(0.50, chance + 0.25), "5 pictures, 5 steps"
     return (
         Gate("forget", "Is it suppressed?", found, "of its pictures still recognised"),
         Gate("retain", "Is the rest kept?", 0.02, "of other answers lost"),
@@ -60,7 +61,7 @@ def usual(chance: float) -> tuple[Gate, ...]:
         Gate("quantise/8 bits", "Does it hold in a copy of 8 bits?", found, "recognised there"),
         Gate("quantise/4 bits", "Does it hold in a copy of 4 bits?", found, "recognised there"),
         Gate("benign/retain pictures, 20 steps", "Does it hold when others train on?", found, "recognised afterwards"),
-        Gate("relearn/5 pictures, 5 steps", "Is it hard to teach again?", 0.50, "recognised after 5 pictures, 5 steps"),
+        Gate(f"relearn/{five}", "Is it hard to teach again?", taught, f"recognised after {five}"),
     )
 
 
@@ -94,7 +95,13 @@ def overall(found: Sequence[Verdict]) -> str:
 
 
 def judge(measure: Measure, limit: float) -> str:
-    """PASS, FAIL or OPEN; see the module's head."""
+    """PASS, FAIL or OPEN; see the module's head.
+
+    >>> judge(Measure(0.0, n=96, low=0.0, high=0.038), limit=0.1) == PASS
+    True
+    >>> judge(Measure(0.05, n=20, low=0.009, high=0.236), limit=0.1) == OPEN  # too few to say
+    True
+    """
     if measure.n < FEW or math.isnan(measure.value):
         return OPEN
     if measure.high <= limit:

@@ -286,7 +286,7 @@ def test_a_second_run_on_the_same_edit_has_the_gates_of_the_first(studio, visito
     list(studio.run_checks(visitor, [], *LIMITS))
     end = last(studio.run_checks(visitor, [], 0.0, *LIMITS[1:]))
     kept = json.loads(Path(end[panel.file]["value"]).read_text())
-    assert kept["gates"][0]["gate"]["limit"] == pytest.approx(1 / 3)
+    assert kept["gates"][0]["gate"]["limit"] == pytest.approx(usual(1 / 6)[0].limit)
 
 
 def test_stopping_while_measuring_fixes_nothing(studio, visitor, quick, monkeypatch):
