@@ -52,6 +52,15 @@ IN_FILE = {
     "text_encoder_2": ("conditioner.embedders.1.", "text_encoders.clip_g."),
     "text_encoder_3": ("text_encoders.t5xxl.",),
 }
+EDITABLE_IN_FILE = ("model.diffusion_model.input_blocks.", "model.diffusion_model.joint_blocks.", "joint_blocks.")
+EDITABLE_LIKE = (  # what diffusers takes the checkpoints of the families above for
+    "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "stabilityai/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-xl-base-1.0",
+    "stabilityai/stable-diffusion-3-medium-diffusers",
+    "stabilityai/stable-diffusion-3.5-large",
+    "stabilityai/stable-diffusion-3.5-medium",
+)
 
 _loading = threading.RLock()
 
@@ -262,27 +271,37 @@ def _single_file(path: Path, name: str) -> Layout:
         raise ModelError(f"{name} is not a .safetensors checkpoint; give one, or a diffusers folder.")
     shapes = _header(path, name)
     inside = [part for part, prefixes in IN_FILE.items() if any(key.startswith(prefixes) for key in shapes)]
-    if not {"unet", "transformer"} & set(inside):
+    like = _looks_like(shapes)
+    if like is not None and like not in EDITABLE_LIKE:
+        raise _unsupported(name, f"looks like {like}")
+    if not any(key.startswith(EDITABLE_IN_FILE) for key in shapes):
         raise ModelError(
-            f"{name} holds no denoiser (no tensor model.diffusion_model.*): it may be a LoRA or one part of a model; "
-            "give a full checkpoint, or the folder that holds model_index.json."
+            f"{name} holds no denoiser that can be edited (no tensor model.diffusion_model.input_blocks.* or "
+            "joint_blocks.*): it may be a LoRA or one part of a model; give a full checkpoint, or the folder that "
+            f"holds model_index.json; {SUPPORTED}."
         )
     beside = [
         folder for folder in (path.with_suffix(""), path.parent / "config") if (folder / "model_index.json").is_file()
     ]
-    folder = beside[0] if beside else _cached_configuration(shapes, path, name)
+    folder = beside[0] if beside else _cached_configuration(like, path, name)
     return _layout(folder, name, _listing(folder), checkpoint=path, inside=inside)
 
 
-def _cached_configuration(shapes: Mapping[str, tuple[int, ...]], path: Path, name: str) -> Path:
-    """The folder in the hub cache with the configuration of the model this checkpoint looks like."""
+def _looks_like(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The hub model diffusers takes a checkpoint for; Stable Diffusion 1.5 where it knows none of the tensors."""
     from diffusers.loaders.single_file_utils import fetch_diffusers_config
 
     try:
         bare = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
-        like = fetch_diffusers_config(bare)["pretrained_model_name_or_path"]
-    except Exception as error:  # it looks at single tensors by name, and trips over what it does not know
-        raise ModelError(f"Cannot tell what architecture {name} has; {SUPPORTED}.") from error
+        return fetch_diffusers_config(bare)["pretrained_model_name_or_path"]
+    except Exception:  # it looks at single tensors by name, and trips over what it does not know
+        return None
+
+
+def _cached_configuration(like: str | None, path: Path, name: str) -> Path:
+    """The folder in the hub cache with the configuration of the model this checkpoint looks like."""
+    if like is None:
+        raise ModelError(f"Cannot tell what architecture {name} has; {SUPPORTED}.")
     folder = _cached(like)
     if folder is None:
         raise ModelError(

@@ -384,7 +384,7 @@ def test_too_little_memory_frees_what_nobody_works_on_before_a_model_is_refused(
     (tmp_path / "meminfo").write_text("MemAvailable: 1 kB")
     monkeypatch.setattr(pipelines, "MEMINFO", tmp_path / "meminfo")
     with pytest.raises(
-        ModelError, match=r"this machine has 0\.0 GB free; close pages and programs that use its memory"
+        ModelError, match=r"this machine has 0\.0 GB free\. Close pages and programs that use its memory"
     ):
         models.load(str(drawing), device="cpu")
     assert idle() is None and models.load("mini-clip", device="cpu") is mine

@@ -277,11 +277,30 @@ def test_single_file_without_a_configuration_on_this_machine_is_refused(checkpoi
 
 def test_single_file_of_another_kind_of_model_is_refused(tmp_path):
     save_file({"lora_unet_down_blocks_0.lora_up.weight": torch.zeros(2, 2)}, tmp_path / "lora.safetensors")
-    assert "holds no denoiser (no tensor model.diffusion_model.*)" in refusal(tmp_path / "lora.safetensors")
+    assert "holds no denoiser that can be edited (no tensor model." in refusal(tmp_path / "lora.safetensors")
     (tmp_path / "model.onnx").write_bytes(b"")
     assert refusal(tmp_path / "model.onnx").endswith(
         "is not a .safetensors checkpoint; give one, or a diffusers folder."
     )
+
+
+FLUX_KEY = "double_blocks.0.img_attn.norm.key_norm.scale"
+
+
+@pytest.mark.parametrize(
+    "key, shape, found",
+    [
+        (FLUX_KEY, (2,), "looks like black-forest-labs/FLUX.1-schnell"),
+        (f"model.diffusion_model.{FLUX_KEY}", (2,), "looks like black-forest-labs/FLUX.1-schnell"),
+        ("clip_txt_mapper.weight", (1536, 1), "looks like stabilityai/stable-cascade-prior"),
+        ("model.diffusion_model.input_blocks.0.0.weight", (8, 9, 3, 3), "looks like stable-diffusion-v1-5/stable-diff"),
+        ("model.diffusion_model.rings.0.weight", (2,), "holds no denoiser that can be edited"),
+    ],
+)
+def test_single_file_of_a_denoiser_that_cannot_be_edited_says_which_can(tmp_path, key, shape, found):
+    save_file({key: torch.zeros(shape)}, tmp_path / "other.safetensors")
+    sentence = refusal(tmp_path / "other.safetensors")
+    assert sentence.startswith(f"{tmp_path / 'other.safetensors'} {found}") and sentence.endswith(ENDING)
 
 
 @pytest.mark.parametrize(
@@ -598,7 +617,7 @@ def test_too_little_cuda_memory_is_refused_before_any_weight_is_read(saved, monk
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda place: (1_000_000, 80_000_000_000))
     monkeypatch.setattr(pipelines, "_network", lambda *_: pytest.fail("it read weights"))
     assert refusal(saved["sd"][0], device="cuda") == (
-        f"The weights of {saved['sd'][0]} need 0.0 GB and cuda has 0.0 GB free; close pages and programs that use the "
+        f"The weights of {saved['sd'][0]} need 0.0 GB and cuda has 0.0 GB free. Close pages and programs that use the "
         "card, or use --device cpu."
     )
     assert "use the card, load it with --dtype float16, or use" in refusal(
@@ -619,7 +638,7 @@ def test_too_little_memory_of_the_machine_is_refused_before_any_weight_is_read(s
     meminfo(bytes_of(source, 4) - 1024)
     monkeypatch.setattr(pipelines, "_network", lambda *_: pytest.fail("it read weights"))
     assert refusal(folder) == (
-        f"The weights of {folder} need 0.0 GB and this machine has 0.0 GB free; close pages and programs that use its "
+        f"The weights of {folder} need 0.0 GB and this machine has 0.0 GB free. Close pages and programs that use its "
         "memory, load it with --dtype bfloat16, or choose a smaller model."
     )
     meminfo(bytes_of(source, 2) - 1024)
