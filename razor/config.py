@@ -29,7 +29,14 @@ PAPER = {"start_units": 1, "granularity": ("head", "layer"), "inner_steps": 1}
 
 @dataclass(frozen=True)
 class RazorConfig:
-    """Settings of one run. The paper's own values are unknown where it does not print them; defaults are ours."""
+    """Settings of one run. The paper's own values are unknown where it does not print them; defaults are ours.
+
+    >>> RazorConfig(rounds=2, alpha=0.5).rounds
+    2
+    >>> RazorConfig(rho=2)
+    Traceback (most recent call last):
+    razor.errors.InputError: rho is 2; it must be a number from 0.01 to 1.
+    """
 
     alpha: float = 1.0  # exponent on the separation, 0..1 in the paper; 0 ignores the retain set
     tau: float = 0.5  # quantile of phi, 0..1: only units above it may join the edit set

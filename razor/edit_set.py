@@ -24,7 +24,14 @@ class EditSet:
     isolated: str | None = None  # the one unit that acts, to see what it does alone
 
     def act(self, action: str, names: Iterable[str]) -> "EditSet":
-        """The set after one of ACTIONS; units a lock or a ban protects stay as they are (see `refusal`)."""
+        """The set after one of ACTIONS; units a lock or a ban protects stay as they are (see `refusal`).
+
+        >>> chosen = EditSet().act("in", ["text.0.mlp"]).act("lock", ["text.0.head.1"]).act("ban", ["image.0.mlp"])
+        >>> chosen.act("in", ["image.0.mlp"]).act("out", ["text.0.head.1", "text.0.mlp"]).members
+        ('text.0.head.1',)
+        >>> chosen.refusal("out", ["text.0.head.1"])
+        'text.0.head.1 is locked, so nothing changed there; unlock it (L) first.'
+        """
         return getattr(self, f"_{action}")(dict.fromkeys(names))
 
     def _in(self, names: Iterable[str]) -> "EditSet":

@@ -17,6 +17,12 @@ def alignment(v: Tensor, t: Tensor, *, floor: Tensor | float = -1.0) -> Tensor:
     The paper's form is floor = -1 (always counted). A picture that some other class already claims by a margin needs
     no further push, and pushing on would only cost what is kept.
 
+    Cosines of 1 and 0.6 with the concept make a mean of 0 and 0.4; with a floor of 0.8 the second counts as 0.2.
+
+    >>> pictures, cat = torch.tensor([[2.0, 0.0], [3.0, 4.0]]), torch.tensor([1.0, 0.0])
+    >>> round(alignment(pictures, cat).item(), 6), round(alignment(pictures, cat, floor=0.8).item(), 6)
+    (0.2, 0.1)
+
     Args:
         v: (n, d) picture embeddings.
         t: (d,) or (n, d) embedding of the concept.

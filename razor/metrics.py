@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,10 +18,12 @@ class Measure:
     n: int  # cases counted
     low: float
     high: float
+    hits: bytes = field(default=b"", repr=False, compare=False)  # of a share: 1 or 0 a case, in the order counted
 
     def to_json(self, digits: int | None = 5) -> dict[str, float]:
-        """Plain values, rounded unless `digits` is None."""
-        return {key: value if digits is None else round(value, digits) for key, value in asdict(self).items()}
+        """Plain values, rounded unless `digits` is None; the single cases are left out."""
+        values = {"value": self.value, "n": self.n, "low": self.low, "high": self.high}
+        return {key: value if digits is None else round(value, digits) for key, value in values.items()}
 
     @classmethod
     def from_json(cls, values: Mapping) -> "Measure":
@@ -77,15 +79,25 @@ class Evaluation:
 
 
 def share(hits: Sequence[bool] | Tensor) -> Measure:
-    """Share of True with the Wilson score interval."""
+    """Share of True with the Wilson score interval.
+
+        (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+
+    Where all of n are True it begins at n / (n + z^2): of 96, at 96 / 99.84.
+
+    >>> found = share([True] * 96)
+    >>> found.value, found.n, round(found.low, 4), found.high
+    (1.0, 96, 0.9615, 1.0)
+    """
     n = len(hits)
     if n == 0:
         return Measure(math.nan, 0, 0.0, 1.0)
-    p = float(sum(map(bool, hits))) / n
+    told = bytes(map(bool, hits))
+    p = sum(told) / n
     centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     # Rounding must not push the interval past the value it belongs to.
-    return Measure(p, n, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)))
+    return Measure(p, n, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)), told)
 
 
 def mean(values: Tensor, *, highest: float = 1.0) -> Measure:

@@ -36,6 +36,12 @@ def load(name: str, *, device: str | None = None, dtype: str | None = None) -> A
 
     Loaded once for as long as somebody holds it; bundled models and the last two others also after that.
 
+    >>> clip = load("mini-clip")
+    >>> clip.family, len(clip.units()), clip.units()[0].name
+    ('clip', 72, 'image.0.head.0')
+    >>> load("mini-clip") is clip
+    True
+
     Args:
         name: "mini-clip", "mini-sd" or "mini-vlm"; the path of an open_clip folder (open_clip_config.json and a
             .safetensors file), of a diffusers folder (model_index.json), of a transformers folder of a vision-language

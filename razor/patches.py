@@ -39,6 +39,18 @@ class Patch:
     def applied(self, model: nn.Module) -> Iterator[nn.Module]:
         """Edit the model for the length of the block, alone; every bit is put back, also when the body raises.
 
+        >>> line = nn.Linear(2, 1, bias=False)
+        >>> _ = nn.init.ones_(line.weight)
+        >>> patch = Patch({Slice("weight", dim=1, start=1, stop=2): torch.tensor([[-0.75]])})  # its second column
+        >>> with patch.applied(line):
+        ...     line.weight.tolist()
+        [[1.0, 0.25]]
+        >>> with patch.scaled(2).applied(line):
+        ...     line.weight.tolist()
+        [[1.0, -0.5]]
+        >>> line.weight.tolist()
+        [[1.0, 1.0]]
+
         Raises:
             PatchError: the model lacks a parameter of this patch or has it in another shape.
         """

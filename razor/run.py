@@ -82,6 +82,14 @@ def unlearn(
 
     Warns when the unedited model only guesses; the patch is then empty.
 
+    With an adapter as models.load gives it and a task as sources.resolve does:
+
+    >>> found = unlearn(adapter, task, RazorConfig(rounds=2))
+    >>> found.after.forget_accuracy.value < 0.1 < 0.9 < found.before.forget_accuracy.value
+    True
+    >>> with found.patch.applied(adapter.model):
+    ...     answers = adapter.classify([e.image for e in task.forget.test], task.axes[0])  # (pictures, classes)
+
     Args:
         planned: locks and bans to begin with.
         on_round: called after every round.

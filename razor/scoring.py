@@ -31,6 +31,18 @@ class UnitScore:
 def score(stats: Sequence[UnitStats], *, alpha: float = 1.0) -> list[UnitScore]:
     """Scores in the order given, ranks filled in; ties rank in that order.
 
+    Two units with weights of norm 2 and the forget gradient (3, 4), of norm 5. The retain gradient of one, (4, 3), goes
+    nearly the same way: cos = 24 / 25, phi = 5 / 2 * (1 - 0.96). That of the other, (-4, 3), is at a right angle to it.
+
+    >>> one, other = (Unit(f"text.0.head.{i}", "head", "text", 0, i, ()) for i in range(2))
+    >>> stats = [UnitStats(one, 5, 5, 2, dot=24, size=2), UnitStats(other, 5, 5, 2, dot=0, size=2)]
+    >>> [(s.unit.name, round(s.pressure, 6), round(s.separation, 6), round(s.phi, 6), s.rank) for s in score(stats)]
+    [('text.0.head.0', 2.5, 0.04, 0.1, 2), ('text.0.head.1', 2.5, 1.0, 2.5, 1)]
+    >>> [s.unit.name for s in ranked(score(stats))]
+    ['text.0.head.1', 'text.0.head.0']
+    >>> [round(s.phi, 6) for s in score(stats, alpha=0)]
+    [2.5, 2.5]
+
     Args:
         alpha: exponent on the separation, >= 0; 0 ignores the retain set.
     """

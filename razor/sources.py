@@ -34,6 +34,12 @@ def resolve(
 ) -> tuple[Task, tuple[str, ...]]:
     """The task behind two names, and one sentence per picture that was skipped.
 
+    >>> task, skipped = resolve("style:thermal")
+    >>> task.concept, task.axis, len(task.forget.test), skipped
+    ('thermal', 'style', 96, ())
+    >>> any(e.labels.get("style") == "thermal" for e in task.retain.all())
+    False
+
     Args:
         forget: a bundled target, or a folder, zip, csv, jsonl or picture.
         retain: the same, or None / "minicanvas" for the whole bundled world.

@@ -455,7 +455,12 @@ def trial_step(adapter: Adapter, bench: Bench, unit: Unit, patch: Patch, config:
 
 
 def _fused(g_f: Sequence[Tensor], g_k: Sequence[Tensor], rho: float, retain_weight: float) -> list[Tensor]:
-    """rho * g_f / ||g_f|| - w * g_k / ||g_k|| for one unit; a zero gradient contributes nothing."""
+    """rho * g_f / ||g_f|| - w * g_k / ||g_k|| for one unit; a zero gradient contributes nothing.
+
+    >>> g_f, g_k = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 2.0])
+    >>> [round(x, 6) for x in _fused([g_f], [g_k], rho=1, retain_weight=0.5)[0].tolist()]  # (0.6, 0.8) - 0.5 (0, 1)
+    [0.6, 0.3]
+    """
 
     def unit(parts: Sequence[Tensor]) -> list[Tensor]:
         norm = torch.stack([p.square().sum() for p in parts]).sum().sqrt()

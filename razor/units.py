@@ -23,7 +23,12 @@ class Slice:
     stop: int | None = None
 
     def view(self, tensor: Tensor) -> Tensor:
-        """The slice as a view: writing to it writes to the tensor."""
+        """The slice as a view: writing to it writes to the tensor.
+
+        >>> from torch import arange
+        >>> Slice("out_proj.weight", dim=1, start=2, stop=4).view(arange(8).reshape(2, 4)).tolist()
+        [[2, 3], [6, 7]]
+        """
         return tensor if self.stop is None else tensor.narrow(self.dim, self.start, self.stop - self.start)
 
 

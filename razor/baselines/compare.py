@@ -137,6 +137,14 @@ def run(
 ) -> Result | None:
     """Tune the method on the search split, then measure its choice on the test split. Leaves the model as found.
 
+    With an adapter as models.load gives it and a task as sources.resolve does:
+
+    >>> found = run("null-space", adapter, task)
+    >>> len(found.trials) > 1 and found.chosen in found.trials
+    True
+    >>> found.after.forget_accuracy.value < found.before.forget_accuracy.value
+    True
+
     Args:
         forget_target: forget accuracy to reach; None: as RAZOR aims, see Bench.aim.
         batch: examples of a gradient's batch; None: what suits the model.
@@ -173,7 +181,10 @@ def run(
         note = str(error)
     except Diverged as error:  # before there was a setting to measure
         tuning.failed({}, error)
-    chosen, patch, reached = tuning.choose()
+    try:
+        chosen, patch, reached = tuning.choose()
+    except Stopped:
+        return None
     seconds["tuning"], started = time.monotonic() - started, time.monotonic()
     after = evaluate(adapter, bench, patch, "test") if chosen else None
     if chosen:

@@ -43,7 +43,16 @@ def find(name: str, family: str) -> Callable[[Case], Iterator[Finding]]:
 
 
 def attack(name: str, case: Case) -> Iterator[Finding]:
-    """What this attack finds, one setting after the other. Raises InputError as `find` does."""
+    """What this attack finds, one setting after the other. Raises InputError as `find` does.
+
+    With an adapter, a task, and a patch that run.unlearn made of them:
+
+    >>> found = list(attack("quantise", Case(adapter, task, patch)))
+    >>> [f.setting for f in found]
+    ['8 bits', '4 bits']
+    >>> found[0].attacked.value < 0.2 < 0.8 < found[0].control.value  # the edit holds; unedited, the concept is known
+    True
+    """
     work = find(name, case.adapter.family)
     return work(case) if case.gold is None or name in _NOTHING_TO_LEARN else _beside_gold(name, work, case)
 
