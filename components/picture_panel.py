@@ -101,15 +101,13 @@ def build() -> PicturePanel:
 
 
 def _settings() -> dict:
-    """How pictures are drawn, by field of the panel."""
+    """How pictures are drawn, by field of the panel; what is wrong with a number is for `settings_from` to say."""
     with gr.Row():
-        seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="draw-seed", min_width=100)
-        steps = gr.Number(20, label="Steps", precision=0, minimum=1, elem_id="draw-steps", min_width=100)
+        seed = gr.Number(0, label="Seed", elem_id="draw-seed", min_width=100)
+        steps = gr.Number(20, label="Steps", elem_id="draw-steps", min_width=100)
     with gr.Row():
-        guidance = gr.Number(
-            4, label="Guidance", info="1 is none", minimum=0, step=0.5, elem_id="draw-guidance", min_width=100
-        )
-        side = gr.Number(64, label="Size", info="pixels a side", precision=0, elem_id="draw-side", min_width=100)
+        guidance = gr.Number(4, label="Guidance", info="1 is none", step=0.5, elem_id="draw-guidance", min_width=100)
+        side = gr.Number(64, label="Size", info="pixels a side", elem_id="draw-side", min_width=100)
     return {"seed": seed, "steps": steps, "guidance": guidance, "side": side}
 
 

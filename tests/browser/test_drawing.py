@@ -96,6 +96,11 @@ def test_a_wrong_number_is_one_sentence_and_the_pairs_stay(page):
     assert "multiple of 8" in note(page, "#pictures-status", "cannot be drawn")
     assert page.locator(PAIRS).get_attribute("data-pairs") == "8"
     fill(page, "#draw-side", 64)
+    fill(page, "#draw-steps", 0)
+    page.click("#draw-pairs")
+    assert "0 steps cannot be drawn" in note(page, "#pictures-status", "steps")
+    assert page.locator(PAIRS).get_attribute("data-pairs") == "8"
+    fill(page, "#draw-steps", 4)
 
 
 def test_the_story_ends_on_pictures_without_the_concept(page):

@@ -419,3 +419,11 @@ def test_settings_that_are_no_numbers_are_refused():
         with pytest.raises(InputError, match="The guidance is missing"):
             picture_panel.settings_from(1, 20, wrong, 64)
     assert picture_panel.settings_from(1.0, 20.0, 4, 64) == DrawSettings(1, 20, 4.0, 64)
+
+
+def test_numbers_come_from_the_page_as_they_were_typed_so_that_one_sentence_says_what_is_wrong(studio):
+    panel = studio.page.pictures
+    for widget, wrong in ((panel.seed, -1), (panel.steps, 0), (panel.steps, 2.5), (panel.guidance, -1)):
+        assert widget.preprocess(wrong) == wrong
+    with pytest.raises(InputError, match=r"^The number of steps cannot be 2\.5; give a whole number from 0\.$"):
+        picture_panel.settings_from(1, 2.5, 4, 64)
