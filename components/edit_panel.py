@@ -414,4 +414,4 @@ def _node(state: State) -> dict:
 
 def _curves(e: Evaluation) -> dict:
     curves = {"forget": e.forget_accuracy, "retain": e.retain_accuracy, "neighbour": e.neighbor_accuracy}
-    return {name: vars(m) if m else None for name, m in curves.items()}
+    return {name: m.to_json(None) if m else None for name, m in curves.items()}

@@ -71,7 +71,7 @@ def stack_value(stack: Stack, found: Mapping[str, Conflict], seen: Mapping[str, 
 
 def _numbers(c: Conflict, seen: str) -> dict:
     keys = ("unedited", "alone", "together")
-    shares = {key: vars(getattr(c, key).forget_accuracy) for key in keys}
+    shares = {key: getattr(c, key).forget_accuracy.to_json(None) for key in keys}
     return shares | {"revived": c.revived, "by": c.revived_by, "seen": seen}
 
 

@@ -7,9 +7,10 @@ inconclusive where the interval holds the limit: too few cases were counted to s
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from razor.errors import InputError
-from razor.metrics import Evaluation, Measure
+from razor.metrics import Evaluation, Measure, Z, share
 from razor.robustness import Finding
 
 PASS, FAIL, OPEN = "pass", "fail", "inconclusive"
@@ -24,6 +25,11 @@ class Gate:
     words: str  # the question, for a person who was not there
     limit: float
     about: str  # what the number is of, such as "of other answers lost"
+
+    @property
+    def unit(self) -> str:
+        """What its numbers are in, 100 to the whole."""
+        return "points" if self.key in ("retain", "neighbours") else "%"
 
     @property
     def attack(self) -> str:
@@ -75,17 +81,29 @@ def with_limits(gates: Sequence[Gate], limits: Mapping[str, float]) -> tuple[Gat
     for key, limit in limits.items():
         if key not in known:
             raise InputError(f"There is no gate {key!r}; there are {', '.join(sorted(known))}.")
-        if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 <= limit <= 1:
+        if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit <= 1:
             words = next(gate.words for gate in gates if gate.key == key)
-            raise InputError(f"The limit of {words!r} is {limit!r}; it must be from 0 to 100 %.")
+            why = "no number of cases shows that there are none" if limit == 0 else "it is a share"
+            raise InputError(f"The limit of {words!r} is {limit!r}; it must be above 0 and at most 100 %, as {why}.")
     return tuple(replace(gate, limit=float(limits.get(gate.key, gate.limit))) for gate in gates)
 
 
 def verdicts(
-    gates: Sequence[Gate], before: Evaluation, after: Evaluation, findings: Sequence[Finding]
+    gates: Sequence[Gate],
+    before: Evaluation,
+    after: Evaluation,
+    findings: Sequence[Finding],
+    missed: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Verdict]:
-    """What the evidence says to every gate, in order."""
-    return [_verdict(gate, _evidence(gate, before, after, findings)) for gate in gates]
+    """What the evidence says to every gate, in order.
+
+    Args:
+        missed: attack, or key of a gate -> why it was not tried, as a sentence.
+    """
+    return [
+        _verdict(gate, _evidence(gate, before, after, findings), missed.get(gate.key) or missed.get(gate.attack, ""))
+        for gate in gates
+    ]
 
 
 def overall(found: Sequence[Verdict]) -> str:
@@ -110,10 +128,50 @@ def judge(measure: Measure, limit: float) -> str:
 
 
 def lost(before: Measure, after: Measure) -> Measure:
-    """before - after of two shares, with Newcombe's interval for their difference; in -1..1."""
-    low = before.value - after.value - math.hypot(before.value - before.low, after.high - after.value)
-    high = before.value - after.value + math.hypot(before.high - before.value, after.value - after.low)
-    return Measure(before.value - after.value, min(before.n, after.n), max(-1.0, low), min(1.0, high))
+    """before - after of two shares, in -1..1.
+
+    Of the same cases on both sides it is the share lost less the share won, whose Wilson intervals are put together as
+    Newcombe puts those of two shares together, here with the correlation of two shares of one whole,
+
+        r = -sqrt(l w / ((1 - l) (1 - w))).
+
+    Where a side does not tell its single cases, as in numbers read from a file, both count as separate samples.
+
+    >>> kept = share([True] * 80 + [False] * 16)
+    >>> round(lost(kept, kept).high, 3), round(lost(*(Measure.from_json(kept.to_json()) for _ in range(2))).high, 3)
+    (0.038, 0.107)
+    """
+    if not before.hits or len(before.hits) != len(after.hits):
+        return _difference(before, after)
+    pairs = list(zip(before.hits, after.hits, strict=True))
+    gone, won = share([was > now for was, now in pairs]), share([now > was for was, now in pairs])
+    together = gone.value * won.value
+    return _difference(gone, won, -math.sqrt(together / ((1 - gone.value) * (1 - won.value))) if together else 0.0)
+
+
+def strictest(n: int) -> float:
+    """The lowest limit that n cases can pass: the upper end of Wilson's interval where none of them is found."""
+    return Z**2 / (n + Z**2)
+
+
+def least(limit: float) -> int:
+    """The fewest cases that can pass a limit above 0.
+
+    >>> least(0.10), least(0.02)
+    (35, 189)
+    """
+    return math.ceil(Z**2 * (1 - limit) / limit)
+
+
+def _difference(a: Measure, b: Measure, r: float = 0.0) -> Measure:
+    """a - b with the interval of Newcombe (1998, method 10), for shares of correlation r."""
+
+    def beyond(x: float, y: float) -> float:
+        return math.sqrt(max(0.0, x * x - 2 * r * x * y + y * y))
+
+    low = a.value - b.value - beyond(a.value - a.low, b.high - b.value)
+    high = a.value - b.value + beyond(a.high - a.value, b.value - b.low)
+    return Measure(a.value - b.value, min(a.n, b.n), max(-1.0, low), min(1.0, high))
 
 
 def _evidence(gate: Gate, before: Evaluation, after: Evaluation, findings: Sequence[Finding]) -> Measure | None:
@@ -126,16 +184,31 @@ def _evidence(gate: Gate, before: Evaluation, after: Evaluation, findings: Seque
     return next((f.attacked for f in findings if f"{f.attack}/{f.setting}" == gate.key), None)
 
 
-def _verdict(gate: Gate, measure: Measure | None) -> Verdict:
-    if measure is None:
-        return Verdict(gate, None, OPEN, "There is nothing to count here.")
-    said = judge(measure, gate.limit)
-    points = gate.key in ("retain", "neighbours")
-    unit = "points" if points else "%"
+def _verdict(gate: Gate, measure: Measure | None, missed: str) -> Verdict:
+    if measure is None or measure.n == 0:
+        return Verdict(gate, measure, OPEN, _nothing(gate, measure, missed))
+    said, unit = judge(measure, gate.limit), gate.unit
     numbers = f"{100 * measure.value:.1f} {unit} {gate.about} (n = {measure.n}, 95 % interval {_range(measure, unit)})"
     limit = f"the limit is {100 * gate.limit:.3g} {unit}"
-    more = {PASS: "", FAIL: "", OPEN: "; too few cases to say, or too near the limit"}[said]
-    return Verdict(gate, measure, said, f"{numbers}; {limit}{more}.")
+    return Verdict(gate, measure, said, f"{numbers}; {limit}{_doubt(gate, measure.n) if said == OPEN else ''}.")
+
+
+def _nothing(gate: Gate, measure: Measure | None, missed: str) -> str:
+    """Why a gate has no number."""
+    if measure is None and gate.attack:
+        return f"Not tried: {missed}" if missed else "Not tried."
+    return "No pictures are held out for this."
+
+
+def _doubt(gate: Gate, n: int) -> str:
+    """Why a number says neither yes nor no."""
+    if n < FEW:
+        return f"; of fewer than {FEW} cases nothing is said"
+    if n < least(gate.limit):
+        return f"; so few cases can pass no limit under {100 * strictest(n):.1f} {gate.unit}, and this one takes " + (
+            f"{least(gate.limit)} of them"
+        )
+    return "; it is too near the limit for so many cases to say"
 
 
 def _range(measure: Measure, unit: str) -> str:

@@ -1,11 +1,12 @@
 """Gates by hand: intervals within, beyond and across a limit; losses as differences; limits a person may set."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from razor.errors import InputError
-from razor.gates import FAIL, OPEN, PASS, judge, lost, overall, usual, verdicts, with_limits
+from razor.gates import FAIL, OPEN, PASS, judge, least, lost, overall, strictest, usual, verdicts, with_limits
 from razor.metrics import Evaluation, Measure, share
 from razor.robustness import Finding
 
@@ -32,10 +33,61 @@ def test_nothing_to_count_is_inconclusive():
 
 def test_a_loss_has_newcombes_interval():
     # Newcombe 1998, method 10, example (a): 56/70 - 48/80 = 0.2, 95 % interval 0.0524 to 0.3339
-    found = lost(of(56, 70), of(48, 80))
+    found = lost(of(56, 70), of(48, 80))  # not the same cases
     assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=2e-4)
     same = lost(of(50, 50), of(50, 50))
     assert same.value == 0 and same.low < 0 < same.high
+
+
+def test_a_loss_over_the_same_cases_counts_those_that_changed():
+    # Of 100, 10 lost and 5 won. By hand: Wilson 0.0552 to 0.1744 and 0.0215 to 0.1118, r = -sqrt(.1 .05 / (.9 .95))
+    before, after = share([1] * 85 + [0] * 15), share([1] * 75 + [0] * 10 + [1] * 5 + [0] * 10)
+    r = -math.sqrt(0.1 * 0.05 / (0.9 * 0.95))
+    a, b = 0.1 - 0.05523, 0.11175 - 0.05
+    c, d = 0.17437 - 0.1, 0.05 - 0.02154
+    found = lost(before, after)
+    assert (found.value, found.n) == (pytest.approx(0.05), 100)
+    assert found.low == pytest.approx(0.05 - math.sqrt(a * a - 2 * r * a * b + b * b), abs=1e-4)
+    assert found.high == pytest.approx(0.05 + math.sqrt(c * c - 2 * r * c * d + d * d), abs=1e-4)
+
+
+def test_nothing_lost_is_narrower_over_the_same_cases_and_never_of_no_width():
+    kept = of(80, 96)
+    unknown = Measure.from_json(kept.to_json())
+    assert "hits" not in kept.to_json() and unknown.hits == b""
+    assert lost(kept, kept).high == pytest.approx(of(0, 96).high)
+    assert lost(kept, kept).high < lost(unknown, unknown).high / 2
+    assert lost(kept, kept).low == pytest.approx(-of(0, 96).high)
+    assert lost(of(96, 96), of(0, 96)).value == 1
+
+
+@pytest.mark.parametrize("n", [5, 24, 83, 96, 600])
+def test_the_strictest_limit_that_cases_can_pass_and_the_fewest_a_limit_takes_agree(n):
+    assert judge(of(0, n), 1.001 * strictest(n)) == PASS and judge(of(0, n), 0.999 * strictest(n)) == OPEN
+    for limit in (0.02, 0.10, 0.5):
+        assert judge(of(0, max(5, least(limit))), limit) == PASS
+        assert least(limit) == 1 or judge(of(0, least(limit) - 1), limit) == OPEN
+    assert (least(0.10), least(0.02)) == (35, 189)
+
+
+def test_it_is_said_why_a_gate_says_nothing():
+    def why(forget, limit=0.10, missed=None):
+        gates = [replace(usual(0.05)[0], limit=limit), usual(0.05)[-1]]
+        retain = of(600, 600)
+        found = verdicts(gates, answers(of(9, 9), retain), answers(forget, retain), [], missed or {})
+        assert {v.said for v in found} == {OPEN}
+        return [v.why for v in found]
+
+    assert why(of(0, 0))[0] == "No pictures are held out for this."
+    assert why(of(0, 4))[0].endswith("the limit is 10 %; of fewer than 5 cases nothing is said.")
+    assert why(of(0, 24))[0].endswith(
+        "the limit is 10 %; so few cases can pass no limit under 13.8 %, and this one takes 35 of them."
+    )
+    assert why(of(5, 96))[0].endswith("; it is too near the limit for so many cases to say.")
+    key = "relearn/5 pictures, 5 steps"
+    assert why(of(0, 24))[1] == "Not tried."
+    assert why(of(0, 24), missed={"relearn": "Out of memory."})[1] == "Not tried: Out of memory."
+    assert why(of(0, 24), missed={key: "Too few pictures."})[1] == "Not tried: Too few pictures."
 
 
 def test_verdicts_rest_on_the_evidence_of_their_gate():
@@ -50,7 +102,7 @@ def test_verdicts_rest_on_the_evidence_of_their_gate():
     said = {key: v.said for key, v in found.items()}
     assert said["forget"] == said["retain"] == said["quantise/8 bits"] == PASS
     assert said["relearn/5 pictures, 5 steps"] == FAIL
-    assert said["quantise/4 bits"] == OPEN and found["quantise/4 bits"].why == "There is nothing to count here."
+    assert said["quantise/4 bits"] == OPEN and found["quantise/4 bits"].why == "Not tried."
     assert found["forget"].why == (
         "0.0 % of its pictures still recognised (n = 96, 95 % interval 0.0 to 3.8 %); the limit is 10 %."
     )
@@ -60,7 +112,8 @@ def test_verdicts_rest_on_the_evidence_of_their_gate():
 
 def test_a_task_without_neighbours_has_no_verdict_on_them():
     found = verdicts(usual(0.05), answers(of(9, 9), of(9, 9)), answers(of(0, 9), of(9, 9)), [])
-    assert next(v for v in found if v.gate.key == "neighbours").said == OPEN
+    near = next(v for v in found if v.gate.key == "neighbours")
+    assert (near.said, near.why) == (OPEN, "No pictures are held out for this.")
 
 
 def test_overall_is_the_worst():
@@ -96,9 +149,11 @@ def test_a_model_that_forgot_nothing_fails_however_few_classes_there_are_and_one
     assert all(judge(of(round(chance * many), many), g.limit) == PASS for g in usual(chance) if "lost" not in g.about)
 
 
-@pytest.mark.parametrize("limit", [-0.1, 1.1, None, True, "a", math.nan])
+@pytest.mark.parametrize("limit", [-0.1, 0, 0.0, 1.1, None, True, "a", math.nan])
 def test_an_impossible_limit_is_one_sentence(limit):
-    with pytest.raises(InputError, match=r"^The limit of 'Is the rest kept\?' is .*; it must be from 0 to 100 %\.$"):
+    with pytest.raises(
+        InputError, match=r"^The limit of 'Is the rest kept\?' is .*; it must be above 0 and at most 100 %, as "
+    ):
         with_limits(usual(0.05), {"retain": limit})
     with pytest.raises(InputError, match=r"^There is no gate 'x'; there are "):
         with_limits(usual(0.05), {"x": 0.1})

@@ -134,7 +134,7 @@ def test_stopping_keeps_what_was_found(studio, visitor, quick):
 
 @pytest.mark.parametrize(
     "limits, sentence",
-    [([101, *LIMITS[1:]], "it must be from 0 to 100 %"), ([None, *LIMITS[1:]], "it must be from 0 to 100 %")],
+    [([limit, *LIMITS[1:]], "it must be above 0 and at most 100 %") for limit in (101, 0, -1, None)],
 )
 def test_an_impossible_gate_is_one_sentence_and_nothing_is_fixed(studio, visitor, quick, limits, sentence):
     with pytest.warns(UserWarning):
