@@ -3,6 +3,10 @@ is counted in passes.
 
 A method tries its settings and hands each edit to `Tuning.check`. Of the settings that meet the forget target the one
 that retains most is chosen; where none does, the one that forgets most. The same rule holds for RAZOR's ablations.
+
+On a pipeline the search split counts predictions, and asks whether they are those of the anchor. A method that leads
+elsewhere, as ESD does, may forget and still not meet that. So where no setting does, a judge looks at pictures drawn
+with the kept edits, as it does for RAZOR, and those in which it sees nothing of the concept meet the target.
 """
 
 import math
@@ -22,6 +26,7 @@ from razor.patches import Patch
 from razor.step import edited, evaluate
 
 KEPT = 3  # best edits kept, so that one a closer look turns down has others behind it
+DRAWN = 12  # edits short of the target that are kept for a judge to look at pictures of, where there is one
 MOST_STEPS = 100_000
 
 
@@ -82,6 +87,21 @@ def preference(now: Evaluation, target: float) -> tuple[bool, float, float]:
     return (False, -retain, forget) if meets(now, target) else (True, forget, -retain)
 
 
+def worth_drawing(short: Mapping[int, Evaluation]) -> list[int]:
+    """Of edits short of the target, by number, those that no other beats: less of the concept and no less retained, or
+    as little and more retained. At most DRAWN, those with least of it.
+    """
+    left = {number: now.forget_probability.value for number, now in short.items()}
+    kept = {number: now.retain_accuracy.value for number, now in short.items()}
+
+    def beaten(a: int) -> bool:
+        return any(
+            left[b] <= left[a] and kept[b] >= kept[a] and (left[b], kept[b]) != (left[a], kept[a]) for b in short
+        )
+
+    return sorted((number for number in short if not beaten(number)), key=left.get)[:DRAWN]
+
+
 @dataclass
 class Tuning:
     """One method at work on one task: what it may read, what it has tried, and the best edits so far."""
@@ -99,7 +119,7 @@ class Tuning:
     passes: int = 0  # of all settings together
 
     def __post_init__(self):
-        self._best: list[tuple[int, Patch]] = []  # (number of the trial, its edit), best first
+        self._best: dict[int, Patch] = {}  # number of the trial -> its edit, best first
         self._started = time.monotonic()
         self._aside = 0.0  # seconds spent measuring, which count for no setting
         self._shared = self._mark = (0, 0.0)  # passes and seconds before the first setting; at this setting's start
@@ -187,9 +207,7 @@ class Tuning:
         if not all(math.isfinite(m.value) for m in (now.forget_accuracy, now.forget_probability, now.retain_accuracy)):
             return self._note(setting, cost, "its answers are not finite")
         self._record(Trial(dict(setting), now, *cost))
-        self._best.append((len(self.trials) - 1, patch))
-        self._best.sort(key=lambda entry: preference(self.trials[entry[0]].evaluation, self.target))
-        del self._best[KEPT:]
+        self._keep(patch)
         return now
 
     def failed(self, setting: Mapping, error: RazorError) -> None:
@@ -207,22 +225,56 @@ class Tuning:
 
         Returns:
             (None, the empty patch, False) where every setting diverged.
+
+        Raises:
+            Stopped: a person ended it.
         """
-        for number, patch in list(self._best):
-            if not meets(self.trials[number].evaluation, self.target):
-                break
+        met = [number for number in self._best if self._meets(number)]
+        short = [number for number in self._best if not self._meets(number)] if self._judged else []
+        for number in (*met, *sorted(short, key=lambda n: -self.trials[n].evaluation.retain_accuracy.value)):
             try:
-                with edited(self.adapter, self.bench, patch):
-                    if self.bench.confirm():
-                        return self.trials[number], patch, True
-                self.trials[number] = replace(self.trials[number], note="a closer look still finds the concept")
+                gone = self._confirmed(self._best[number])
             except (ModelError, UnusableGradientError) as error:
-                self.trials[number] = replace(self.trials[number], note=f"diverged: {error}")
-        left = [entry for entry in self._best if not self.trials[entry[0]].note.startswith("diverged")]
+                self._say(number, f"diverged: {error}")
+                continue
+            if gone and number in short:
+                self._say(number, "pictures show nothing of the concept, though predictions lean to it")
+            if gone:
+                return self.trials[number], self._best[number], True
+            self._say(number, "a closer look still finds the concept")
+        left = [number for number in self._best if not self.trials[number].note.startswith("diverged")]
         if not left:
             return None, Patch(), False
-        number, patch = min(left, key=lambda entry: self.trials[entry[0]].evaluation.forget_accuracy.value)
-        return self.trials[number], patch, False
+        number = min(left, key=lambda n: self.trials[n].evaluation.forget_accuracy.value)
+        return self.trials[number], self._best[number], False
+
+    @property
+    def _judged(self) -> bool:
+        """Somebody looks at pictures, whatever the search metrics say."""
+        return getattr(self.bench, "judge", None) is not None
+
+    def _meets(self, number: int) -> bool:
+        return meets(self.trials[number].evaluation, self.target)
+
+    def _confirmed(self, patch: Patch) -> bool:
+        """A closer look finds nothing of the concept; what counts as forgotten stays as it was."""
+        measure = getattr(self.bench, "measure", None)
+        try:
+            with edited(self.adapter, self.bench, patch):
+                return self.bench.confirm(self.stop)
+        finally:
+            self.bench.measure = measure
+
+    def _keep(self, patch: Patch) -> None:
+        """Take this edit, of the last trial, among the best, and let go of those it puts out of question."""
+        found = {**self._best, len(self.trials) - 1: patch}
+        order = sorted(found, key=lambda number: preference(self.trials[number].evaluation, self.target))
+        short = {number: self.trials[number].evaluation for number in order if not self._meets(number)}
+        wanted = {*order[:KEPT], *(worth_drawing(short) if self._judged else ())}
+        self._best = {number: found[number] for number in order if number in wanted}
+
+    def _say(self, number: int, note: str) -> None:
+        self.trials[number] = replace(self.trials[number], note=note)
 
     def _spent(self) -> tuple[int, float]:
         return self.passes, time.monotonic() - self._started - self._aside

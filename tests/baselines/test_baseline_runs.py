@@ -317,7 +317,7 @@ def speaker():
 def test_a_pipeline_that_draws_nan_is_reported(pipeline, monkeypatch):
     bench = type(pipeline.bench(make_drawing_task()))
 
-    def broken(self):
+    def broken(self, stop):
         raise ModelError("The pictures came out as NaN in float32.")
 
     monkeypatch.setattr(bench, "confirm", broken)

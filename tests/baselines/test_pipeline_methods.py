@@ -1,5 +1,7 @@
 """Each method on pipelines pinned to its equation: by least squares, by slow loops, by hand."""
 
+import copy
+
 import pytest
 import torch
 from tiny_adapters import make_task, shared
@@ -203,6 +205,28 @@ def test_esd_starts_twice_the_guidance_away_from_its_goal(tuned):
     expected = 4 * (v - v_empty)[rows].square().mean()
     with torch.no_grad():
         assert loss().item() == pytest.approx(expected.item(), rel=1e-4) and expected > 0
+
+
+def test_an_edit_at_esds_own_goal_is_chosen_where_the_judge_sees_nothing_in_its_pictures(tuned, monkeypatch):
+    tuning = tuned()
+    bench = copy.copy(tuning.bench)
+    concept, anchor = bench._rivals_of("forget", "search")[:, :2].unbind(1)
+    empty = anchor + 0.8 * (concept - anchor)  # without words the model draws much like the concept
+    v = {"forget": opposite(concept, empty, 1.0), "retain": bench._rivals_of("retain", "search")[:, 0]}
+    monkeypatch.setattr(bench, "_now", lambda side, *_: v[side], raising=False)
+    sees = []
+    monkeypatch.setattr(bench, "_gone", lambda stop: not sees.append(1), raising=False)
+    bench.judge = "sees nothing"
+    tuning = Tuning(tuning.adapter, bench, Budget(1, 1), 0.125, batch=4)
+    name = trained_tensors(tuning.adapter)[0]
+    at_goal = Patch({Slice(name): torch.zeros_like(tuning.weights([name])[name])})
+    tuning.check({"learning rate": 1e-4}, at_goal)
+    found = tuning.trials[0].evaluation
+    assert found.forget_accuracy.value == 1.0 and found.association == pytest.approx(2 * 0.8 - 1, abs=1e-4)
+    trial, patch, reached = tuning.choose()
+    assert reached and patch is at_goal and trial.setting == {"learning rate": 1e-4} and sees == [1]
+    bench.judge = None
+    assert not tuning.choose()[2]
 
 
 def test_esd_trains_all_of_cross_attention_and_moves_predictions_towards_the_goal(tuned, edits):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from razor.baselines import tuning as module
-from razor.baselines.tuning import KEPT, Budget, Diverged, OutOfTime, Stopped, Tuning, preference
+from razor.baselines.tuning import DRAWN, KEPT, Budget, Diverged, OutOfTime, Stopped, Tuning, preference, worth_drawing
 from razor.errors import InputError, ModelError
 from razor.metrics import Evaluation, Measure
 from razor.patches import Patch
@@ -30,7 +30,7 @@ class Bench:
     def __init__(self, confirmed=()):
         self.confirmed = list(confirmed)
 
-    def confirm(self):
+    def confirm(self, stop):
         found = self.confirmed.pop(0) if self.confirmed else True
         if isinstance(found, Exception):
             raise found
@@ -86,7 +86,7 @@ def test_the_order_of_many_settings_is_the_rule_applied_again_and_again():
 
 def test_only_the_best_edits_are_kept(tuned):
     tuning = tuned([(0.0, 0.1 * i) for i in range(8)])
-    assert [number for number, _ in tuning._best] == [7, 6, 5][:KEPT] and len(tuning.trials) == 8
+    assert list(tuning._best) == [7, 6, 5][:KEPT] and len(tuning.trials) == 8
 
 
 def test_a_setting_a_closer_look_turns_down_gives_way_to_the_next_one(tuned):
@@ -99,6 +99,35 @@ def test_a_setting_a_closer_look_turns_down_gives_way_to_the_next_one(tuned):
 def test_where_no_setting_stands_up_to_it_the_one_that_forgets_most_is_reported_as_not_there(tuned):
     trial, _, reached = tuned([(0.03, 0.9), (0.01, 0.8)], bench=Bench([False, False])).choose()
     assert trial.setting == {"number": 1} and not reached
+
+
+@pytest.mark.parametrize("sees, chosen", [([True, False, False], 1), ([False] * 3, 0), ([True] * 3, None)])
+def test_short_of_the_target_the_judge_looks_at_pictures_from_the_edit_that_retains_most_on(tuned, sees, chosen):
+    """0 retains most, 1 less, 2 least; what remains of the concept falls in the same order."""
+    bench = Bench([not seen for seen in sees])
+    bench.judge, bench.measure = "looks at pictures", 0.1
+    tuning = tuned([(1.0, 0.9, 0.8), (1.0, 0.8, 0.6), (1.0, 0.7, 0.5), (1.0, 0.6, 0.9)], bench=bench)
+    trial, patch, reached = tuning.choose()
+    if all(sees):
+        assert not reached and trial.evaluation.forget_accuracy.value == 1.0
+        return
+    assert reached and trial.setting == {"number": chosen} and patch.deltas[Slice("weight")].item() == 1.0 + chosen
+    assert trial.note == "pictures show nothing of the concept, though predictions lean to it"
+    assert bench.measure == 0.1  # what counts as forgotten is the same for the next
+
+
+def test_where_nobody_looks_at_pictures_an_edit_short_of_the_target_is_never_there(tuned):
+    assert not tuned([(1.0, 0.9, 0.8)], bench=Bench([True])).choose()[2]
+
+
+def test_edits_that_another_beats_are_not_drawn_and_of_the_rest_so_many():
+    found = {
+        i: answers(1.0, retain, left)
+        for i, (left, retain) in enumerate([(0.5, 0.9), (0.6, 0.9), (0.4, 0.8), (0.5, 0.9)])
+    }
+    assert worth_drawing(found) == [2, 0, 3]  # 1 has more left than 0 and retains no more
+    many = {i: answers(1.0, 0.01 * i, 0.01 * i) for i in range(30)}
+    assert worth_drawing(many) == list(range(DRAWN))
 
 
 def test_a_setting_that_draws_nan_counts_as_diverged(tuned):
