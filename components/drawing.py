@@ -204,7 +204,8 @@ class Drawing(Desk):
         if session.epoch != epoch:
             yield self.current(session)
             return
-        yield {panel.cost: status_html(said + _left_out(grid[0], plan)), **ended()}
+        notes = ["", *picture_reading.cut_notes(adapter, [plan.prompt])]
+        yield {panel.cost: status_html(said + _left_out(grid[0], plan) + " ".join(notes)), **ended()}
 
     def _side_of_cell(self, session: Session, unedited: Mapping, cell: Mapping) -> Side:
         """The edit of a cell: the edit as it stands but for what the cell says."""

@@ -10,7 +10,7 @@ import gradio as gr
 from components import examples_panel
 from components.desk import Desk, handler
 from components.model_panel import PLURALS
-from components.picture_reading import about
+from components.picture_reading import about, cut_notes
 from components.session import Session
 from components.theme import status_html
 from razor import sources, words
@@ -67,10 +67,12 @@ class Naming(Desk):
         session.task = task
         ready = f"Ready to forget {task.concept}: {count} pictures drawn by {adapter.name} itself."
         unused = unused_text(target, kind, anchor, keep) if target else ""
+        captions = dict.fromkeys(e.caption for e in (*task.forget.all(), *task.retain.all()))
+        said = " ".join([ready + unused, *cut_notes(adapter, list(captions))])
         yield {
             panel.gallery: examples_panel.drawn_gallery(task, adapter.name),
             panel.story: gr.update(value=f"Forget {task.concept} and compare"),
-            panel.status: status_html(ready + unused),
+            panel.status: status_html(said),
             **self.blank(session),
         }
 

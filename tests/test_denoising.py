@@ -68,6 +68,9 @@ class Fake:
     def tokenizers(self):
         return [(Tokenizer(), 5)]
 
+    def cut(self, prompt):
+        return ""
+
     def encode(self, prompts):
         """States turned by `turned` degrees; the summary is the prompt's row of the table."""
         ids = [Tokenizer()(p, max_length=5).input_ids for p in prompts]

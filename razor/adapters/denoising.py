@@ -138,11 +138,8 @@ class DiffusionBench:
             self._anchor = self._predicted(forget, _anchors(forget))
             self._kept = self._predicted(retain, _captions(retain))
         self.effect = (self._concept - self._anchor).square().mean().item()
-        if self.effect == 0:
-            raise InputError(
-                f"Every forget caption is its own anchor, such as {forget.examples[0].caption!r}: nothing is left to "
-                f"forget. Name {task.concept!r} in the captions, or give another anchor."
-            )
+        if self.effect == 0 or all(self._ids(e.caption) == self._ids(e.anchor) for e in forget.examples):
+            raise self._nothing_to_forget(forget.examples)
 
     def another(self) -> "DiffusionBench":
         """See Bench."""
@@ -542,14 +539,30 @@ class DiffusionBench:
 
     def _match(self, prompt: str, anchor: str) -> Tensor:
         pairs = []
-        for tokenizer, length in self.adapter.tokenizers():
-            ids = [
-                tokenizer(text, padding="max_length", max_length=length, truncation=True).input_ids
-                for text in (prompt, anchor)
-            ]
+        for ids in zip(self._ids(prompt), self._ids(anchor), strict=True):
             start = sum(map(len, pairs))
             pairs.append([start + i for i in matched(*ids)])
         return torch.tensor([i for part in pairs for i in part])
+
+    def _nothing_to_forget(self, examples: Sequence[Example]) -> InputError:
+        concept = self.task.concept
+        for e in examples:
+            if left := self.adapter.cut(e.caption):
+                return InputError(
+                    f"The forget caption {e.caption!r} is too long: the model does not read {left!r}, and what it "
+                    f"reads does not tell {concept!r} from its anchor. Shorten the captions, or name {concept!r} first."
+                )
+        return InputError(
+            f"Every forget caption is its own anchor, such as {examples[0].caption!r}: nothing is left to forget. Name "
+            f"{concept!r} in the captions, or give another anchor."
+        )
+
+    def _ids(self, text: str) -> list[list[int]]:
+        """The tokens of each stretch of the states, padded; what is too long is cut."""
+        return [
+            tokenizer(text, padding="max_length", max_length=length, truncation=True).input_ids
+            for tokenizer, length in self.adapter.tokenizers()
+        ]
 
     # Metrics
 

@@ -15,6 +15,7 @@ from razor import pictures, pipelines, words
 from razor.adapters.diffusion import DiffusionAdapter, seeds_for
 from razor.config import RazorConfig
 from razor.errors import InputError, ModelError
+from razor.examples import Split
 from razor.gradients import collect, gradient_of
 from razor.growth import Growth
 from razor.patches import Patch
@@ -392,6 +393,18 @@ def test_the_end_that_any_encoder_does_not_read_is_cut():
     long = " ".join(["hat"] * 90)  # CLIP reads 14 letters, T5 far more; growth edits the CLIPs too
     assert adapter.cut("abcdefg hijklmn opq rst") == "opq rst" == without.cut("abcdefg hijklmn opq rst")
     assert adapter.cut("abcdefg hijklmn") == "" and len(adapter.cut(long)) > len(long) - 24
+
+
+def test_forget_captions_that_name_the_concept_where_it_is_cut_say_so():
+    whole = make_task()
+    late = lambda part: tuple(replace(e, caption="abcdefghijklmn red cat", anchor="abcdefghijklmn red") for e in part)  # noqa: E731
+    forget = Split(*map(late, vars(whole.forget).values()))
+    with pytest.raises(InputError) as caught:
+        shared("sd").bench(replace(whole, forget=forget))
+    assert str(caught.value) == (
+        "The forget caption 'abcdefghijklmn red cat' is too long: the model does not read 'red cat', and what it reads "
+        "does not tell 'cat' from its anchor. Shorten the captions, or name 'cat' first."
+    )
 
 
 def test_pictures_are_cut_to_their_middle_square(adapter):

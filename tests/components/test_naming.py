@@ -62,6 +62,12 @@ def test_pictures_are_counted_as_the_model_draws_them_and_become_the_task(studio
     assert {e.labels["label"] for e in task.retain.all()} == {"a dog", "a horse"}
 
 
+def test_names_too_long_for_the_model_are_said_to_be_cut(studio, request_of, adapter):
+    *_, shown = studio.use_words(request_of("a"), "a very long cat", "object", "something", "a dog")
+    said = shown[studio.page.examples.status]
+    assert said.count("is too long: the model does not read") == 3 and "more prompts are too long as well" in said
+
+
 def test_stop_ends_the_drawing_and_changes_nothing(studio, request_of):
     request, session = request_of("a"), studio.sessions.get("a")
     updates = studio.use_words(request, "a cat", "object", "something", "a dog")

@@ -270,6 +270,12 @@ def test_before_anything_is_grown_a_grid_changes_only_how_it_is_drawn(studio, vi
     assert done[panel.sheet]["sheet"]["title"] == "a red thing e"  # the first suggested prompt
 
 
+def test_a_grid_names_what_is_cut_of_its_prompt(studio, edited, adapter):
+    long = "a very long prompt with a tail"
+    done = last(studio.draw_grid(edited("a"), *grid(prompt=long, x=("seed", "1"), y=("", ""))))
+    assert f"does not read \u201c{adapter.cut(long)}\u201d." in done[studio.page.pictures.cost]
+
+
 def test_a_grid_of_several_prompts_says_which_one_it_draws(studio, edited):
     request, panel = edited("a"), studio.page.pictures
     asked = grid(prompt="a cat\n\na dog", x=("seed", "1"), y=("", ""))
