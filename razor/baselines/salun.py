@@ -25,10 +25,10 @@ def salun(tuning: Tuning) -> None:
 
 
 def masks(grads: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Name -> bool: this share of all numbers together, those of the largest magnitude."""
+    """Name -> bool: this share of all numbers together, those of the largest magnitude; never one that is 0."""
     flat = torch.cat([grad.abs().flatten() for grad in grads.values()])
     count = round(share * len(flat))
     if count == 0:
         return {name: torch.zeros_like(grad, dtype=torch.bool) for name, grad in grads.items()}
     least = flat.kthvalue(len(flat) - count + 1).values
-    return {name: grad.abs() >= least for name, grad in grads.items()}
+    return {name: (grad.abs() >= least) & (grad != 0) for name, grad in grads.items()}

@@ -1,6 +1,9 @@
 """SSD: dampen the weights that matter for the forget set far more than for the rest; no training.
 
 Foster et al., AAAI 2024. The forget importance rests on A_f, as in SLUG's comparison.
+
+Where this departs from the public code: importances are divided by their means first, as A_f and R are losses of
+different sizes here; alpha is tuned as well as lambda; and the importance of the rest is that of retain pictures alone.
 """
 
 from collections.abc import Mapping

@@ -2,6 +2,10 @@
 
 Gandikota et al., WACV 2024. In a joint transformer words and their summary enter through one matrix each, as in the
 authors' edit of FLUX.
+
+Where this departs from the public code: keys are all tokens from the concept's last one on, not that one alone, since
+those after it know of it; guides are the task's anchors instead of one word for all; every token of the preserved
+prompts is kept; and lambda is tuned.
 """
 
 from collections.abc import Sequence

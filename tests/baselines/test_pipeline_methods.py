@@ -7,12 +7,14 @@ import torch
 from tiny_adapters import make_task, shared
 
 from razor.baselines import concept_ablation as ablation_module
+from razor.baselines import salun_diffusion as salun_module
 from razor.baselines.closed_form import pairs, positions, remapping, rows_of
 from razor.baselines.concept_ablation import anchor_points, keys_and_values
 from razor.baselines.denoising import Prompted, towards
 from razor.baselines.diffquickfix import diffquickfix, first_projections, inputs
 from razor.baselines.esd import esd, opposite
 from razor.baselines.salun_diffusion import guided, salun_diffusion
+from razor.baselines.slug import slug
 from razor.baselines.training import trained_tensors
 from razor.baselines.tuning import Budget, Tuning
 from razor.baselines.uce import places, read, uce
@@ -186,6 +188,18 @@ def test_the_first_layer_comes_to_answer_the_concept_as_its_anchor(tuned, edits)
     assert gap(w + edits[0].deltas[Slice(name)]) < 0.2 * gap(w)
 
 
+# ---------------------------------------------------------------- SLUG
+
+
+def test_slug_edits_queries_keys_and_values_together_over_the_published_lengths(tuned, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Tuning, "check", lambda self, setting, patch: seen.append((setting, patch)))
+    slug(tuned())
+    heads = [(setting, patch) for setting, patch in seen if ".q_proj." in str(patch.deltas.keys())]
+    assert heads and all(len(patch.deltas) == 3 for _, patch in heads)
+    assert [setting["length"] for setting, _ in seen[:2]] == pytest.approx([0.4, 0.2])  # no answer: bisected below it
+
+
 # ---------------------------------------------------------------- trained
 
 
@@ -290,3 +304,20 @@ def test_salun_on_a_pipeline_moves_two_fifths_of_cross_attention(tuned, edits):
     moved = [delta != 0 for delta in edits[0].deltas.values()]
     share = sum(m.sum().item() for m in moved) / sum(m.numel() for m in moved)
     assert share == pytest.approx(0.4, abs=0.01)
+
+
+def test_saluns_objective_on_a_pipeline_is_the_anchors_prediction_and_a_share_of_retention(tuned, monkeypatch):
+    tuning, asked = tuned(), []
+    monkeypatch.setattr(salun_module, "train", lambda _, setting, __, both, masks: asked.append((setting, both)))
+    salun_diffusion(tuning)
+    points = tuning.bench.points("forget", "gradient")
+    v, goal = (
+        Prompted(tuning, points, [getattr(e, k) for e in points.examples]).frozen() for k in ("caption", "anchor")
+    )
+    rows = tuning.draw(len(points), 4, "points/1")
+    with torch.no_grad():
+        retain = tuning.bench.scoring_terms(1)["retain"]().item()
+        away = (v - goal)[rows].square().mean().item()
+        for setting, both in asked:
+            assert both(1)().item() == pytest.approx(away + setting["retain weight"] * retain, rel=1e-4)
+    assert away > 0 and {setting["retain weight"] for setting, _ in asked} == {0.3, 1.0}
