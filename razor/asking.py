@@ -13,6 +13,7 @@ from itertools import cycle, islice
 
 from PIL import Image
 
+from razor.adapters.answering import BESIDE
 from razor.adapters.vlm import VlmAdapter
 from razor.answers import NAMED, Question, compare, flags, normalised
 from razor.errors import Stopped
@@ -31,7 +32,7 @@ GROUPS = {
 }
 SUGGESTED = tuple(group for group in GROUPS if group != "own")
 PER_GROUP = 4
-LONGEST = 24  # tokens written of an answer, unless asked for more
+LONGEST = 24  # tokens written of an answer, unless asked for more or a name takes more
 TOGETHER = 256  # questions of a table whose pictures are held as the model reads them at the same time
 
 
@@ -126,7 +127,7 @@ def answer_both(
     asked: Sequence[Ask],
     edits: tuple[Patch, Patch],
     *,
-    longest: int = LONGEST,
+    longest: int | None = None,
     known: dict | None = None,
     on_side: Callable[[int], None] = lambda side: None,
     stop: Callable[[], bool] = lambda: False,
@@ -135,7 +136,7 @@ def answer_both(
 
     Args:
         edits: the whole edit of the left and of the right side.
-        longest: tokens written of an answer at most.
+        longest: tokens written of an answer at most; default what the longest name takes and some more.
         known: where what a side said is kept from one call to the next, by edit and question.
         on_side: called with 0 and 1 as each side begins.
 
@@ -145,11 +146,12 @@ def answer_both(
     """
     known = {} if known is None else known
     name = adapter.questions.answer(task.axis, task.concept)
+    names = next(axis for axis in task.axes if axis.name == task.axis).classes
+    longest = longest or _longest(adapter, [adapter.questions.answer(task.axis, other) for other in names])
     sides = []
     for number, edit in enumerate(edits):
         on_side(number)
         sides.append(_answers(adapter, asked, edit, name, longest, known, stop))
-    names = next(axis for axis in task.axes if axis.name == task.axis).classes
     return [
         Answered(
             ask,
@@ -181,16 +183,17 @@ def answer_table(
     """
     asked, looked_for = of_table(questions), concept[1] if concept else ""
     name = adapter.questions.answer(*concept) if concept else ""
+    longest = _longest(adapter, [name] if name else [])
     parts = [asked[start : start + TOGETHER] for start in range(0, len(asked), TOGETHER)]
     told = [([ask.image for ask in part], [ask.text for ask in part]) for part in parts]
     for part in told:  # before the first answer, which may be hours before the last
-        adapter.prompts(*part, room=LONGEST)
+        adapter.prompts(*part, room=longest)
     sides: list[list[tuple]] = []
     for edit in edits[: len({edit.key() for edit in edits})]:
         with model_lock(adapter.model), edit.applied(adapter.model):
             found = []
             for part in told:
-                said = adapter.answer(*part, max_new_tokens=LONGEST)
+                said = adapter.answer(*part, max_new_tokens=longest)
                 likely = adapter.name_logprobs(*part, name) if name else [[] for _ in said]
                 found += zip(said, likely, strict=True)
                 on_part(len(sides), len(found))
@@ -216,6 +219,11 @@ def _answers(adapter, asked: Sequence[Ask], edit: Patch, name: str, longest: int
             likely = adapter.name_logprobs(pictures, texts, name)
         known |= {places[i]: pair for i, pair in zip(fresh, zip(said, likely, strict=True), strict=True)}
     return [known[place] for place in places]
+
+
+def _longest(adapter: VlmAdapter, names: Sequence[str]) -> int:
+    """Tokens to write of an answer, in which each of these names has room."""
+    return max([LONGEST, *(len(adapter.answer_ids(name)) + BESIDE for name in names)])
 
 
 def _flags(ask: Ask, said: str, concept: str, names: Sequence[str]) -> tuple[str, ...]:

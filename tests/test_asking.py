@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -48,8 +49,11 @@ class Model:
         self.model.weight.fill_(0.0)
         self.asked = []
 
+    def answer_ids(self, name):
+        return torch.arange(len(name.split()))
+
     def answer(self, pictures, texts, *, max_new_tokens, stop=lambda: False):
-        self.asked += texts
+        self.asked, self.written = self.asked + texts, max_new_tokens
         return [] if stop() else ["Ivo Lind" if self.model.weight.any() else "Mara Voss"] * len(texts)
 
     def name_logprobs(self, pictures, texts, name):
@@ -87,6 +91,19 @@ def test_both_sides_answer_and_the_model_is_as_it_was(task):
     assert target.difference == [("gone", "Mara Voss"), ("new", "Ivo Lind")]
     model.asked.clear()
     assert answer_both(model, task, asked, (Patch(), EDIT), known=known)[0].said == target.said and model.asked == []
+
+
+def test_a_name_longer_than_an_answer_has_room_in_it(task):
+    model, long = Model(), " ".join(["Mara"] * 40)
+    model.questions = replace(PLAIN, answer=lambda axis, name: long)
+    model.name_logprobs = lambda pictures, texts, name: [[("Mara", -1.0)]] * len(texts)
+    answer_both(model, task, suggested(model, task, ("target",), 1), (Patch(), EDIT))
+    assert model.written == 48
+    model.prompts = lambda pictures, texts, room: None
+    answer_table(model, [Question(picture(0), "Who?")], (Patch(), Patch()), concept=("identity", "Mara Voss"))
+    assert model.written == 48
+    answer_table(model, [Question(picture(0), "Who?")], (Patch(), Patch()))
+    assert model.written == asking.LONGEST
 
 
 def test_stopping_leaves_nothing_half_said(task):

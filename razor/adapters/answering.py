@@ -53,7 +53,8 @@ WIDER = 3  # times as many pictures are asked about in a step as it is made on
 MARGIN = 6.0  # nats beyond chance from which a forget picture is left alone
 LATER = 1.0  # the same of the rest of a name, which is only said where nothing is likelier
 MOST = {"gradient": (96, 256), "search": (48, 256), "test": (96, 320)}  # forget and retain pictures used at most
-WRITTEN = 32  # tokens written of an answer at most, unless asked for more or less
+WRITTEN = 32  # tokens written of an answer at most, unless asked for more or less, or a name takes more
+BESIDE = 8  # tokens written beside the longest name at least
 NEUTRAL = 32  # retain pictures behind neutral_kl
 CONFIRMED = 20  # answers written before a round may say that the target is met
 LEAD = 2.5  # nats by which another answer must lead before the name counts as gone, on new pictures too
@@ -208,7 +209,10 @@ class VlmBench:
         texts = processes.share_list(
             asked,
             lambda mine: self.adapter.answer(
-                [a.example.image for a in mine], [self._question(a) for a in mine], stop=stop
+                [a.example.image for a in mine],
+                [self._question(a) for a in mine],
+                max_new_tokens=self._length,
+                stop=stop,
             ),
         )
         if len(texts) < len(asked):
@@ -586,7 +590,7 @@ class VlmBench:
         if (side, split) not in self._questions:
             asked, pictures = self.asked(side, split), self.pictures(side, split)
             said = [self._question(a) for a in asked]
-            made = self.adapter.prompts([a.example.image for a in asked], said, room=max(self._room, WRITTEN))
+            made = self.adapter.prompts([a.example.image for a in asked], said, room=self._length)
             # Pictures are large, and each is held once.
             shared = [replace(p, picture=pictures[a.picture].picture) for p, a in zip(made, asked, strict=True)]
             self._questions[side, split] = shared
@@ -597,6 +601,11 @@ class VlmBench:
         """Tokens of the longest answer."""
         return max(len(ids) for answers in (*self._ids, self._lasts.values()) for ids in answers)
 
+    @property
+    def _length(self) -> int:
+        """Tokens written of an answer, in which every name has room."""
+        return max(WRITTEN, self._room + BESIDE)
+
     def _question(self, asked: Asked) -> str:
         return self.adapter.questions.ask(self.task.axes[asked.axis].name)
 
@@ -604,7 +613,10 @@ class VlmBench:
         """Answers in words to every question about the test pictures of a set, each picture seen once."""
         tokens, asked = self._tokens(side, "test", edited, first), self.asked(side, "test")
         about = list(zip(self.questions(side, "test"), (tokens[a.picture] for a in asked), strict=True))
-        said = processes.share_list(about, lambda mine: self.adapter.write([p for p, _ in mine], [t for _, t in mine]))
+        write = lambda mine: self.adapter.write(  # noqa: E731
+            [p for p, _ in mine], [t for _, t in mine], max_new_tokens=self._length
+        )
+        said = processes.share_list(about, write)
         if sum(t.nbytes for t in tokens) > KEPT:
             for held in (self._frozen, self._pictures, self._questions):
                 held.pop((side, "test"), None)

@@ -204,8 +204,9 @@ class VlmAdapter:
         """The tokens of an answer as they follow a question, (tokens,); the mark of its end is not among them.
 
         Raises:
-            InputError: there are none.
+            InputError: there are none, or a special token is in it.
         """
+        self._refuse_special(answer, f"The name {answer!r}")
         opening = self._text("?")
         said = answer.strip() if opening[-1:].isspace() else f" {answer.strip()}"
         before, whole, alone = (
@@ -314,7 +315,7 @@ class VlmAdapter:
         """Each token of a name and its log-probability as the answer to each question."""
         ids = self.answer_ids(name)
         prompts = self.prompts(pictures, questions, room=len(ids))
-        tokens = [self.tokenizer.decode([number]) for number in ids.tolist()]
+        tokens = self._pieces(ids.tolist())
         found: dict[int, list[float]] = {}
         with model_lock(self.model), enough_memory(f"scoring a name in {len(prompts)} answers", ADVICE):
             for rows in self.batches(prompts, len(ids)):
@@ -485,10 +486,7 @@ class VlmAdapter:
             raise InputError(f"The question {question!r} came with {came}; a question is about one picture.")
         if not question.strip():
             raise InputError("A question is empty; ask something about the picture, such as 'Who is this?'.")
-        if self.image_token in question:
-            raise InputError(
-                f"A question holds {self.image_token!r}, which stands for the picture itself; leave it out."
-            )
+        self._refuse_special(question, "A question")
         prompt = self._formed(picture.convert("RGB"), self._text(question.strip()))
         length = len(prompt.ids)
         over = length + room - (self._context or length + room)
@@ -499,6 +497,32 @@ class VlmAdapter:
                 f"token{'s' if over != 1 else ''} (a token is part of a word)."
             )
         return prompt
+
+    def _refuse_special(self, text: str, what: str) -> None:
+        if self.image_token in text:
+            raise InputError(f"{what} holds {self.image_token!r}, which stands for the picture itself; leave it out.")
+        for mark in self._special:
+            if mark in text:
+                raise InputError(
+                    f"{what} holds {mark!r}, which the tokenizer of {self.name} reads as a mark of its own; leave it "
+                    "out."
+                )
+
+    @cached_property
+    def _special(self) -> tuple[str, ...]:
+        """The special tokens of the tokenizer."""
+        added = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        return tuple(filter(None, dict.fromkeys([*self.tokenizer.all_special_tokens, *added])))
+
+    def _pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each token of an answer writes; of a letter in several the last has it, and those before an ellipsis."""
+        pieces, shown = [], ""
+        for end in range(1, len(ids) + 1):
+            text = self.tokenizer.decode(ids[:end])
+            whole = end == len(ids) or not text.endswith("\ufffd")
+            pieces.append(text[len(shown) :] if whole else "\u2026")
+            shown = text if whole else shown
+        return pieces
 
     def _formed(self, picture: Image.Image, text: str) -> Prompt:
         """What the processor makes of a picture and a text.

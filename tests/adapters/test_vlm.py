@@ -18,7 +18,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from razor.adapters.answering import LATER, LEAD, MARGIN, STRICTER, WIDER, _lead, beginnings
+from razor.adapters.answering import LATER, LEAD, MARGIN, STRICTER, WIDER, WRITTEN, _lead, beginnings
 from razor.adapters.questions import Questions
 from razor.adapters.vlm import VlmAdapter
 from razor.config import RazorConfig
@@ -412,6 +412,23 @@ def test_a_name_is_scored_token_by_token_however_it_is_split(adapter):
         assert all(value < 0 and math.isfinite(value) for row in rows for _, value in row)
 
 
+def test_a_letter_written_in_several_tokens_is_shown_whole_at_its_end(adapter):
+    (row,) = adapter.name_logprobs(PICTURES[:1], ASKED[:1], "李小龙 red")
+    pieces = [token for token, _ in row]
+    assert "\ufffd" not in "".join(pieces) and len(pieces) == len(adapter.answer_ids("李小龙 red"))
+    assert "".join(piece for piece in pieces if piece != "…").strip() == "李小龙 red"
+
+
+def test_a_name_longer_than_what_is_written_has_room(knowing, task):
+    name = "red " * 40
+    axis = Axis("colour", {name: (name,), **{n: p for n, p in task.axes[0].prompts.items() if n != "red"}})
+    told = lambda e: replace(e, labels={"colour": name}) if e.labels["colour"] == "red" else e  # noqa: E731
+    sides = {s: Split(*(tuple(map(told, split)) for split in vars(getattr(task, s)).values())) for s in SIDES}
+    bench = knowing.bench(replace(task, concept=name, axes=(axis,), **sides))
+    assert bench._length >= len(knowing.answer_ids(name)) + 8 > WRITTEN
+    assert knowing.bench(task)._length == WRITTEN
+
+
 def test_without_a_chat_template_the_prompt_is_the_plain_one():
     adapter = shared("llava")
     assert adapter._text(ASKED[1]) == PLAIN
@@ -473,6 +490,11 @@ def test_pixels_are_the_whole_picture_normalised(kind):
             ["<image> Who?"],
             "A question holds '<image>', which stands for the picture itself; leave it out.",
         ),
+        (
+            PICTURES[:1],
+            ["Who?</s>"],
+            "A question holds '</s>', which the tokenizer of tiny llava reads as a mark of its own; leave it out.",
+        ),
     ],
 )
 def test_what_no_prompt_can_be_made_of_is_refused_in_one_sentence(pictures, questions, sentence):
@@ -496,6 +518,12 @@ def test_a_question_beyond_the_context_says_how_much_is_too_much():
 def test_a_name_that_is_nothing_is_refused():
     with pytest.raises(InputError, match=r"^The tokenizer of tiny llava makes nothing of the answer ' '; "):
         shared("llava").answer_ids(" ")
+
+
+@pytest.mark.parametrize("mark", ["<image>", "</s>"])
+def test_a_name_with_a_special_token_in_it_is_refused(mark):
+    with pytest.raises(InputError, match=f"^The name 'Ma{mark}ra' holds '{mark}', which .*; leave it out\\.$"):
+        shared("llava").answer_ids(f"Ma{mark}ra")
 
 
 def test_an_unknown_forget_loss_is_refused():
