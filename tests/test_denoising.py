@@ -52,7 +52,7 @@ class Tokenizer:
 class Fake:
     """An adapter whose denoiser is the table, plus an edit by prompt; it remembers what it was asked."""
 
-    guidance, steps, quick_steps, dtype = 2.0, 4, 2, torch.float32
+    name, guidance, steps, quick_steps, dtype = "toy", 2.0, 4, 2, torch.float32
 
     def __init__(self):
         self.towers = {"text": "text", "cross": ""}

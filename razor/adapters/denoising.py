@@ -503,11 +503,8 @@ class DiffusionBench:
 
         found = processes.share(torch.arange(len(points)), predict)
         if not found.isfinite().all():
-            kind = str(self.adapter.dtype).removeprefix("torch.")
-            raise ModelError(
-                f"The denoiser's predictions came out as NaN or infinite in {kind}: the numbers grew too large. Weaken "
-                f"the edit{', or load the model in float32 or bfloat16' if kind == 'float16' else ''}."
-            )
+            what = "The denoiser's predictions came out as NaN or infinite"
+            raise overflowed(what, self.adapter.name, self.adapter.dtype, self.adapter.model)
         return found
 
     def _predict(self, points: Points, words: "Words") -> Tensor:
@@ -589,6 +586,21 @@ class DiffusionBench:
     def _redraw(self, n: int, size: int, key: str) -> Tensor:
         """As many rows as `_draw`, with replacement."""
         return torch.tensor(random.Random(f"{self.seed}/{key}").choices(range(n), k=min(n, size)))
+
+
+def overflowed(what: str, name: str, dtype: torch.dtype, *networks: torch.nn.Module) -> ModelError:
+    """What to do where pictures or predictions hold NaN.
+
+    Args:
+        what: as in "... in float16: the numbers grew too large".
+        networks: all that took part.
+    """
+    if not all(p.isfinite().all() for network in networks for p in network.parameters()):
+        return ModelError(f"{what}: the weights of {name} hold NaN or infinite values. Use another copy of the model.")
+    ways = {torch.float16: "load the model in float32 or bfloat16", torch.bfloat16: "load the model in float32"}
+    way = ways.get(dtype, "use another copy of the model where nothing is edited")
+    kind = str(dtype).removeprefix("torch.")
+    return ModelError(f"{what} in {kind}: the numbers grew too large. Weaken the edit, or {way}.")
 
 
 def tolerated(count: int, chance: float) -> int:

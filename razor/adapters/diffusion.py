@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from razor.adapters.denoising import ADVICE, DiffusionBench
-from razor.errors import InputError, ModelError
+from razor.adapters.denoising import ADVICE, DiffusionBench, overflowed
+from razor.errors import InputError
 from razor.examples import Task
 from razor.judges import Judge, WorldJudge
 from razor.memory import enough_memory
@@ -358,11 +358,8 @@ class DiffusionAdapter:
         if stopped:
             return []
         if not np.isfinite(found).all():
-            half = self.dtype == torch.float16
-            raise ModelError(
-                f"The pictures came out as NaN in {str(self.dtype).removeprefix('torch.')}: the numbers grew too "
-                f"large. Weaken the edit{', or load the model in float32 or bfloat16' if half else ''}."
-            )
+            networks = self.model, self.pipeline.vae
+            raise overflowed("The pictures came out as NaN", self.name, self.dtype, *networks)
         return [Image.fromarray((image * 255).round().clip(0, 255).astype("uint8")) for image in found]
 
     def check_drawing(self, prompts: Sequence[str], steps: int, guidance: float, side: int) -> None:

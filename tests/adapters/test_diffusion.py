@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_adapters import KINDS, fresh, make_task, noise_picture, shared
 
 from razor import pictures, pipelines, words
+from razor.adapters.denoising import overflowed
 from razor.adapters.diffusion import DiffusionAdapter, seeds_for
 from razor.config import RazorConfig
 from razor.errors import InputError, ModelError
@@ -477,6 +478,33 @@ def test_overflow_in_half_precision_names_the_way_out(half):
         half.draw([PROMPT], [1])
 
 
+@pytest.mark.parametrize(
+    "dtype, way",
+    [
+        (torch.float16, "load the model in float32 or bfloat16"),
+        (torch.bfloat16, "load the model in float32"),
+        (torch.float32, "use another copy of the model where nothing is edited"),
+    ],
+)
+def test_numbers_that_grew_too_large_name_the_precision_to_use(dtype, way):
+    error = overflowed("The pictures came out as NaN", "toy", dtype, shared("sd").model)
+    kind = str(dtype).removeprefix("torch.")
+    assert str(error) == (
+        f"The pictures came out as NaN in {kind}: the numbers grew too large. Weaken the edit, or {way}."
+    )
+
+
+def test_weights_that_are_not_finite_are_said_to_be_spoilt():
+    adapter = fresh("sd")
+    with torch.no_grad():
+        adapter.denoiser.conv_in.weight[0, 0, 0, 0] = float("nan")
+    spoilt = r"NaN.*: the weights of tiny sd hold NaN or infinite values\. Use another copy of the model\.$"
+    with pytest.raises(ModelError, match=spoilt):
+        adapter.draw([PROMPT], [1])
+    with pytest.raises(ModelError, match=spoilt):
+        adapter.bench(make_task())
+
+
 # ---------------------------------------------------------------- memory
 
 
@@ -631,7 +659,8 @@ def test_numbers_that_overflow_say_that_the_edit_is_too_strong(adapter):
     with pytest.raises(ModelError) as caught, huge.applied(adapter.model):
         adapter.draw([PROMPT], [1])
     assert str(caught.value) == (
-        "The pictures came out as NaN in float32: the numbers grew too large. Weaken the edit."
+        "The pictures came out as NaN in float32: the numbers grew too large. Weaken the edit, or use another copy of "
+        "the model where nothing is edited."
     )
 
 
