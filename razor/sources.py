@@ -32,7 +32,7 @@ def resolve(
     adapter: Adapter | None = None,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Task, tuple[str, ...]]:
-    """The task behind two names, and one sentence per picture that was skipped.
+    """The task behind two names, and a sentence for each picture that was skipped and for what was not used.
 
     >>> task, skipped = resolve("style:thermal")
     >>> task.concept, task.axis, len(task.forget.test), skipped
@@ -54,8 +54,11 @@ def resolve(
     """
     whole_world = retain in (None, "", WORLD)
     if is_target(forget) and not labels and (whole_world or is_target(retain)):
-        task = tasks.task(parse_target(forget))
-        return (task if whole_world else _keeping(task, retain)), ()
+        target = parse_target(forget)
+        task, other = tasks.task(target), "" if words.known_target(concept) == target else concept
+        unused = _unused(task.axis, concept=other, anchor=anchor, kind=kind)
+        said = (f"{forget} is of the bundled world, which has no use for {unused}.",) if unused else ()
+        return (task if whole_world else _keeping(task, retain)), said
     warnings: tuple[str, ...] = ()
     if is_target(forget):
         target = parse_target(forget)
@@ -106,9 +109,15 @@ def from_words(
         on_picture: see words.task_of.
 
     Raises:
-        InputError: an unknown kind, or the model draws no pictures and the name is none of the bundled world's.
+        InputError: an unknown kind; the model draws no pictures and the name is none of the bundled world's; or it is
+            one, and labels, anchor or kind are given that its task has no use for.
     """
-    anchor, target = anchor_of(anchor, kind), words.known_target(concept)
+    target, given = words.known_target(concept), {"labels": labels, "anchor": anchor}
+    anchor = anchor_of(anchor, kind)
+    if target is not None and not draws_its_own(adapter) and (unused := _unused(target.axis, **given, kind=kind)):
+        raise InputError(
+            f"{concept!r} is {target} of the bundled world, which has no use for {unused}; leave that out."
+        )
     if adapter.family != "diffusion":
         if target is None:
             raise InputError(f"{adapter.name} draws no pictures: give some of {concept!r} with --forget.")
@@ -119,6 +128,13 @@ def from_words(
     if kept := tuple(label for label in labels if label.lower() != plan.concept.lower()):
         plan = replace(plan, neighbours=kept, others=())
     return words.task_of(adapter, plan, seed=seed, on_picture=on_picture)
+
+
+def _unused(axis: str, *, kind: str, **given: str | Sequence[str] | None) -> str:
+    """What was given and is not used where a class of the bundled world is forgotten: "the anchor"; "" for nothing."""
+    names = [f"the {name}" for name, value in given.items() if value]
+    names += ["the kind"] if kind != "object" and KIND_AXES.get(kind) != axis else []
+    return " and ".join(names)
 
 
 def draws_its_own(adapter: Adapter) -> bool:

@@ -10,7 +10,7 @@ from PIL import Image
 from tiny_adapters import make_task, shared
 from torch import nn
 
-from razor import words
+from razor import sources, words
 from razor.adapters.diffusion import Words, seeds_for
 from razor.errors import InputError, Stopped
 from razor.examples import Split
@@ -279,3 +279,31 @@ def test_a_bundled_class_keeps_its_prompts_and_gets_pictures_the_model_draws(sma
                 assert e.image is not old.image
                 assert (e.caption, *seeds_for([e.source], 2)) in drawer.asked
     assert task.origin == {"forget": "drawn from the words 'cat'", "retain": "drawn by a drawer itself"}
+
+
+# Given for nothing ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "unused"),
+    [
+        ({"anchor": "a photo"}, "the anchor"),
+        ({"labels": ["cubism"], "anchor": "a photo"}, "the labels and the anchor"),
+        ({"kind": "person"}, "the kind"),
+    ],
+)
+def test_what_a_name_of_the_bundled_world_has_no_use_for_is_refused(given, unused):
+    adapter = SimpleNamespace(name="toy", family="diffusion", of_world=True)
+    with pytest.raises(InputError) as caught:
+        sources.from_words(adapter, concept="neon", **given)
+    assert str(caught.value) == (
+        f"'neon' is style:neon of the bundled world, which has no use for {unused}; leave that out."
+    )
+
+
+def test_what_a_bundled_target_has_no_use_for_is_said(monkeypatch):
+    monkeypatch.setattr(sources.tasks, "task", lambda target: SimpleNamespace(axis=target.axis))
+    said = lambda **given: sources.resolve("style:neon", **given)[1]  # noqa: E731
+    assert said() == said(kind="style", concept="neon") == ()
+    expected = "style:neon is of the bundled world, which has no use for the concept and the anchor."
+    assert said(concept="a cat", anchor="a dog") == (expected,)
