@@ -1,6 +1,9 @@
 """RAZOR Studio: place the panels, wire the events, launch. Start it with `python -m razor app`."""
 
 import os
+import socket
+import sys
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -38,6 +41,7 @@ from components.studio import NAME, PURPOSE, Studio
 from components.wiring import ONE_AT_A_TIME, wire
 from razor import models
 from razor.adapters.clip import ClipAdapter
+from razor.cli import main
 from razor.errors import InputError
 from razor.host import keep_memory, rest_cores
 
@@ -149,7 +153,7 @@ def launch(
             "--mcp needs the package mcp, which asks for other versions than this environment holds; make one for it: "
             "pip install -r requirements.txt 'gradio[mcp]'."
         )
-
+    _check_address(host, port)
     keep_memory()
 
     def load(name: str) -> ClipAdapter:
@@ -179,15 +183,35 @@ def launch(
             quiet=True,
             prevent_thread_lock=True,
         )
-    except OSError as error:
-        raise InputError(f"Cannot listen on {host}, port {port} ({error}); choose another with --port.") from error
+    except OSError as error:  # taken meanwhile
+        raise _cannot_listen(host, port, "it is taken") from error
     print(f"{NAME} is at {url}", flush=True)
     rest_cores()  # making the page and its model took some; from here on this thread has nothing to compute
     studio.warm_up(model)
     if block:
-        demo.block_thread()
+        try:
+            while demo.is_running:
+                time.sleep(0.2)
+        finally:
+            demo.close(verbose=False)  # uploads go
     return url
 
 
-if __name__ == "__main__":  # as a Space and the container start it
-    launch(host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), port=int(os.environ.get("GRADIO_SERVER_PORT", 7860)))
+def _check_address(host: str, port: int) -> None:
+    """Refuse an address that is taken or not of this machine, before anything is loaded."""
+    try:
+        family, *_, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        raise _cannot_listen(host, port, error.strerror) from error
+
+
+def _cannot_listen(host: str, port: int, why: str) -> InputError:
+    return InputError(f"Cannot listen on {host}, port {port}: {why}. Choose another with --port or --host.")
+
+
+if __name__ == "__main__":  # as a Space and the container start it: python -m razor app, with what was given
+    sys.modules["app"] = sys.modules["__main__"]  # which imports this file by its name
+    main(["app", *sys.argv[1:]])

@@ -15,11 +15,15 @@ python -m razor app
 """
 
 import argparse
+import atexit
 import os
 import shutil
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from razor.arguments import parser
@@ -32,29 +36,59 @@ from razor.writing import check_place, whole, write_text
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one command; a mistake in the input ends with exit code 2 and one sentence."""
+    """Run one command. Wrong input ends with one sentence and exit code 2, Ctrl-C with 130, a kill with 143."""
     args = parser().parse_args(argv)
     keep_memory()
     try:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            _run_together(args)
-        else:
-            _run(args)
+        with _ended_by_kill():
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                _run_together(args)
+            else:
+                _run(args)
     except (RazorError, OSError) as error:
         print(f"razor: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("razor: stopped; no model was changed.", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as stopped:
+        sys.exit(_told(stopped))
+
+
+def _told(stopped: KeyboardInterrupt) -> int:
+    """Say that the work was ended from outside; gives the exit code."""
+    print("razor: stopped; no model was changed.", file=sys.stderr)
+    return 143 if isinstance(stopped, _Killed) else 130
+
+
+class _Killed(KeyboardInterrupt):
+    """SIGTERM, of a container being stopped or of kill."""
+
+
+@contextmanager
+def _ended_by_kill() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that nothing is left half written; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be answered
+        yield
+        return
+
+    def end(number: int, _frame) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise _Killed
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(args: argparse.Namespace) -> None:
-    """The command that was given, after making sure that its results will have a place."""
-    if (out := getattr(args, "json", None)) is not None:
-        if out.is_dir():
-            raise InputError(f"{out} is a folder; name the file that --json is to write.")
-        check_place(out)
-        out.parent.mkdir(parents=True, exist_ok=True)
+    """The command that was given, once its results are known to have a place and its patch to be one."""
+    for name in ("json", "csv"):
+        if (out := getattr(args, name, None)) is not None:
+            _check_table(out, f"--{name}")
+    if getattr(args, "patch", None):
+        from razor.patches import Patch
+
+        Patch.load(args.patch)
     commands = {
         "score": _score, "unlearn": _unlearn, "evaluate": _evaluate, "report": _report, "compare": _compare,
         "carry": _carry, "export": _export, "diff": _diff, "ask": _ask, "bench": _bench, "app": _app,
@@ -85,13 +119,24 @@ def _run_together(args: argparse.Namespace) -> None:
     processes.leave()
 
 
+def _check_table(out: Path, option: str) -> None:
+    """Refuse a file of results that cannot be written, before any work; one that is there is written anew."""
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; name the file that {option} is to write.")
+    check_place(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
 def _score(args: argparse.Namespace) -> None:
     from razor import jsonio, processes
     from razor.growth import Growth
     from razor.scoring import ranked
 
     adapter, task, config = _prepare(args)
-    scores = Growth(adapter, task, config).scores()
+    note(f"Reading what {adapter.name} makes of {_pictures(task)}.")
+    growth = Growth(adapter, task, config)
+    note(f"Scoring {len(growth.units)} units.")
+    scores = growth.scores()
     print(f"{'rank':>4}  {'unit':20} {'phi':>10} {'pressure':>10} {'separation':>10} {'ratio':>8}")
     for s in ranked(scores)[: args.top]:
         print(f"{s.rank:4}  {s.unit.name:20} {s.phi:10.4f} {s.pressure:10.4f} {s.separation:10.3f} {s.ratio:8.3f}")
@@ -162,7 +207,6 @@ def _recipe(args: argparse.Namespace) -> dict:
 def _evaluate(args: argparse.Namespace) -> None:
     from razor import jsonio
     from razor.adapters.base import watched
-    from razor.gold import beside
     from razor.membership import membership
     from razor.patches import Patch
     from razor.robustness import Case
@@ -172,18 +216,24 @@ def _evaluate(args: argparse.Namespace) -> None:
 
     adapter, task, config = _prepare(args)
     attacks = _attacks(args.attacks, adapter, task)
-    patch = Patch.load(args.patch) if args.patch else Patch()
-    patch.check(adapter.model)
+    patch = _patch(args, adapter)
+    note(f"Reading what {adapter.name} makes of {_pictures(task)}.")
     bench = bench_for(adapter, task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed)
     with bar("Drawing to measure") as drawn, watched(bench, drawn):
+        note("Measuring the unedited model.")
         before = evaluate(adapter, bench, Patch(), "test").to_json()
+        if patch.deltas:
+            note("Measuring it with the patch.")
         after = evaluate(adapter, bench, patch, "test").to_json()
     _print_metrics(before, after, bench.read_by)
     findings = _attacked(attacks, Case(adapter, task, patch, bench=bench, seed=config.seed)) if attacks else []
-    gold = beside(adapter, task, patch)
+    gold = _beside(adapter, task, patch)
     if gold is not None:
         print(f"\n{gold_text(gold, task.concept)}")
-    member = membership(adapter, bench, patch) if patch.deltas else None
+    member = None
+    if patch.deltas:
+        note("Looking whether the patch gives its examples away.")
+        member = membership(adapter, bench, patch)
     if member is not None:
         print(f"\n{membership_text(member, task.concept)}")
     if args.json:
@@ -195,10 +245,51 @@ def _evaluate(args: argparse.Namespace) -> None:
         )
 
 
+def _pictures(task) -> str:
+    """How many examples a task has, in words."""
+    forget, retain = (len(side.all()) for side in (task.forget, task.retain))
+    return f"{forget} examples of {task.concept!r} and {retain} of what is kept"
+
+
+def _patch(args: argparse.Namespace, adapter):
+    """The edit of --patch, for this model; none where none is given.
+
+    Raises:
+        PatchError: it was made for other weights and --anyway was not given, or it edits what the model does not have.
+    """
+    from razor.errors import PatchError
+    from razor.importing import read_edit
+    from razor.patches import Patch
+
+    if args.patch is None:
+        return Patch()
+    try:
+        return read_edit(args.patch, adapter)
+    except PatchError as error:
+        try:
+            patch = read_edit(args.patch, adapter, anyway=True)
+        except PatchError:
+            raise error from None  # it does not fit, whatever the weights
+        if not args.anyway:
+            raise PatchError(f"{error} To apply it to these weights all the same, add --anyway.") from error
+    made = patch.recipe.get("model") or {}
+    maker = f"{made.get('name')!r} with the fingerprint {made.get('fingerprint')}" if made else "another model"
+    note(f"The patch was made for the weights of {maker}; it is applied to those of {adapter.name} all the same.")
+    return patch
+
+
+def _beside(adapter, task, patch):
+    """The edit's place between the model and one that never saw the concept, where there is one."""
+    from razor.gold import beside, bundled
+
+    if bundled(adapter, task):
+        note(f"Comparing with a model that never saw {task.concept!r}.")
+    return beside(adapter, task, patch)
+
+
 def _report(args: argparse.Namespace) -> None:
     from razor import jsonio, recipe, report
     from razor.gates import usual, verdicts
-    from razor.gold import beside
     from razor.robustness import Case
     from razor.run import taken_up
     from razor.sights import sights
@@ -217,13 +308,18 @@ def _report(args: argparse.Namespace) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
     adapter, task, _ = _prepare(args)
     attacks = _attacks(args.attacks, adapter, task)
+    note(f"Taking up the run in {args.run_folder}, with {_pictures(task)}.")
     growth, before, after = taken_up(adapter, task, args.run_folder)
     case = Case(adapter, task, growth.patch, bench=growth.bench, seed=growth.config.seed)
     findings = _attacked(attacks, case) if attacks else []
     gates = [gate for gate in usual(task.chance) if gate.attack in ("", *attacks)]
     found = verdicts(gates, before, after, findings) if findings else []
-    shown = [] if args.no_pictures else sights(adapter, task, growth.patch, growth.bench.neighbours)
-    gold = beside(adapter, task, growth.patch)
+    shown = []
+    if not args.no_pictures:
+        note("Looking at cases before and after.")
+        with bar("Cases") as looked:
+            shown = sights(adapter, task, growth.patch, growth.bench.neighbours, report=looked)
+    gold = _beside(adapter, task, growth.patch)
     made = report.Report(growth, before, after, shown, found, findings, gold, args.reason)
     for out, text in ((args.out, report.html), (args.card, report.model_card)):
         if out is not None:
@@ -271,14 +367,13 @@ def _attacks(names: str | None, adapter, task) -> list[str]:
 
 def _attacked(names: Sequence[str], case) -> list:
     """Run the attacks, print what each got back, and give the findings."""
-    from razor.robustness import attack
     from razor.telling import beside_gold_text
 
     case.beside_gold()
     golden = f"{'never saw':>10}" if case.gold else ""
     print(f"\n{'attack':12}{'setting':30}{'edited':>8}{'attacked':>9}{'unedited':>9}{golden}   95 % interval     n")
     found_all = []
-    for found in (finding for name in names for finding in attack(name, case)):
+    for found in _tried(names, case):
         control = f"{found.control.value:9.1%}" if found.control else f"{'':9}"
         control += f"{found.gold.value:10.1%}" if found.gold else ""
         now = found.attacked
@@ -295,16 +390,31 @@ def _attacked(names: Sequence[str], case) -> list:
     return found_all
 
 
+def _tried(names: Sequence[str], case) -> Iterator:
+    """What the attacks find, one setting after the other, under a bar of its own while each is at work."""
+    from razor.robustness import attack
+
+    for number, name in enumerate(names):
+        findings = attack(name, case)
+        while True:
+            with bar(f"Attacks, now {name}") as tried:
+                tried(number, len(names))
+                found = next(findings, None)
+            if found is None:
+                break
+            yield found
+
+
 def _compare(args: argparse.Namespace) -> None:
     from razor import jsonio
     from razor.baselines import NAMES, Budget, find, run
     from razor.gold import between
 
     budget = Budget(args.steps, args.checks, args.seconds)
-    if args.out:
-        check_place(args.out / "run.json")
-    adapter, task, config = _prepare(args)
     names = [name.strip() for name in args.methods.split(",") if name.strip()]
+    if args.out:
+        _check_methods_free(args.out, names, args.replace)
+    adapter, task, config = _prepare(args)
     names = names or ["razor", *NAMES[adapter.family]]
     for name in names:
         find(name, adapter.family)
@@ -313,6 +423,7 @@ def _compare(args: argparse.Namespace) -> None:
     print(f"{'method':18}{'forget':>16}{'retain':>16}{'settings':>10}{'passes':>8}{'seconds':>9}  chosen")
     for name in names:
         with bar(name) as tuned:
+            tuned(0, 100)
             result = run(name, adapter, task, budget, **options, progress=lambda share: tuned(round(100 * share), 100))
         if not rows and not result.known:
             raise InputError(f"{result.note} There is nothing to compare; choose something it knows.")
@@ -322,6 +433,15 @@ def _compare(args: argparse.Namespace) -> None:
         print(_compared(result) + (f"; {placed.place('forget'):.0%} of the way to gold" if placed else ""), flush=True)
         if args.json:
             jsonio.write(args.json, {"model": adapter.name, "concept": task.concept, "methods": rows})
+
+
+def _check_methods_free(out: Path, names: Sequence[str], replace: bool) -> None:
+    """Refuse a folder that holds results of one of these methods, of any where none is named, before any work."""
+    folders = [out / name for name in names] or ([*out.iterdir()] if out.is_dir() else [])
+    there = [folder.name for folder in folders if (folder / "run.json").exists()]
+    if there and not replace:
+        raise InputError(f"{out} holds results of {', '.join(sorted(there))}; give another folder, or --replace.")
+    check_place(out / "run.json")
 
 
 def _compared(result) -> str:
@@ -343,15 +463,13 @@ def _compared(result) -> str:
 def _carry(args: argparse.Namespace) -> None:
     from razor import jsonio, models
     from razor.carry import carried
-    from razor.patches import Patch
 
-    patch = Patch.load(args.patch)
     if args.out.is_dir():
         raise InputError(f"--out needs the file to write, and {args.out} is a folder; add /patch.safetensors.")
     _check_free(args.out, args.replace)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     source, target = (models.load(name, device=args.device) for name in (args.source, args.target))
-    found = carried(patch, source, target)
+    found = carried(_patch(args, source), source, target)
     for said in found.notes:
         note(said)
     with whole(args.out) as (part,):
@@ -380,7 +498,6 @@ def _diff(args: argparse.Namespace) -> None:
 def _export(args: argparse.Namespace) -> None:
     from razor import export, jsonio, models
     from razor.errors import ModelError
-    from razor.patches import Patch
 
     fitting = {"lora": ("keys", "rank", "scale"), "full": ("single_file", "redacted")}
     for form, options in fitting.items():
@@ -389,20 +506,24 @@ def _export(args: argparse.Namespace) -> None:
             why = f" {export.WHY_REDACTED}" if given == ["redacted"] else ""
             raise InputError(f"--{given[0].replace('_', '-')} is for --as {form} alone, not --as {args.form}.{why}")
     _check_free(args.out, args.replace)
-    patch = Patch.load(args.patch)
     adapter = models.load(args.model, device=args.device, dtype=args.dtype)
+    patch = _patch(args, adapter)
+    if args.anyway and not patch.base:
+        patch = _rebound(patch, adapter)
     options = {name: getattr(args, name) for name in fitting.get(args.form, ()) if getattr(args, name) is not None}
     write = {"patch": export.write_patch, "lora": export.write_lora, "full": export.write_full}[args.form]
+    note(f"Writing {adapter.name}, edited, to {args.out}." if args.form == "full" else f"Writing {args.out}.")
     written = write(adapter, patch, args.out, replace=args.replace, **options)
     for said in written.notes:
         note(said)
     left = f"; its ranks leave out {written.residual:.1%} of the change" if written.residual else ""
     print(f"{written.bytes / 1000:,.0f} kB {_FORMS[args.form]} in {args.out}{left}")
+    note("Loading it again to compare.")
     try:
         check = export.verify(adapter, patch, written.path, scale=options.get("scale", 1.0))
         if not export.sound(written, check):
             raise ModelError(f"{export.compared(check)} {written.path.name} was deleted; try another form.")
-    except RazorError:
+    except (RazorError, KeyboardInterrupt):
         _delete(written.path)  # nobody is to take it for the edited model
         raise
     print(export.compared(check))
@@ -410,6 +531,17 @@ def _export(args: argparse.Namespace) -> None:
         told = {"model": adapter.name, "form": args.form, "path": str(written.path), "bytes": written.bytes}
         told |= {"notes": list(written.notes), "residual": written.residual, "ranks": dict(written.ranks)}
         jsonio.write(args.json, {**told, "loaded_again": vars(check)})
+
+
+def _rebound(patch, adapter):
+    """A patch of other weights as one of this model's: its recipe says where it came from."""
+    from razor import recipe
+    from razor.modelspec import shareable
+
+    origin = shareable(patch.recipe)
+    carried = {"model": origin.get("model") or {}, "recipe": origin, "left_out": []}
+    made = {"format": recipe.FORMAT, "model": recipe.model_entry(adapter), "carried": carried}
+    return patch.bound_to(adapter.model).with_recipe(made | {"versions": recipe.versions()})
 
 
 def _delete(path: Path) -> None:
@@ -428,21 +560,16 @@ def _ask(args: argparse.Namespace) -> None:
     from razor.asking import answer_table, table
     from razor.patches import Patch
 
-    if args.csv:
-        if args.csv.is_dir():
-            raise InputError(f"{args.csv} is a folder; name the file that --csv is to write.")
-        check_place(args.csv)
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
     questions, warnings = read_questions(args.questions)
     for warning in warnings:
         note(warning)
     if args.rule:  # what will not do is told before the model is loaded
         score(args.rule, questions, [""] * len(questions))
-    concept, patch = _concept(args.forget), Patch.load(args.patch) if args.patch else Patch()
+    concept = _concept(args.forget)
     adapter = models.load(args.model, device=args.device, dtype=args.dtype)
     if adapter.family != "vlm":
         raise InputError(f"{adapter.name} answers no questions; name a vision-language model, such as LLaVA-1.5.")
-    patch.check(adapter.model)
+    patch = _patch(args, adapter)
 
     def on_part(side: int, done: int) -> None:
         note(f"{done} of {len(questions)} questions answered {'with the patch' if side else 'by the unedited model'}.")
@@ -513,14 +640,29 @@ def _bench(args: argparse.Namespace) -> None:
 
 
 def _app(args: argparse.Namespace) -> None:
+    option, said = ("--auth", args.auth) if args.auth else ("RAZOR_AUTH", os.environ.get("RAZOR_AUTH", ""))
+    user, _, password = said.partition(":")
+    if said and not (user and password):
+        raise InputError(f"{option} needs USER:PASS, such as ada:secret.")
+    auth = (user, password) if said else None
     import app
 
-    auth = tuple(args.auth.split(":", 1)) if args.auth else None
-    if args.auth and len(auth) != 2:
-        raise InputError("--auth needs USER:PASS, such as --auth ada:secret.")
-    app.launch(
-        host=args.host, port=args.port, auth=auth, share=args.share, model=args.model, dtype=args.dtype, mcp=args.mcp
-    )
+    try:
+        app.launch(
+            host=args.host,
+            port=args.port,
+            auth=auth,
+            share=args.share,
+            model=args.model,
+            dtype=args.dtype,
+            mcp=args.mcp,
+        )
+    except KeyboardInterrupt as stopped:
+        # Visitors' work may be under way in other threads, beneath which an interpreter that ends itself may hang.
+        code = _told(stopped)
+        atexit._run_exitfuncs()  # these delete temporary files
+        sys.stdout.flush()
+        os._exit(code)
 
 
 def _prepare(args: argparse.Namespace):

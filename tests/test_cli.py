@@ -2,6 +2,10 @@
 
 import itertools
 import json
+import os
+import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +24,7 @@ from razor.patches import Patch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from tiny_pipelines import tiny_sd, tiny_sd2, tiny_sd3, tiny_sdxl
 
+ROOT = Path(__file__).resolve().parent.parent
 KEYS = {"value", "n", "low", "high"}
 
 
@@ -167,6 +172,24 @@ def test_methods_are_compared_and_every_setting_is_kept(tmp_path, capsys):
     assert "gamma" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("methods", [[], ["--methods", "slug,null-space"]])
+def test_results_of_methods_are_not_replaced_unasked(methods, tmp_path, fail, monkeypatch):
+    monkeypatch.setattr(models, "load", None)  # nothing is loaded before
+    (tmp_path / "null-space").mkdir()
+    (tmp_path / "null-space" / "run.json").write_text("mine")
+    command = ["compare", "--model", "mini-clip", "--forget", "style:thermal", "--out", str(tmp_path), *methods]
+    assert fail(*command) == f"razor: {tmp_path} holds results of null-space; give another folder, or --replace."
+    assert "steps is 0" in fail(*command, "--replace", "--steps", "0")
+
+
+def test_results_of_other_methods_may_stand_beside(tmp_path):
+    (tmp_path / "slug").mkdir()
+    (tmp_path / "slug" / "run.json").write_text("mine")
+    cli._check_methods_free(tmp_path, ["ssd"], replace=False)
+    cli._check_methods_free(tmp_path, ["slug"], replace=True)
+    assert (tmp_path / "slug" / "run.json").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     "argv, sentence",
     [
@@ -187,14 +210,48 @@ def test_score_writes_every_head_and_mlp_ranked(tmp_path):
     assert all(a["phi"] >= b["phi"] for a, b in itertools.pairwise(units))
 
 
-def test_a_patch_for_other_weights_is_refused(style_run, tmp_path, fail):
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory):
+    """mini-clip with every weight a little other."""
+    folder = tmp_path_factory.mktemp("moved")
     for file in models.BUNDLED["mini-clip"].iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    path = tmp_path / "open_clip_model.safetensors"
-    save_file({k: v + 0.01 if v.is_floating_point() else v for k, v in load_file(path).items()}, path)
-    patch = str(style_run / "patch.safetensors")
-    sentence = fail("evaluate", "--model", str(tmp_path), "--forget", "style:thermal", "--patch", patch)
-    assert "made for another model" in sentence
+        (folder / file.name).write_bytes(file.read_bytes())
+    path = folder / "open_clip_model.safetensors"
+    save_file({k: v * 1.001 if v.is_floating_point() else v for k, v in load_file(path).items()}, path)
+    return str(folder)
+
+
+def test_a_patch_for_other_weights_is_refused_unless_taken_anyway(style_run, moved, tmp_path, fail, capsys):
+    patch, out = str(style_run / "patch.safetensors"), tmp_path / "found.json"
+    command = ["evaluate", "--model", moved, "--forget", "style:thermal", "--patch", patch, "--json", str(out)]
+    sentence = fail(*command)
+    assert "made for another model" in sentence and sentence.endswith("all the same, add --anyway.")
+    main([*command, "--anyway"])
+    made = Patch.load(style_run / "patch.safetensors").recipe["model"]
+    maker = f"{made['name']!r} with the fingerprint {made['fingerprint']}"
+    assert f"The patch was made for the weights of {maker}; it is applied to those of" in capsys.readouterr().err
+    before, after = (json.loads(out.read_text())[side]["forget_accuracy"]["value"] for side in ("before", "after"))
+    assert before >= 0.9 and after <= 0.3  # the weights are nearly those it was made for
+
+
+def test_an_export_of_a_patch_taken_anyway_is_of_the_model_it_was_taken_for(style_run, moved, tmp_path, fail):
+    patch, out = str(style_run / "patch.safetensors"), str(tmp_path / "other.safetensors")
+    main(["export", "--model", moved, "--patch", patch, "--anyway", "--as", "patch", "--out", out])
+    first, other = Patch.load(style_run / "patch.safetensors"), Patch.load(tmp_path / "other.safetensors")
+    assert other.key() == first.key() and other.base.keys() == first.base.keys() and other.base != first.base
+    assert other.recipe["model"]["fingerprint"] == models.load(moved).fingerprint()
+    assert other.recipe["carried"]["recipe"]["rounds"] == first.recipe["rounds"]
+    again = ["export", "--patch", out, "--as", "patch", "--out", str(tmp_path / "again.safetensors")]
+    assert "made for another model" in fail(*again, "--model", "mini-clip")
+    main([*again, "--model", moved])
+
+
+def test_a_patch_that_does_not_fit_is_refused_whatever_is_given(style_run, fail):
+    patch = ["--patch", str(style_run / "patch.safetensors"), "--anyway"]
+    sentence = fail("export", "--model", "mini-vlm", *patch, "--as", "patch", "--out", "no.safetensors")
+    assert (
+        "which here does not exist" in sentence and "--anyway" not in sentence and not Path("no.safetensors").exists()
+    )
 
 
 def test_a_model_with_nan_weights_says_so(tmp_path, fail):
@@ -333,3 +390,81 @@ def test_drift_is_printed_in_nats_and_shares_in_percent(capsys):
     shares, nats = capsys.readouterr().out.splitlines()[1:]
     assert shares.split() == ["forget", "accuracy", "50.0%", "25.0%", "12.5%", "to", "50.0%", "32"]
     assert nats.split() == ["neutral", "KL,", "nats", "0.0000", "0.0415", "0.0208", "to", "0.0830", "32"]
+
+
+# ---------------------------------------------------------------- what a person sees and ends
+
+
+def test_long_work_is_announced(style_run, tmp_path, capsys):
+    patch = ["--patch", str(style_run / "patch.safetensors")]
+    main(["evaluate", "--model", "mini-clip", "--forget", "style:thermal", *patch])
+    said = capsys.readouterr().err.splitlines()
+    pictures = r"\d+ examples of 'thermal' and \d+ of what is kept"
+    assert re.fullmatch(rf"Reading what mini-clip makes of {pictures}\.", said[0])
+    assert said[1:] == [
+        "Measuring the unedited model.",
+        "Measuring it with the patch.",
+        "Looking whether the patch gives its examples away.",
+    ]
+    main(["export", "--model", "mini-clip", *patch, "--as", "full", "--out", str(tmp_path / "clip")])
+    said = capsys.readouterr().err
+    assert f"Writing mini-clip, edited, to {tmp_path / 'clip'}.\nLoading it again to compare.\n" in said
+
+
+def test_an_export_that_is_killed_leaves_nothing_behind(style_run, tmp_path):
+    slow = (
+        "import sys, time; from razor import cli, export\n"
+        "save = export._save\n"
+        "def slowly(*given):\n"
+        "    save(*given); print('writing', flush=True); time.sleep(60)\n"
+        "export._save = slowly\n"
+        "cli.main(sys.argv[1:])\n"
+    )
+    out = tmp_path / "new" / "clip"
+    given = ["export", "--model", "mini-clip", "--patch", str(style_run / "patch.safetensors"), "--as", "full"]
+    with subprocess.Popen(
+        [sys.executable, "-c", slow, *given, "--out", str(out)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout.readline() == "writing\n"
+        assert list(tmp_path.rglob("*.part"))
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 143 and said.splitlines()[-1] == "razor: stopped; no model was changed."
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_a_run_that_is_killed_writes_nothing(tmp_path):
+    command = ["unlearn", "--model", "mini-clip", "--forget", "style:thermal", "--out", str(tmp_path / "run")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "razor", *command],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr.readline() == "Forgetting 'thermal' in mini-clip.\n"
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 143 and said == "razor: stopped; no model was changed.\n"
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_ctrl_c_is_told_by_another_exit_code(monkeypatch, capsys):
+    def pressed(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_diff", pressed)
+    with pytest.raises(SystemExit) as stop:
+        main(["diff", "one", "other"])
+    assert stop.value.code == 130 and capsys.readouterr().err == "razor: stopped; no model was changed.\n"
+
+
+def test_a_second_kill_ends_at_once_and_the_program_around_keeps_its_own_answer():
+    mine = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(cli._Killed), cli._ended_by_kill():
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("nothing was raised")
+    assert signal.getsignal(signal.SIGTERM) is mine
+    with pytest.raises(cli._Killed), cli._ended_by_kill():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
