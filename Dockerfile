@@ -1,4 +1,5 @@
 # docker build -t razor-studio . && docker run -p 7860:7860 razor-studio
+# With a password: export RAZOR_AUTH=USER:PASS, and docker run -e RAZOR_AUTH -p 7860:7860 razor-studio
 FROM python:3.11-slim
 
 # /kept is for downloaded models and may be a volume; rounds and uploads live under /tmp and go with the container.
@@ -17,6 +18,6 @@ ENV HF_HOME=/kept \
     PYTHONUNBUFFERED=1
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7860/', timeout=4).close()"]
+    CMD ["python", "-c", "import os, urllib.request as web; web.urlopen(f\"http://127.0.0.1:{os.environ['GRADIO_SERVER_PORT']}/\", timeout=4).close()"]
 
 CMD ["python", "app.py"]

@@ -16,15 +16,22 @@ from razor.cli import main
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 HERE = Path(__file__).parent
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 
 
-def launch(*argv):
+def launch(launcher, *argv):
     """A command in two processes, which are to meet at a free port."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{HERE}{os.pathsep}{HERE.parent}"}
     env["CUDA_VISIBLE_DEVICES"] = ""
     return subprocess.run(
-        [*TORCHRUN, *argv], cwd=HERE.parent, env=env, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-m", *launcher, *argv],
+        cwd=HERE.parent,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
@@ -32,7 +39,7 @@ def launch(*argv):
 def both(tmp_path_factory):
     """The numbers of each of two processes, and those of this one alone."""
     folder = tmp_path_factory.mktemp("together")
-    done = launch(str(HERE / "together.py"), str(folder))
+    done = launch(TORCHRUN, str(HERE / "together.py"), str(folder))
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)], together.everything()
 
@@ -58,15 +65,18 @@ def test_the_gradient_where_one_process_has_no_graph_by_hand(both):
     assert found["branches"]["1 rows"] == alone["branches"]["1 rows"] == [5.0, 5.0]
 
 
-def test_the_command_line_writes_once_and_says_once(tmp_path):
+def test_accelerate_starts_two_that_write_once_and_say_once(tmp_path):
     out = tmp_path / "scores.json"
     for side, colour in (("forget", "red"), ("retain", "blue")):
         (tmp_path / side).mkdir()
         for e in (e for e in tiny_clips.pool("train", 3) if e.labels["colour"] == colour):
             e.image.save(tmp_path / side / f"{e.source}.png")
     sets = ["--forget", str(tmp_path / "forget"), "--retain", str(tmp_path / "retain"), "--concept", "red"]
-    done = launch("-m", "razor", "score", "--model", "mini-clip", *sets, "--json", str(out))
+    logs = ["--log_dir", str(tmp_path / "logs"), "--tee", "3"]
+    command = ["-m", "razor", "score", "--model", "mini-clip", *sets, "--device", "cpu", "--json", str(out)]
+    done = launch([*ACCELERATE, *logs], *command)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert {path.parent.name for path in tmp_path.rglob("stdout.log")} == {"0", "1"}
     assert done.stdout.count("rank  unit") == 1 and len(json.loads(out.read_text())["units"]) == 72
 
 
