@@ -1,6 +1,6 @@
 """Screen 4: gates fixed beforehand and what the evidence says to them, what attacks get back, rivals, and the bill."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -8,7 +8,7 @@ import gradio as gr
 
 from components.chart import chart, chart_value, literal
 from razor.baselines import NAMES, Result
-from razor.gates import Verdict, overall, usual
+from razor.gates import Gate, Verdict, overall, strictest, usual
 from razor.gold import Distance
 from razor.growth import Growth
 from razor.membership import Membership
@@ -20,6 +20,7 @@ from razor.telling import ATTACK_WORDS, HEADLINE, SAID, gold_text, membership_te
 from razor.wording import capital
 
 LIMITS = usual(1 / 20)
+COUNTED = {"forget": "of its pictures", "retain": "of other answers", "neighbours": "of neighbours' answers"}
 GOLD = "way to a model that never saw it"
 SECONDS = (10, 600, 60)  # lowest, highest and usual limit of a rival's tuning
 OURS = "RAZOR, this edit"
@@ -30,6 +31,7 @@ class CheckPanel:
     """The widgets this panel owns."""
 
     limits: tuple[gr.Number, ...]  # one a gate of LIMITS, in % or points
+    reach: gr.HTML
     attacks: gr.CheckboxGroup
     run: gr.Button
     stop: gr.Button
@@ -50,7 +52,7 @@ class CheckPanel:
 
     def drawn(self) -> list[gr.components.Component]:
         """Everything handlers write to."""
-        return [*self.limits, self.attacks, self.status, self.stale, self.verdict, self.evidence, self.file,
+        return [*self.limits, self.reach, self.attacks, self.status, self.stale, self.verdict, self.evidence, self.file,
                 self.methods, self.compare_status, self.front, self.table, self.cases, self.costs]  # fmt: skip
 
     def blank(self, chance: float) -> dict:
@@ -63,9 +65,16 @@ class CheckPanel:
             },
             self.status: "",
             self.stale: "",
+            self.reach: "",
             self.compare_status: "",
             **self.empty(True, True),
         }
+
+    def held(self, gates: Sequence[Gate]) -> dict:
+        """The limits an edit was checked at, which stay."""
+        values = (round(100 * gate.limit, 1) for gate in gates)
+        pairs = zip(self.limits, values, strict=True)
+        return {number: gr.update(value=value, interactive=False) for number, value in pairs}
 
     def empty(self, verdict: bool, rivals: bool) -> dict:
         """Either view with nothing in it, where there is nothing to show."""
@@ -98,12 +107,13 @@ def build() -> CheckPanel:
             gr.HTML("<h3>What it has to stand</h3>", apply_default_css=False, elem_classes="check-title")
             limits = tuple(
                 gr.Number(
-                    100 * gate.limit, label=gate.words, minimum=0, maximum=100, step=0.5, precision=1,
-                    info=f"at most so many {'points' if 'lost' in gate.about else '%'} {gate.about}",
+                    100 * gate.limit, label=gate.words, step=0.5, precision=1,
+                    info=f"at most so many {gate.unit} {gate.about}",
                     elem_id=f"gate-{number}",
                 )
                 for number, gate in enumerate(LIMITS)
             )  # fmt: skip
+            reach = gr.HTML(apply_default_css=False, elem_id="check-reach")
             attacks = gr.CheckboxGroup([], label="Also try", elem_id="check-attacks")
             with gr.Row(elem_classes="actions"):
                 run = gr.Button("Run the checks", variant="primary", elem_id="check-run", min_width=160)
@@ -133,8 +143,8 @@ def build() -> CheckPanel:
         table = gr.HTML(apply_default_css=False, elem_id="rival-table")
         cases = gr.HTML(apply_default_css=False, elem_id="rival-cases")
     return CheckPanel(
-        limits, attacks, run, stop, status, stale, verdict, evidence, file, methods, seconds, compare, stop_compare,
-        compare_status, front, table, cases, costs,
+        limits, reach, attacks, run, stop, status, stale, verdict, evidence, file, methods, seconds, compare,
+        stop_compare, compare_status, front, table, cases, costs,
     )  # fmt: skip
 
 
@@ -162,6 +172,26 @@ def _gate_html(verdict: Verdict, waits: bool) -> str:
         f'<li data-said="{tone}"><span class="gate-said">{said}</span>'
         f"<div><strong>{escape(verdict.gate.words)}</strong><p>{escape(why)}</p></div></li>"
     )
+
+
+def reach_html(counts: Mapping[str, int]) -> str:
+    """What so many cases can show at best, for whoever sets the limits."""
+    units = {gate.key: gate.unit for gate in LIMITS}
+    told = [
+        f"{COUNTED[key]} none under {100 * strictest(n):.1f} {units[key]} (n = {n})" for key, n in counts.items() if n
+    ]
+    said = f"The strictest limits that the test split can show to be kept: {'; '.join(told)}."
+    return f'<p class="check-reach">{escape(said)}</p>' if told else ""
+
+
+def missed_html(missed: Mapping[str, str]) -> str:
+    """Which attacks were not tried, and why."""
+    rows = "".join(
+        f"<li>{escape(capital(ATTACK_WORDS[name]))}: {escape(why)}</li>"
+        for name, why in missed.items()
+        if name in ATTACK_WORDS
+    )
+    return f'<section class="check-table"><h3>Not tried</h3><ul>{rows}</ul></section>' if rows else ""
 
 
 def evidence_html(findings: Sequence[Finding], concept: str) -> str:

@@ -15,7 +15,7 @@ from razor import jsonio, telling
 from razor.adapters.base import Adapter
 from razor.baselines import Budget, find, run
 from razor.bench.measure import peak_mib
-from razor.errors import InputError, ModelError, RazorError, Stopped
+from razor.errors import InputError, RazorError, Stopped
 from razor.examples import Task
 from razor.gates import Gate, Verdict, overall, usual, verdicts, with_limits
 from razor.gold import Distance, between, bundled
@@ -24,8 +24,9 @@ from razor.membership import Membership, membership
 from razor.metrics import Evaluation
 from razor.minicanvas.dataset import AXES, parse_target
 from razor.recipe import recipe
-from razor.robustness import Case, Finding, attack, possible
+from razor.robustness import Case, Finding, attack, possible, too_few
 from razor.sights import sights
+from razor.wording import judge_of
 
 NOTHING = "Nothing is edited yet; grow an edit on screen 2, then check it."
 STALE_CHECK = "The edit has changed since it was checked; run the checks again to see how it stands now."
@@ -38,10 +39,12 @@ RIVAL = Budget(steps=24, checks=4)  # of each setting of a trained rival
 class Check:
     """One run of the checks, as far as it is."""
 
-    revision: int  # of the edit it is about
+    revision: int  # of the session, when it was begun
+    key: str  # of the edit it is about
     gates: tuple[Gate, ...]
     tested: tuple[Evaluation, Evaluation]
     findings: list[Finding] = field(default_factory=list)
+    missed: dict[str, str] = field(default_factory=dict)  # attack, or key of a gate -> why it was not tried
     gold: Distance | None = None  # beside a model that never saw the target, where there is one
     membership: Membership | None = None  # whether the edit gives away what it was made from
     done: bool = False
@@ -49,7 +52,7 @@ class Check:
     @property
     def verdicts(self) -> list[Verdict]:
         """What is known so far says to every gate."""
-        return verdicts(self.gates, *self.tested, self.findings)
+        return verdicts(self.gates, *self.tested, self.findings, self.missed)
 
     def to_json(self, growth: Growth) -> dict:
         """Everything behind the verdict, for a file."""
@@ -61,6 +64,7 @@ class Check:
             "before": before.to_json(),
             "after": after.to_json(),
             "attacks": [f.to_json() for f in self.findings],
+            "not tried": self.missed,
             "gold": self.gold and self.gold.to_json(),
             "membership": self.membership and self.membership.to_json(),
             "recipe": recipe(growth),
@@ -76,9 +80,8 @@ class Checking(Desk):
         growth, panel = session.growth, self.page.check
         if growth is None or not growth.patch.deltas:
             raise InputError(NOTHING)
-        before = session.found.get("check")
-        fixed = before is not None and before.revision == session.revision
-        gates = before.gates if fixed else gates_at(growth.task.chance, limits)
+        key, fixed = growth.patch.key(), session.found.setdefault("limits", {})
+        gates = fixed.get(key) or gates_at(growth.task.chance, limits)
         session.stop.clear()
         yield {panel.stale: "", **{number: gr.update(interactive=False) for number in panel.limits}}
         try:
@@ -86,11 +89,11 @@ class Checking(Desk):
         except RazorError:
             yield self.checkable(session)  # nothing was checked, so nothing is fixed
             raise
-        check = Check(session.revision, gates, tested)
-        session.found["check"] = check
+        check = Check(session.revision, key, gates, tested, missed=too_few(growth.task))
+        session.found["check"], fixed[key] = check, gates
         yield {**self._checked(growth, check), panel.costs: check_panel.costs_html(growth, peak_mib())}
         names = attacks_of(growth.adapter, growth.task, gates, more or ())
-        blind = [telling.ATTACK_WORDS[name] for name in more or () if name not in names]
+        check.missed |= {name: "No judge can read its pictures." for name in more or () if name not in names}
         case = Case(growth.adapter, growth.task, growth.patch, bench=growth.bench, stop=session.stop.is_set)
         case.before, case.edited = tested
         if "never saw" not in session.found:  # attacked once for all edits of a growth
@@ -108,7 +111,6 @@ class Checking(Desk):
         if session.revision != check.revision:
             yield {**shown, **self.checkable(session), panel.status: status_html(STALE_CHECK, "problem")}
             return
-        told = f"{told} Not tried, for want of a judge: {', '.join(blind)}." if blind and told != STOPPED else told
         yield {**shown, panel.status: status_html(told), **self._kept(session, growth, check)}
 
     def _gathered(
@@ -123,16 +125,25 @@ class Checking(Desk):
         for number, name in enumerate(names, start=1):
             said = f"Attack {number} of {len(names)}: {telling.ATTACK_WORDS[name]}"
             yield {status: status_html(said, "busy")}
-            for found in attack(name, case):
-                if overtaken():
-                    return ""
-                check.findings.append(found)
+            try:
+                for found in attack(name, case):
+                    if overtaken():
+                        return ""
+                    check.findings.append(found)
+                    yield self._checked(growth, check)
+            except Stopped:
+                check.missed |= dict.fromkeys(names[number - 1 :], "Stopped before it was done.")
+                raise
+            except RazorError as error:
+                check.missed[name] = str(error)
                 yield self._checked(growth, check)
         yield {status: status_html("Asking whether the edit gives its examples away", "busy")}
         done = "Checked."
         try:
             member = membership(growth.adapter, growth.bench, case.patch, session.stop.is_set)
-        except ModelError as error:
+        except Stopped:
+            raise
+        except RazorError as error:
             member, done = None, f"Checked, but for whether the edit gives its examples away: {error}"
         if overtaken():
             return ""
@@ -220,8 +231,12 @@ class Checking(Desk):
         """Whether the gates may be moved and whether the verdict is about the edit as it stands."""
         panel, found = self.page.check, session.found
         check, rivals = found.get("check"), found.get("rivals")
-        holds = check is not None and check.revision == session.revision
-        shown = {number: gr.update(interactive=not holds) for number in panel.limits}
+        key = session.growth.patch.key() if session.growth and "limits" in found else ""
+        holds, fixed = check is not None and check.key == key, found.get("limits", {}).get(key)
+        shown = {number: gr.update(interactive=True) for number in panel.limits}
+        if fixed:
+            shown = panel.held(fixed)
+        shown[panel.reach] = check_panel.reach_html(counted(session))
         shown[panel.stale] = status_html(STALE_CHECK, "problem") if check and not holds else ""
         if rivals not in (None, session.revision):
             shown[panel.compare_status] = status_html(STALE_RIVALS, "problem")
@@ -236,6 +251,7 @@ class Checking(Desk):
         return {
             panel.verdict: check_panel.verdict_html(check.verdicts, check.findings, concept, check.done),
             panel.evidence: check_panel.evidence_html(check.findings, concept)
+            + check_panel.missed_html(check.missed)
             + check_panel.membership_html(check.membership, concept)
             + check_panel.gold_html(check.gold, concept),
         }
@@ -270,6 +286,19 @@ def attacks_of(adapter: Adapter, task: Task, gates: Sequence[Gate], more: Sequen
     """Attacks the gates need, then those asked for and possible, in the order they are always run in."""
     wanted = {gate.attack for gate in gates} | {*more}
     return [name for name in possible(adapter, task) if name in wanted]
+
+
+def counted(session: Session) -> dict[str, int]:
+    """How many cases of the test split each of the usual questions counts, by gate; only those known beforehand."""
+    growth = session.growth
+    if session.tested is not None:
+        before = session.tested[0]
+        sides = (before.forget_accuracy, before.retain_accuracy, before.neighbor_accuracy)
+        return {gate.key: side.n for gate, side in zip(check_panel.LIMITS, sides, strict=False) if side}
+    if growth is None or judge_of(growth) is None:
+        return {}
+    forget, retain = (growth.bench.to_draw(side) for side in ("forget", "retain"))
+    return {"forget": len(forget), "retain": sum(axis.name in e.labels for e in retain for axis in growth.task.axes)}
 
 
 def chance_of(session: Session) -> float:

@@ -11,7 +11,7 @@ from razor.robustness.prefix import prefix
 from razor.robustness.probe import probe
 from razor.robustness.prompts import opened, transfer
 from razor.robustness.quantise import quantise
-from razor.robustness.relearning import benign, relearn
+from razor.robustness.relearning import benign, relearn, too_few
 from razor.robustness.wording import wording
 
 _ANY: Mapping[str, Callable[[Case], Iterator[Finding]]] = {"quantise": quantise, "relearn": relearn, "benign": benign}
@@ -66,4 +66,4 @@ def _beside_gold(name: str, work: Callable[[Case], Iterator[Finding]], case: Cas
     known[name] = found
 
 
-__all__ = ["ATTACKS", "Case", "Finding", "attack", "find", "possible"]
+__all__ = ["ATTACKS", "Case", "Finding", "attack", "find", "possible", "too_few"]

@@ -1,6 +1,7 @@
 """Screen 4: gates are fixed before the evidence, findings come one by one, rivals stand beside the edit."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,8 +23,8 @@ from components.check_panel import (
 from components.session import Sessions
 from razor import robustness, telling
 from razor.config import RazorConfig
-from razor.errors import Stopped
-from razor.gates import usual, verdicts
+from razor.errors import ModelError, Stopped, UnusableGradientError
+from razor.gates import strictest, usual, verdicts
 from razor.gold import Between, Distance
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure, share
@@ -82,6 +83,17 @@ def quick(monkeypatch):
     return known
 
 
+@pytest.fixture
+def other(grown, monkeypatch):
+    """Makes the visitor's edit another one."""
+
+    def change(session, strength=0.9, patch=grown.patch):
+        monkeypatch.setattr(Growth, "patch", patch.scaled(strength))
+        session.edited()
+
+    return change
+
+
 def of(hits, n):
     return share([True] * hits + [False] * (n - hits))
 
@@ -110,12 +122,14 @@ def test_the_gates_are_fixed_and_the_evidence_comes_attack_by_attack(studio, vis
     assert len(kept["attacks"]) == 5 and kept["recipe"]["edit_set"]["members"]
 
 
-def test_limits_hold_until_the_edit_changes(studio, visitor, quick):
+def test_limits_hold_until_the_edit_changes(studio, visitor, quick, other):
     panel, session = studio.page.check, studio.sessions.get("a")
     list(studio.run_checks(visitor, [], *LIMITS))
     held = studio.checkable(session)
     assert held[panel.stale] == "" and held[panel.limits[0]]["interactive"] is False
     session.edited()
+    assert studio.checkable(session)[panel.limits[0]]["interactive"] is False  # it was measured again, no more
+    other(session)
     moved = studio.checkable(session)
     assert "changed since it was checked" in moved[panel.stale] and moved[panel.limits[0]]["interactive"] is True
 
@@ -130,6 +144,45 @@ def test_stopping_keeps_what_was_found(studio, visitor, quick):
     end = last(updates)
     assert "Stopped; what was found so far stays" in end[panel.status] and "8 bits" in end[panel.evidence]
     assert "Cannot say" in end[panel.verdict] and end[panel.file]["visible"]
+    assert end[panel.verdict].count("Not tried: Stopped before it was done.") == 3
+    assert "Not tried" in end[panel.evidence] and "Copies in 8 and 4 bits: Stopped before" in end[panel.evidence]
+    assert "Training on what was kept: Stopped before" in end[panel.evidence]
+
+
+@pytest.mark.parametrize("error", [ModelError("Out of memory."), UnusableGradientError("The loss is NaN.")])
+def test_an_attack_that_fails_is_not_tried_and_the_others_go_on(studio, visitor, quick, error):
+    panel = studio.page.check
+
+    def failing(case):
+        yield from ()
+        raise error
+
+    quick["relearn"] = failing
+    end = last(studio.run_checks(visitor, [], *LIMITS))
+    assert "Checking ..." not in end[panel.verdict] and f"Not tried: {error}" in end[panel.verdict]
+    assert f"Teaching it again from few pictures: {error}" in end[panel.evidence]
+    assert "retain pictures, 20 steps" in end[panel.evidence] and "Checked." in end[panel.status]
+    kept = json.loads(Path(end[panel.file]["value"]).read_text())
+    assert kept["not tried"] == {"relearn": str(error)}
+
+
+def test_too_few_pictures_to_teach_from_are_said_at_the_gate(studio, visitor, quick, monkeypatch):
+    session = studio.sessions.get("a")
+    few = replace(session.task.forget, gradient=session.task.forget.gradient[:4])
+    monkeypatch.setattr(session.growth, "task", replace(session.task, forget=few))
+    quick["relearn"] = lambda case: iter(())
+    end = last(studio.run_checks(visitor, [], *LIMITS))
+    assert "Not tried: Too few pictures to teach it from, 4." in end[studio.page.check.verdict]
+
+
+def test_what_the_test_split_can_pass_at_best_is_said_beforehand(studio, visitor):
+    session, panel = studio.sessions.get("a"), studio.page.check
+    assert "n =" not in studio.checkable(session)[panel.reach]
+    list(studio.measured(session, session.growth, panel.status))
+    n = session.tested[0].forget_accuracy.n
+    said = studio.checkable(session)[panel.reach]
+    assert f"of its pictures none under {100 * strictest(n):.1f} % (n = {n}); of other answers none under" in said
+    assert studio.unchecked(session)[panel.reach] == ""
 
 
 @pytest.mark.parametrize(
@@ -289,6 +342,19 @@ def test_a_second_run_on_the_same_edit_has_the_gates_of_the_first(studio, visito
     assert kept["gates"][0]["gate"]["limit"] == pytest.approx(usual(1 / 6)[0].limit)
 
 
+def test_the_limits_of_an_edit_come_back_with_it(studio, visitor, quick, other):
+    panel, session = studio.page.check, studio.sessions.get("a")
+    list(studio.run_checks(visitor, [], 20.0, *LIMITS[1:]))
+    other(session)
+    assert studio.checkable(session)[panel.limits[0]]["interactive"] is True
+    list(studio.run_checks(visitor, [], 30.0, *LIMITS[1:]))
+    other(session, 1.0)
+    back = studio.checkable(session)[panel.limits[0]]
+    assert back["interactive"] is False and back["value"] == 20.0
+    end = last(studio.run_checks(visitor, [], 40.0, *LIMITS[1:]))
+    assert json.loads(Path(end[panel.file]["value"]).read_text())["gates"][0]["gate"]["limit"] == 0.2
+
+
 def test_stopping_while_measuring_fixes_nothing(studio, visitor, quick, monkeypatch):
     panel, session = studio.page.check, studio.sessions.get("a")
     session.edited()  # nothing is measured yet
@@ -302,12 +368,12 @@ def test_stopping_while_measuring_fixes_nothing(studio, visitor, quick, monkeypa
     assert end[panel.limits[0]]["interactive"] is True and "check" not in session.found
 
 
-def test_an_edit_that_changes_meanwhile_ends_the_checks_with_what_was_found(studio, visitor, quick):
+def test_an_edit_that_changes_meanwhile_ends_the_checks_with_what_was_found(studio, visitor, quick, other):
     panel, session, updates = studio.page.check, studio.sessions.get("a"), []
     for update in studio.run_checks(visitor, [], *LIMITS):
         updates.append(update)
         if "8 bits" in update.get(panel.evidence, ""):
-            session.edited()
+            other(session)
     end = last(updates)
     assert "changed since it was checked" in end[panel.stale] and "Checking ..." not in end[panel.verdict]
     assert end[panel.limits[0]]["interactive"] is True
