@@ -1,5 +1,7 @@
 """Attacks by hand on grids and words, and each to its end on a tiny CLIP whose edit is known to hide, or not to."""
 
+from dataclasses import replace
+
 import pytest
 import tiny_adapters
 import tiny_vlms
@@ -10,7 +12,7 @@ from razor.adapters.vlm import VlmAdapter
 from razor.baselines import run
 from razor.errors import InputError, ModelError, Stopped
 from razor.patches import Patch
-from razor.robustness import ATTACKS, Case, Finding, attack, possible, prompts, relearning
+from razor.robustness import ATTACKS, Case, Finding, attack, possible, prompts, relearning, too_few
 from razor.robustness import case as case_module
 from razor.robustness.free_words import filler_of, free_words
 from razor.robustness.probe import fit
@@ -100,6 +102,28 @@ def test_relearning_brings_a_hidden_colour_back_and_the_curve_is_measured_on_uns
     assert all(f.attacked.n == f.edited.n for f in found) and same_weights(trained.model, before)
 
 
+def test_nobody_is_said_to_have_been_taught_from_more_pictures_than_there_are(forgotten, monkeypatch):
+    monkeypatch.setattr(relearning, "SHOTS", (1, 5))
+    monkeypatch.setattr(relearning, "STEPS", (1,))
+    case, few = Case(forgotten.adapter, forgotten.task, forgotten.patch), forgotten.task.forget.gradient[:4]
+    case.task = replace(case.task, forget=replace(case.task.forget, gradient=few))
+    assert [f.setting for f in attack("relearn", case)] == ["1 picture, 1 step"]
+    assert too_few(case.task) == {"relearn/5 pictures, 1 step": "Too few pictures to teach it from, 4."}
+    assert too_few(forgotten.task) == {}
+
+
+def test_the_unedited_model_is_trained_alike_once_for_all_edits(forgotten, trained, task, monkeypatch):
+    monkeypatch.setattr(relearning, "RATE", 1e-3)
+    monkeypatch.setattr(relearning, "STEPS", (1, 8))
+    case = Case(trained, task, forgotten.patch)
+    found = list(attack("benign", case))
+    alone = [f.attacked for f in attack("benign", Case(trained, task, Patch()))]
+    assert [f.control for f in found] == alone
+    asked = []
+    monkeypatch.setattr(case, "evaluated", lambda *a: asked.append(a) or Case.evaluated(case, *a))
+    assert [f.control for f in attack("benign", case)] == alone and len(asked) == 1 + 2
+
+
 def test_benign_training_is_measured_too(forgotten, monkeypatch):
     monkeypatch.setattr(relearning, "STEPS", (1, 3))
     found = list(attack("benign", forgotten))
@@ -123,6 +147,7 @@ def test_models_that_draw_and_answer_are_attacked_and_left_bit_equal(
     patch = Patch({s: 0.1 * torch.ones_like(s.view(parameters[s.parameter])) for s in unit.slices})
     before = weights_of(adapter.model)
     found = list(attack(name, Case(adapter, made, patch)))
+    assert all(f.control.n == f.edited.n for f in found)
     assert len(found) == (2 if name == "quantise" else 1) and all(f.attacked.n == f.edited.n > 0 for f in found)
     assert same_weights(adapter.model, before)
 
