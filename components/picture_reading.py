@@ -21,6 +21,7 @@ from razor.picture_files import Kept, PictureInfo, Spec, image_url
 from razor.picture_grid import GridAxis, GridPlan
 from razor.pictures import CONCEPT, GROUPS, Prompt
 from razor.recipe import task_entry
+from razor.sources import is_target
 from razor.wording import capital, read_by
 
 AXIS_NAMES = {"seed": "Seed", "strength": "Strength of the edit", "round": "Growth round", "branch": "Branch",
@@ -299,9 +300,10 @@ def restored_text(
     """
     set_now = "Prompt, seed, steps, guidance and size are set"
     differs = [*_model_differs(info, adapter, fingerprint), *_task_differs(info, task)]
-    differs += _edit_differs(info, {**edits, **weaker}) if not differs else []
+    here = not differs
+    differs += _edit_differs(info, {**edits, **weaker}) if here else []
     if differs:
-        return " ".join([f"{set_now}.", *differs]), "problem"
+        return " ".join([f"{set_now}.", *differs, *_way_back(info, here)]), "problem"
     same = "Model and task are the same as here"
     if info.edit in weaker and info.edit not in edits:
         whole, cell = strengths(info)
@@ -346,7 +348,20 @@ def _edit_differs(info: PictureInfo, edits: Mapping[str, str]) -> list[str]:
     counted = [(found, word) for found, word in ((members, "unit"), (rounds, "round")) if isinstance(found, list)]
     size = [f"{len(found)} {word}{'' if len(found) == 1 else 's'}" for found, word in counted]
     what = f" ({', '.join(size)})" if size else ""
-    return [f"Model and task are the same, but the edit that drew it{what} is none there is here: grow it again."]
+    return [f"Model and task are the same, but the edit that drew it{what} is none there is here."]
+
+
+def _way_back(info: PictureInfo, here: bool) -> list[str]:
+    """How to get the edit that drew a picture again; nothing where its file does not say.
+
+    Args:
+        here: model and task are those of the picture.
+    """
+    target = str(_dict(info.recipe, "task", "origin").get("forget"))
+    if not info.edit or not (here or is_target(target)):
+        return []
+    first = "" if here else f"choose {info.model} and {target:.80} on screen 1, then "
+    return [f"To grow its edit again, {first}give this file to Bring one back on screen 5: it sets what repeats it."]
 
 
 def _dict(found: Any, *path: str) -> Mapping:

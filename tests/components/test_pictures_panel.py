@@ -345,6 +345,11 @@ def test_what_differs_from_the_picture_is_said_exactly(studio, visitor, edited, 
     info = PictureInfo(spec, "tiny-sd", fingerprint, "edited", "ab" * 8, mine)
     say = lambda info: picture_reading.restored_text(info, adapter, fingerprint, task, {"cd" * 8: "here"})  # noqa: E731
     assert "the edit that drew it (1 unit, 0 rounds) is none there is here" in say(info)[0]
+    back = "give this file to Bring one back on screen 5: it sets what repeats it."
+    assert say(info)[0].endswith(f"To grow its edit again, {back}") and "screen 5" not in say(replace(info, edit=""))[0]
+    neon = mine | {"task": mine["task"] | {"concept": "neon", "origin": {"forget": "style:neon"}}}
+    there = replace(info, model="mini-sd", recipe=neon)
+    assert say(there)[0].endswith(f"To grow its edit again, choose mini-sd and style:neon on screen 1, then {back}")
     assert "The model differs: other (00000000) drew it" in say(replace(info, model="other", fingerprint="0" * 16))[0]
     assert "does not say which weights" in say(replace(info, fingerprint=""))[0]
     assert "carries no task" in say(replace(info, recipe={}))[0]
