@@ -225,12 +225,13 @@ def own_gallery(task: Task) -> dict:
     counts = f"{len(split.gradient)} for gradients, {len(split.search)} for step search, {len(split.test)} for results"
     retain = () if task.origin.get("retain") == WORLD else task.retain.all()
     note = f"{len(retain)} pictures{f' drawn by {model} itself' if model else ''}"
+    kept = "" if retain else " What is kept is the bundled world, as rendered."
     return gallery_value(
         [
             ("Forget set", "forget", f"{len(forget)} pictures: {counts}", forget[:SHOWN]),
             ("Retain set", "retain", note, retain[:SHOWN]),
         ],
-        f"{len(forget)} pictures to forget, cut into three sets that share none.",
+        f"{len(forget)} pictures to forget, cut into three sets that share none.{kept}",
     )
 
 

@@ -159,6 +159,14 @@ def test_own_pictures_without_any_to_keep_are_kept_beside_drawn_ones(studio, req
     assert groups["forget"]["note"].startswith("4 pictures") and "drawn by tiny-sd" in groups["retain"]["note"]
 
 
+def test_own_pictures_kept_beside_the_bundled_world_say_so(studio, request_of, adapter, monkeypatch):
+    monkeypatch.setattr(adapter, "of_world", True)
+    request, session, panel = request_of("a"), studio.sessions.get("a"), studio.page.examples
+    session.forget = photos("red cat")
+    gallery = last(studio.use_own(request, "red cat", "", "something", "object", []))[panel.gallery]
+    assert gallery["finding"].endswith("What is kept is the bundled world, as rendered.")
+
+
 # Another model --------------------------------------------------------------------------------------------------------
 
 
