@@ -21,6 +21,8 @@ _NAMES = ("mini-clip", "mini-sd", "mini-vlm")
 BUNDLED = {path.name: path for path in (ASSETS / "models" / name for name in _NAMES) if path.exists()}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
+_KINDS = ("model_index.json", "config.json", "open_clip_config.json")  # files that say of what kind a model is
+
 KEPT = 2  # models besides the bundled ones that stay loaded though nobody may be working on them
 
 Key = tuple[str, str, str | None]  # name, device, dtype
@@ -142,6 +144,7 @@ def _load(name: str, device: str, dtype: str | None) -> Adapter:
     if path.is_dir():
         if (path / "model_index.json").is_file():
             return _diffusion(name, path, device, dtype)
+        _refuse_part(path, name)
         if (path / "config.json").is_file() and not (path / "open_clip_config.json").is_file():
             return _vlm(name, path, device, dtype, spread)
         return _from_folder(path, name, device, dtype)
@@ -182,15 +185,32 @@ def _load(name: str, device: str, dtype: str | None) -> Adapter:
     )
 
 
+def _refuse_part(path: Path, name: str) -> None:
+    """A folder inside a pipeline's is no model by itself."""
+    whole = path.absolute().parent
+    if (whole / "model_index.json").is_file() and not (path / "open_clip_config.json").is_file():
+        raise ModelError(f"{name} is one part of a pipeline of diffusers; give the whole, {whole}.")
+
+
 def _on_hub(repository: str, file: str) -> bool:
-    """Whether a hub model has this file, which says of what kind it is; asks the hub where the cache does not know."""
+    """Whether a hub model has this file, which says of what kind it is; asks the hub where the cache does not know.
+
+    Raises:
+        ModelError: the hub is out of reach, and nothing in the cache says of what kind the model is.
+    """
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(repository, file), str):
+    from razor.pipelines import _hub_errors
+
+    kept = [known for known in _KINDS if isinstance(try_to_load_from_cache(repository, known), str)]
+    if file in kept:
         return True
     try:
-        return HfApi().file_exists(repository, file)
-    except Exception:  # whatever is wrong is said by whoever loads it
+        with _hub_errors(repository):
+            return HfApi().file_exists(repository, file)
+    except ModelError:
+        if not kept:
+            raise
         return False
 
 

@@ -260,6 +260,8 @@ def _layout(folder: Path, name: str, files: Collection[str], **more) -> Layout:
     for part in (*networks, *_helpers(networks)):
         if not any(file.startswith(f"{part}/") for file in files):
             raise ModelError(f"model_index.json of {name} names a {part}, but there is no folder {part}; add it.")
+    for part in networks:
+        _read_json(folder / part / "config.json", name)
     _refuse_other_wiring(folder, family, name)
     _refuse_other_scheduler(folder, named["scheduler"][1], family, name)
     return Layout(name, family, networks, folder, files, **more)

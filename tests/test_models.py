@@ -449,6 +449,13 @@ def test_precision_of_the_page_is_that_of_the_model_it_starts_with(drawing, monk
         app.launch(dtype="bfloat16")
 
 
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "scheduler"])
+def test_one_part_of_a_pipeline_names_the_whole(drawing, part):
+    assert refusal(str(drawing / part)) == (
+        f"{drawing / part} is one part of a pipeline of diffusers; give the whole, {drawing}."
+    )
+
+
 # ---------------------------------------------------------------- the hub cache
 
 
@@ -489,6 +496,10 @@ def test_fetched_hub_pipeline_opens_again_without_the_hub(cached, no_hub, drawin
 
 def test_half_fetched_hub_pipeline_is_refused_by_what_is_in_the_way(cached, no_hub, drawing):
     next(cached(drawing).glob("unet/*.safetensors")).unlink()
+    assert no_hub in refusal("hf-hub:owner/name")
+
+
+def test_hub_model_that_was_never_fetched_is_refused_by_what_is_in_the_way(cached, no_hub):
     assert no_hub in refusal("hf-hub:owner/name")
 
 

@@ -476,7 +476,7 @@ def test_folder_without_an_index_is_refused(folder):
     assert refusal(folder) == f"{folder} has no model_index.json; give a folder as diffusers saves it."
 
 
-@pytest.mark.parametrize("file", ["unet/config.json", "vae/config.json"])
+@pytest.mark.parametrize("file", ["unet/config.json", "vae/config.json", "text_encoder/config.json"])
 def test_network_without_a_configuration_is_refused(folder, file):
     (folder / file).unlink()
     assert f"{file} of {folder} cannot be read" in refusal(folder)
