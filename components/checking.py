@@ -140,7 +140,8 @@ class Checking(Desk):
         yield {status: status_html("Asking whether the edit gives its examples away", "busy")}
         done = "Checked."
         try:
-            member = membership(growth.adapter, growth.bench, case.patch, session.stop.is_set)
+            gold = case.gold and (case.gold.adapter, case.gold.bench)
+            member = membership(growth.adapter, growth.bench, case.patch, session.stop.is_set, gold)
         except Stopped:
             raise
         except RazorError as error:

@@ -37,6 +37,7 @@ class Membership:
     members: int
     unseen: int
     by: str  # what they are told apart by, in words
+    gold: Measure | None = None  # the area of a model that never saw the concept, where there is one
 
     @property
     def told(self) -> bool | None:
@@ -54,29 +55,39 @@ class Membership:
 
     def to_json(self) -> dict:
         """Plain values, as stored in results."""
-        return vars(self) | {name: getattr(self, name).to_json() for name in ("edited", "original", "moved")}
+        return {key: value.to_json() if isinstance(value, Measure) else value for key, value in vars(self).items()}
 
 
-def membership(adapter: Adapter, bench: Bench, patch: Patch, stop: Callable[[], bool] = lambda: False) -> Membership:
-    """Whether the edit gives its examples away. Leaves the model as found.
+def membership(
+    adapter: Adapter,
+    bench: Bench,
+    patch: Patch,
+    stop: Callable[[], bool] = lambda: False,
+    gold: tuple[Adapter, Bench] | None = None,
+) -> Membership:
+    """Whether the edit gives its examples away. Leaves the models as found.
+
+    Args:
+        gold: a model that never saw the concept, and the same task on it.
 
     Raises:
-        Stopped: `stop`, asked before each of the four sets of pictures is looked at, said so.
+        Stopped: `stop`, asked before each set of pictures is looked at, said so.
     """
 
-    def recall(split: str) -> Tensor:
+    def recall(bench: Bench, split: str) -> Tensor:
         if stop():
             raise Stopped("Stopped before it was known whether the edit gives its examples away.")
         with enough_memory("looking at its examples", "Take fewer pictures, or load the model in half precision"):
             return bench.recall(split)
 
-    scores = []
-    for edit in (patch, Patch()):
+    def scores(adapter: Adapter, bench: Bench, edit: Patch) -> list[Tensor]:
         with edited(adapter, bench, edit):
-            scores.append([recall(split) for split in ("gradient", "test")])
-    seen, unseen = map(len, scores[0])
+            return [recall(bench, split) for split in ("gradient", "test")]
+
+    now, before = scores(adapter, bench, patch), scores(adapter, bench, Patch())
+    never = auc(*scores(*gold, Patch())) if gold else None
     by = bench.recalls.format(bench.task.concept)
-    return Membership(*(auc(*pair) for pair in scores), moved(*scores), seen, unseen, by)
+    return Membership(auc(*now), auc(*before), moved(now, before), *map(len, now), by, never)
 
 
 def auc(members: Tensor, unseen: Tensor) -> Measure:

@@ -7,7 +7,7 @@ from razor.gates import FAIL, OPEN, PASS
 from razor.gold import Distance
 from razor.growth import Growth
 from razor.membership import Membership
-from razor.metrics import Evaluation
+from razor.metrics import Evaluation, Measure
 from razor.robustness import Finding
 from razor.scoring import UnitScore, ranked, threshold
 from razor.wording import capital, draws, tested, wording
@@ -162,19 +162,24 @@ def gold_text(found: Distance, concept: str) -> str:
 
 def membership_text(found: Membership, concept: str) -> str:
     """Whether the edit gives away which pictures it was made from."""
-    area, way = found.edited, found.moved
+    way = found.moved
     told = {
         True: f"The edit gives away which pictures of {concept} it was made from",
-        False: f"The edit does not give away which pictures of {concept} it was made from, as far as {found.members} "
-        f"used and {found.unseen} unseen ones can tell",
+        False: f"The edit does not give away which pictures of {concept} it was made from, as far as so many can tell",
         None: f"Whether the edit gives away which pictures of {concept} it was made from cannot be said, as the "
         "unedited model tells them from the others already",
     }[found.told]
+    never = f" In a model that never saw it, it is {_area(found.gold)}." if found.gold else ""
     return (
-        f"{told}: by {found.by}, used ones are told from unseen ones with an area under the curve of {area.value:.2f}, "
-        f"{area.low:.2f} to {area.high:.2f} (0.5 is a guess). In the unedited model it is {found.original.value:.2f}; "
-        f"the edit moved it by {way.value:+.2f}, {way.low:+.2f} to {way.high:+.2f}."
+        f"{told}: by {found.by}, used ones are told from unseen ones with an area under the curve of "
+        f"{_area(found.edited)}; 0.5 is a guess. In the unedited model it is {_area(found.original)}; the edit moved "
+        f"it by {way.value:+.2f}, {way.low:+.2f} to {way.high:+.2f}.{never} Counted on {found.members} used and "
+        f"{found.unseen} unseen pictures, with 95 % intervals."
     )
+
+
+def _area(area: Measure) -> str:
+    return f"{area.value:.2f} ({area.low:.2f} to {area.high:.2f})"
 
 
 def beside_gold_text(findings: Sequence[Finding]) -> str:

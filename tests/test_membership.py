@@ -32,7 +32,18 @@ def test_an_unedited_model_tells_nothing_more_than_itself(trained, task, weights
     assert found.edited == found.original and not found.told and found.by == f"how close they are to {task.concept}"
     assert (found.moved.value, found.moved.low, found.moved.high) == (0.0, 0.0, 0.0)
     assert (found.members, found.unseen) == (len(task.forget.gradient), len(task.forget.test))
+    assert found.gold is None and found.to_json()["gold"] is None
     assert found.to_json()["edited"] == found.original.to_json() and same_weights(trained.model, before)
+
+
+def test_a_model_that_never_saw_the_concept_is_asked_about_the_same_pictures(trained, task, wrap, make_clip):
+    never = wrap(make_clip(), "gold")
+    bench, other = trained.bench(task, seed=0), never.bench(task, seed=0)
+    found = membership(trained, bench, Patch(), gold=(never, other))
+    assert found.gold == membership(never, other, Patch()).original and found.gold.n == found.edited.n
+    assert found.to_json()["gold"] == found.gold.to_json()
+    gold = f"{found.gold.value:.2f} ({found.gold.low:.2f} to {found.gold.high:.2f})"
+    assert f"In a model that never saw it, it is {gold}." in membership_text(found, task.concept)
 
 
 def test_it_ends_where_it_is_stopped(trained, task):
@@ -74,8 +85,9 @@ def test_only_what_the_edit_did_counts_against_it():
 
     guess = found((0.52, 0.4, 0.64), (0.5, 0.4, 0.6), (0.02, -0.1, 0.1))
     said = membership_text(guess, "cat")
-    assert not guess.told and "does not give away" in said and "as far as 8 used and 12 unseen ones can tell" in said
-    assert "0.52, 0.40 to 0.64 (0.5 is a guess)" in said and "moved it by +0.02, -0.10 to +0.10." in said
+    assert not guess.told and "does not give away" in said and "Counted on 8 used and 12 unseen pictures" in said
+    assert "0.52 (0.40 to 0.64); 0.5 is a guess" in said and "moved it by +0.02, -0.10 to +0.10." in said
+    assert "In the unedited model it is 0.50 (0.40 to 0.60)" in said and "never saw it" not in said
     apart = found((0.7, 0.6, 0.8), (0.68, 0.58, 0.78), (0.02, -0.05, 0.09))  # no matched sets to begin with
     assert not apart.told
     acted = found((0.7, 0.6, 0.8), (0.9, 0.8, 1.0), (-0.2, -0.3, -0.1))  # on what the sets differ in, or on members
