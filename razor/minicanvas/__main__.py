@@ -16,6 +16,7 @@ from PIL import Image
 from razor.errors import InputError
 from razor.minicanvas.dataset import AXES, draw, neighbours, parse_target, slug, targets
 
+MODELS = Path(__file__).resolve().parents[2] / "assets" / "models"
 RECIPES = {  # what to train: its module and function, its folder, steps, batch
     "clip": ("train_clip", "train_clip", "mini-clip", 4500, 128),
     "judge": ("judge", "train_judge", "judge", 1200, 96),
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.drawn:
             from razor.minicanvas.train_diffusion import drawn, load
 
-            pictures = drawn(load(Path("assets/models/mini-sd")), cells())
+            pictures = drawn(load(MODELS / "mini-sd"), cells())
         else:
             pictures = (draw(labels, "train", number) for labels, number in cells())
         contact_sheet(pictures).save(args.out)
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
             batch=args.batch or batch,
             seed=args.seed,
             work=args.work,
-            out=args.out or Path("assets/models") / name,
+            out=args.out or MODELS / name,
             **more,
         )
         print(json.dumps(card, indent=2))

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler
+from PIL import Image
 
+from razor import models
 from razor.device import default_device
 from razor.minicanvas import train_diffusion, training
+from razor.minicanvas.__main__ import main
 from razor.minicanvas.dataset import AXES, draw
 from razor.minicanvas.pictures import PIXELS, Pictures
 
@@ -71,6 +74,17 @@ def test_another_seed_does_not_take_up_a_checkpoint(few, tiny, tmp_path):
     (zero, _), (one, trained) = made
     assert not torch.equal(zero, one)
     assert (trained - one).abs().max() < 0.11  # one step from its own start, not from the other's
+
+
+def test_the_bundled_model_is_shown_and_trained_in_its_own_folder_wherever_it_is_asked(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train_diffusion, "load", asked.append)
+    monkeypatch.setattr(train_diffusion, "drawn", lambda pipeline, cells: [Image.new("RGB", (8, 8)) for _ in cells])
+    main(["show", "sheet.png", "--drawn"])
+    monkeypatch.setattr(train_diffusion, "train_diffusion", lambda **told: asked.append(told["out"]))
+    main(["train", "diffusion"])
+    assert asked == [models.ASSETS / "models" / "mini-sd"] * 2 and (tmp_path / "sheet.png").is_file()
 
 
 def test_noise_is_the_same_for_the_same_seed_and_key():
