@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny_adapters import make_task, shared
 
 from razor.attribution import (
     AGAINST,
@@ -70,6 +71,20 @@ def test_ablation_equals_zeroing_the_heads_output_columns(trained, bench, patche
         assert found.values[unit.name] == pytest.approx(full - off, abs=1e-6)
         assert found.full == pytest.approx(full, abs=1e-6)
     assert found.error is None and len(found.values) == 8
+
+
+def test_ablation_of_a_pipelines_heads_equals_zeroing_their_output_columns():
+    adapter = shared("sd")
+    bench = adapter.bench(make_task())
+    bench.evaluate("search", ())
+    units = adapter.units(("head",), ("text", "cross"))
+    found = head_gates(adapter, bench, units, method="ablation", pictures=2)
+    assert found.full == pytest.approx(1, abs=1e-4)  # all of the concept remains
+    assert list(found.values) == [unit.name for unit in units] and max(map(abs, found.values.values())) > 1e-3
+    for unit in units:
+        with torch.no_grad(), without(adapter, unit).applied(adapter.model):
+            off = bench.concept_score(range(2)).item()
+        assert found.values[unit.name] == pytest.approx(found.full - off, abs=1e-4)
 
 
 def test_integrated_gradients_add_up_to_the_score_between_shut_and_open(trained, bench):

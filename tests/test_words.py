@@ -8,12 +8,15 @@ import pytest
 import torch
 from PIL import Image
 from tiny_adapters import make_task, shared
+from tiny_pipelines import tiny_sd
 from torch import nn
 
-from razor import sources, words
+from razor import models, sources, words
 from razor.adapters.diffusion import Words, seeds_for
+from razor.config import RazorConfig
 from razor.errors import InputError, Stopped
 from razor.examples import Split
+from razor.growth import Growth
 from razor.minicanvas.dataset import Target
 from razor.words import GENERAL, Plan, bundled_task, known_target, suggest, task_of
 
@@ -279,6 +282,17 @@ def test_a_bundled_class_keeps_its_prompts_and_gets_pictures_the_model_draws(sma
                 assert e.image is not old.image
                 assert (e.caption, *seeds_for([e.source], 2)) in drawer.asked
     assert task.origin == {"forget": "drawn from the words 'cat'", "retain": "drawn by a drawer itself"}
+
+
+def test_a_name_alone_is_forgotten_by_a_saved_pipeline(small, tmp_path, weights_of, same_weights):
+    tiny_sd(tmp_path / "mine")
+    adapter = models.load(str(tmp_path / "mine"), device="cpu")
+    adapter.steps, before = 2, weights_of(adapter.model)
+    task = sources.from_words(adapter, concept="a cat", labels=["a dog", "a hat"])
+    assert task.concept == "a cat" and task.origin["retain"] == f"drawn by {tmp_path / 'mine'} itself"
+    growth = Growth(adapter, task, RazorConfig(rounds=1, inner_steps=1, tau=0.0, batch=2, retain_budget=1.0))
+    (done,) = growth.run()
+    assert done.members and growth.patch.deltas and same_weights(adapter.model, before)
 
 
 # Given for nothing ----------------------------------------------------------------------------------------------------

@@ -67,7 +67,12 @@ def tiny_sdxl(folder: Path):
     return _saved(StableDiffusionXLPipeline, folder, networks, EulerDiscreteScheduler(beta_schedule="scaled_linear"))
 
 
-def tiny_sd3(folder: Path, *, t5: bool = True):
+def tiny_sd35(folder: Path):
+    """Stable Diffusion 3.5: queries and keys are normed, and the first block attends to the picture once more."""
+    return tiny_sd3(folder, qk_norm="rms_norm", dual_attention_layers=(0,))
+
+
+def tiny_sd3(folder: Path, *, t5: bool = True, **more):
     """Stable Diffusion 3: a transformer over picture and text tokens, three text encoders, the last one optional."""
     torch.manual_seed(3)
     transformer = SD3Transformer2DModel(
@@ -82,6 +87,7 @@ def tiny_sd3(folder: Path, *, t5: bool = True):
         caption_projection_dim=32,
         pooled_projection_dim=32,
         pos_embed_max_size=8,
+        **more,
     )
     networks = {
         "transformer": transformer,

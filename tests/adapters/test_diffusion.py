@@ -259,6 +259,19 @@ def test_one_round_moves_predictions_towards_the_anchors_and_is_undone(adapter, 
     assert same_weights(adapter.model, before) and adapter.draw([PROMPT], [3])[0].tobytes() == picture
 
 
+@pytest.mark.parametrize("tower", ["text", "context", "self"])
+def test_a_pipeline_of_stable_diffusion_35_takes_an_edit_and_is_undone(tower, weights_of, same_weights):
+    adapter = shared("sd35")
+    before, settings = weights_of(adapter.model), {"inner_steps": 1, "start_units": 2, "tau": 0.0, "batch": 4}
+    growth = Growth(adapter, make_task(), RazorConfig(rounds=1, towers=(tower,), retain_budget=1.0, **settings))
+    (done,) = growth.run()
+    assert {growth.every[name].tower for name in done.members} == {tower} and growth.patch.deltas
+    assert same_weights(adapter.model, before)
+    with growth.patch.applied(adapter.model):
+        assert not same_weights(adapter.model, before)
+    assert same_weights(adapter.model, before)
+
+
 def test_an_edit_is_undone_when_the_body_raises(adapter, weights_of, same_weights):
     before = weights_of(adapter.model)
     with (
