@@ -112,7 +112,7 @@ LAYOUTS: tuple[tuple[Sequence[str], Sequence[str], tuple[str, ...]], ...] = (
     (
         ("q_proj.weight", "k_proj.weight", "v_proj.weight"),
         ("q_proj.bias", "k_proj.bias", "v_proj.bias"),
-        ("out_proj.weight", "o_proj.weight", "proj.weight"),
+        ("out_proj.weight", "o_proj.weight", "proj.weight", "projection_layer.weight"),
     ),
     (
         ("query.weight", "key.weight", "value.weight"),

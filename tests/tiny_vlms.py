@@ -17,6 +17,13 @@ from tokenizers.models import BPE
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
+    GemmaConfig,
+    GotOcr2ImageProcessor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLProcessor,
+    InternVLVideoProcessor,
+    InternVLVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -25,18 +32,27 @@ from transformers import (
     LlavaNextImageProcessor,
     LlavaNextProcessor,
     LlavaProcessor,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
+    PaliGemmaProcessor,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLProcessor,
+    Qwen2Config,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
+    SiglipImageProcessor,
+    SiglipVisionConfig,
+    VipLlavaConfig,
+    VipLlavaForConditionalGeneration,
 )
 
 KINDS = ("llava", "llava_next", "qwen2_vl", "qwen2_5_vl")
+OTHERS = ("vipllava", "internvl")  # built alike, and found by structure alone
 SIDE = 32  # pixels a side of a picture as a LLaVA reads it; 16 patches of 8 x 8
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 SENTENCES = (
@@ -52,7 +68,7 @@ QWEN_TEMPLATE = (
 
 
 def tiny(kind: str, seed: int = 0, **text):
-    """(model, processor) of one of KINDS; `text` goes to the configuration of the language model."""
+    """(model, processor) of one of KINDS, OTHERS or "paligemma"; `text` goes to the language model's configuration."""
     torch.manual_seed(seed)
     model, processor = _MAKERS[kind](text)
     return model.eval(), processor
@@ -160,7 +176,55 @@ def _qwen2_5_vl(text: dict):
     return _qwen(Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor, vision, text)
 
 
-_MAKERS = {"llava": _llava, "llava_next": _llava_next, "qwen2_vl": _qwen2_vl, "qwen2_5_vl": _qwen2_5_vl}
+def _vipllava(text: dict):
+    """It reads three blocks of its vision tower."""
+    config = VipLlavaConfig(
+        vision_config=_clip(),
+        text_config=LlamaConfig(**_text(**text)),
+        image_token_index=3,
+        vision_feature_layer=(-2, -3, 1),
+    )
+    return VipLlavaForConditionalGeneration(config), _llava(text)[1]
+
+
+def _internvl(text: dict):
+    """It reads a picture as several crops and four tokens of each."""
+    vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
+    seen = InternVLVisionConfig(**vision, image_size=[SIDE, SIDE], patch_size=[8, 8])
+    config = InternVLConfig(vision_config=seen, text_config=Qwen2Config(**_text(**text)), image_token_id=3)
+    marks = {"start": "<|vision_start|>", "end": "<|vision_end|>", "context": "<image>"}
+    words = tokenizer()
+    words.video_token = "<|video_pad|>"
+    for name, mark in marks.items():
+        setattr(words, f"{name}_image_token", mark)
+        setattr(words, f"{name}_image_token_id", words.convert_tokens_to_ids(mark))
+    crops = GotOcr2ImageProcessor(
+        size={"height": SIDE, "width": SIDE}, crop_to_patches=True, min_patches=1, max_patches=4
+    )
+    processor = InternVLProcessor(crops, words, InternVLVideoProcessor(), image_seq_length=4)
+    return InternVLForConditionalGeneration(config), processor
+
+
+def _paligemma(text: dict):
+    """It reads the words of a question with an eye on those after them."""
+    vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    seen = SiglipVisionConfig(**vision, image_size=SIDE, patch_size=8, vision_use_head=False)
+    words = GemmaConfig(**_text(vocab_size=4096, **text), head_dim=8)
+    config = PaliGemmaConfig(vision_config=seen, text_config=words, image_token_id=3, projection_dim=32)
+    reader = SiglipImageProcessor(size={"height": SIDE, "width": SIDE})
+    reader.image_seq_length = 16
+    return PaliGemmaForConditionalGeneration(config), PaliGemmaProcessor(reader, tokenizer())
+
+
+_MAKERS = {
+    "llava": _llava,
+    "llava_next": _llava_next,
+    "qwen2_vl": _qwen2_vl,
+    "qwen2_5_vl": _qwen2_5_vl,
+    "vipllava": _vipllava,
+    "internvl": _internvl,
+    "paligemma": _paligemma,
+}
 
 
 def learn(adapter, talks: Sequence[tuple[Image.Image, str, str]], steps: int, batch: int = 24) -> None:

@@ -164,11 +164,11 @@ class VlmAdapter:
         """Whole pictures as the vision tower reads them, (n, 3, height, width), on the CPU.
 
         Raises:
-            ModelError: the model reads pictures as a list of patches.
+            ModelError: the model reads a picture as a list of patches or crops.
         """
         made = [self.processor.image_processor(images=[i], return_tensors="pt")["pixel_values"] for i in images]
-        if made[0].ndim < 4:
-            raise ModelError(f"{self.name} reads a picture as a list of patches, not as one array of pixels.")
+        if made[0].ndim < 4 or any(p.ndim == 4 and len(p) > 1 for p in made):
+            raise ModelError(f"{self.name} reads a picture in parts, not as one array of pixels.")
         return torch.cat([p if p.ndim == 4 else p[:, 0] for p in made])  # of several crops, the whole comes first
 
     def as_read(self, picture: Image.Image) -> Image.Image:
@@ -176,7 +176,7 @@ class VlmAdapter:
         reader, picture = self.processor.image_processor, picture.convert("RGB")
         try:
             (pixels,) = self.pixels([picture])
-        except ModelError:  # a list of patches
+        except ModelError:  # in parts
             return picture
         mean, spread = (
             torch.tensor(getattr(reader, key, None) or (0.5,) * 3)[:, None, None] for key in ("image_mean", "image_std")
@@ -538,7 +538,8 @@ class VlmAdapter:
         given = dict(self.processor(images=[picture], text=[text], return_tensors="pt", **begun))
         ids = given.pop("input_ids")[0]
         taken = {name: t for name, t in given.items() if name in (*self._model_takes, *self._encoder_takes)}
-        taken.pop("attention_mask", None)  # all ones
+        for name in ("attention_mask", "labels"):  # all ones; of no use
+            taken.pop(name, None)
         beside = {name: t[0] for name, t in taken.items() if t.shape == (1, len(ids))}
         inputs = {name: t for name, t in taken.items() if name not in beside}
         made = Prompt(ids, beside, inputs, int((ids == self._image_id).sum()))
@@ -621,6 +622,8 @@ class VlmAdapter:
         }
         if not self._reads_tokens_alone(picture, language):
             raise self._unlike("it reads more of a picture than its tokens")
+        if not self._reads_in_order(picture):
+            raise self._unlike("it reads an answer that is given whole otherwise than one it writes token by token")
 
     def _ran(self, paths: set[str], picture: Prompt) -> tuple[dict[str, bool], int]:
         """Which of these modules a picture runs through, in order, and whether its tokens depend on what each gave.
@@ -662,6 +665,18 @@ class VlmAdapter:
             except (AttributeError, TypeError, ValueError, KeyError):  # it looks for more than the tokens
                 return False
         return len(itself) == len(beforehand) and all(map(_alike, itself, beforehand))
+
+    @torch.no_grad()
+    def _reads_in_order(self, picture: Prompt) -> bool:
+        """No token is read with an eye on those after it, and a cache goes on as the whole would."""
+        told = self.answer_ids("What is this?")
+        ids = told[:2]
+        with model_lock(self.model):
+            features = self.features([picture])
+            scores = self.logits([picture] * 2, features * 2, [ids, told[-2:]])
+            likely = scores[0, : len(ids)].log_softmax(-1).gather(1, ids[:, None].to(scores.device)).sum().cpu()
+            goes_on = self.choice_scores([picture], features, [ids])[0, 0]
+        return _alike(*scores[:, 0], 1e-3) and _alike(goes_on, likely, 5e-2)
 
     def _entered(self, language: str, run: Callable[[], object]) -> list[Tensor]:
         """What the first part of the language model beyond the word embeddings is called with; it is not run."""
@@ -740,8 +755,8 @@ def _branched(cache: Cache) -> Cache:
     return branch
 
 
-def _alike(a: Tensor, b: Tensor) -> bool:
-    """Equal but for the rounding of a device that is not the same every time."""
+def _alike(a: Tensor, b: Tensor, share: float = 1e-2) -> bool:
+    """Equal but for the rounding of a device that is not the same every time, up to this share of the largest."""
     if a.shape != b.shape or not a.is_floating_point():
         return torch.equal(a, b)
-    return bool((a - b).abs().max() <= 1e-2 * a.abs().max())
+    return bool((a - b).abs().max() <= share * a.abs().max())

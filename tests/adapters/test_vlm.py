@@ -9,7 +9,7 @@ import pytest
 import tiny_vlms
 import torch
 from PIL import Image
-from tiny_vlms import KINDS
+from tiny_vlms import KINDS, OTHERS
 from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -255,6 +255,12 @@ def test_a_model_that_reads_more_of_a_picture_than_its_tokens_is_refused():
     assert str(caught.value).startswith(
         "deep (Qwen3VLForConditionalGeneration) cannot be edited here: it reads more of a picture than its tokens; "
     )
+
+
+def test_a_model_that_reads_an_answer_with_an_eye_on_what_follows_is_refused():
+    with pytest.raises(ModelError) as caught:
+        fresh("paligemma")
+    assert "it reads an answer that is given whole otherwise than one it writes token by token; " in str(caught.value)
 
 
 def test_every_unit_makes_a_difference(adapter):
@@ -880,3 +886,29 @@ def test_one_round_in_any_tower_lowers_the_names_probability_and_is_undone(
     with growth.patch.applied(adapter.model):
         assert not torch.equal(logits(adapter), unedited)
     assert same_weights(adapter.model, before) and torch.equal(logits(adapter), unedited)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_models_built_alike_are_found_by_structure_edited_and_undone(kind, make_task, weights_of, same_weights):
+    adapter = shared(kind)
+    before, unedited = weights_of(adapter.model), logits(adapter)
+    found = {t: [len(adapter.units((k,), (t,))) for k in ("head", "mlp")] for t in adapter.towers}
+    assert found == {"image": [6, 3], "projector": [0, 2], "language": [12, 2]}
+    for unit in adapter.units(("head",)):
+        if ".head." in unit.name:
+            assert torch.equal(with_zeros(adapter, unit.slices), with_head_cut(adapter, unit)), unit.name
+    settings = {"inner_steps": 2, "start_units": 2, "tau": 0.0, "batch": 4, "step_size": 0.05, "retain_budget": 1.0}
+    growth = Growth(adapter, two_colours(make_task), RazorConfig(rounds=1, towers=("image", "language"), **settings))
+    (done,) = growth.run()
+    assert done.accepted and done.after.forget_probability.value < done.before.forget_probability.value
+    assert same_weights(adapter.model, before) and torch.equal(logits(adapter), unedited)
+
+
+def test_a_picture_read_in_several_crops_is_no_single_array():
+    adapter = shared("internvl")
+    picture = PICTURES[1]
+    (prompt,) = adapter.prompts([picture], ["?"])
+    crops = len(prompt.picture["pixel_values"])
+    assert crops > 1 and prompt.places == 4 * crops and adapter.as_read(picture).size == picture.size
+    with pytest.raises(ModelError, match=r"^tiny internvl reads a picture in parts, not as one array of pixels\.$"):
+        adapter.pixels([picture])
