@@ -94,18 +94,34 @@ def share(hits: Sequence[bool] | Tensor) -> Measure:
         return Measure(math.nan, 0, 0.0, 1.0)
     told = bytes(map(bool, hits))
     p = sum(told) / n
+    return Measure(p, n, *_wilson(p, n), told)
+
+
+def _wilson(p: float, n: int) -> tuple[float, float]:
     centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
     # Rounding must not push the interval past the value it belongs to.
-    return Measure(p, n, min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half)), told)
+    return min(p, max(0.0, centre - half)), max(p, min(1.0, centre + half))
 
 
 def mean(values: Tensor, *, highest: float = 1.0) -> Measure:
-    """Mean of values in 0..highest with the normal interval, clipped to that range."""
+    """Mean of values in 0..highest with the normal interval, clipped to that range.
+
+    Values that are all alike tell nothing of their spread. The interval is then Wilson's, as of a share of `highest`:
+    no values with this mean spread further than those that are all 0 or `highest`. Without a highest value it has no
+    width, and says no more than that these cases were alike.
+
+    >>> found = mean(torch.zeros(96))
+    >>> found.low, found.value, round(found.high, 3)
+    (0.0, 0.0, 0.038)
+    """
     n = len(values)
     if n == 0:
         return Measure(math.nan, 0, 0.0, highest)
     value = values.double().mean().item()
+    if math.isfinite(highest) and values.min() == values.max():
+        low, high = _wilson(value / highest, n)
+        return Measure(value, n, min(value, highest * low), max(value, highest * high))
     half = Z * values.double().std().item() / math.sqrt(n) if n > 1 else highest
     return Measure(value, n, max(0.0, value - half), min(highest, value + half))
 
@@ -123,6 +139,15 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
 def stability(before: Tensor, after: Tensor, *, draws: int = 400, seed: int = 0) -> Measure:
     """Recall after over recall before, with a paired bootstrap interval.
 
+    Where all draws give one ratio, as where nothing changed, the interval is what n queries can tell at all: the lower
+    end of Wilson's interval for the share of found ones that stay found, and the upper end for that and for the share
+    of missed ones that are found now.
+
+    >>> found = torch.arange(10) < 8
+    >>> same = stability(found, found)
+    >>> round(same.low, 3), same.value, round(same.high, 3)
+    (0.676, 1.0, 1.164)
+
     Args:
         before, after: (n,) bool, the same queries in the same order.
     """
@@ -134,4 +159,8 @@ def stability(before: Tensor, after: Tensor, *, draws: int = 400, seed: int = 0)
     rows = torch.randint(n, (draws, n), generator=generator)
     ratios = after[rows].float().sum(1) / before[rows].float().sum(1).clamp(min=1)
     low, high = ratios.quantile(torch.tensor([0.025, 0.975])).tolist()
+    if low == high:
+        kept, found = share(after[before]), share(after[~before])
+        gained = (n - kept.n) / kept.n  # what all missed ones are worth
+        low, high = kept.low + gained * found.low, kept.high + gained * found.high
     return Measure(ratio, n, min(low, ratio), max(high, ratio))

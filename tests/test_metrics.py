@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from razor.metrics import Evaluation, Measure, mean, share, stability
+from razor.metrics import Evaluation, Measure, kernel_distance, mean, share, stability
 
 
 # n = 10, z^2 = 3.841459: centre (p + z^2/2n) / (1 + z^2/n), half-width z sqrt(p(1-p)/n + z^2/4n^2) / (1 + z^2/n)
@@ -52,9 +52,46 @@ def test_stability_is_recall_after_over_recall_before():
     assert 0.6 < measure.low < 0.75 < measure.high < 0.9
 
 
-def test_unchanged_recall_is_exactly_one():
-    recall = torch.arange(50) % 3 > 0
-    assert stability(recall, recall) == Measure(1.0, 50, 1.0, 1.0)
+def test_unchanged_recall_is_one_and_as_sure_as_the_queries_are_many():
+    # By hand: 8 of 8 found ones stay found, from 8 / (8 + z^2); of 2 missed ones at most z^2 / (2 + z^2) are found now,
+    # each worth 1 / 8
+    found = torch.arange(10) < 8
+    same = stability(found, found)
+    assert (same.value, same.n) == (1.0, 10)
+    assert (same.low, same.high) == pytest.approx((8 / 11.841459, 1 + 2 * (3.841459 / 5.841459) / 8))
+    all_found = torch.ones(50) > 0
+    assert stability(all_found, all_found) == Measure(1.0, 50, pytest.approx(50 / 53.841459), 1.0)
+
+
+def test_recall_that_is_all_gone_is_as_sure_as_the_queries_are_many():
+    gone = stability(torch.ones(10) > 0, torch.zeros(10) > 0)
+    assert (gone.value, gone.low, gone.high) == pytest.approx((0, 0, 0.277533), abs=1e-5)
+
+
+def test_recall_that_changed_has_the_interval_of_its_paired_draws():
+    # All 100 were found, 75 still are: every draw of 100 gives a share of it, whose deviation is sqrt(.75 .25 / 100)
+    found = stability(torch.ones(100) > 0, torch.arange(100) < 75)
+    half = 1.959964 * math.sqrt(0.75 * 0.25 / 100)
+    assert (found.low, found.high) == pytest.approx((0.75 - half, 0.75 + half), abs=0.015)
+
+
+def test_values_that_are_all_alike_have_the_interval_of_a_share():
+    # z^2 / (n + z^2) of the highest value for zeros; 2 of 4 is the share 0.5 of 4: 0.1500 to 0.8500
+    assert mean(torch.zeros(96)).high == pytest.approx(3.841459 / 99.841459)
+    assert mean(torch.ones(96)).low == pytest.approx(96 / 99.841459) and mean(torch.ones(96)).high == 1
+    half = mean(torch.full((4,), 2.0), highest=4)
+    assert (half.value, half.low, half.high) == pytest.approx((2, 4 * 0.15004, 4 * 0.84996), abs=1e-4)
+    unbounded = mean(torch.zeros(96), highest=math.inf)
+    assert (unbounded.low, unbounded.high) == (0, 0)
+
+
+def test_kernel_distance_by_hand():
+    # One number each, d = 1: (1 + 1)^3 + (4 + 1)^3 - 2 (2 + 1)^3 = 8 + 125 - 54
+    assert kernel_distance(torch.tensor([[1.0]]), torch.tensor([[2.0]])) == pytest.approx(79)
+    # Two to a side, d = 2, all at right angles or alike: means of ((1/2 + 1)^3, 1, 1, 27/8) twice, less those across
+    eye = torch.eye(2)
+    assert kernel_distance(eye, eye) == 0
+    assert kernel_distance(eye, torch.zeros(2, 2)) == pytest.approx((3.375 + 1) / 2 + 1 - 2)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 5, 19])
