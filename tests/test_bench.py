@@ -1,6 +1,7 @@
 """What the benchmarks do around the runs they time: resuming, means, tables, and which results are not mixed."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -100,6 +101,30 @@ def test_rows_of_several_machines_say_so():
     assert measure.mixed([row, row]) == []
     told = "Rows were made on several machines (2 on one, 1 on an unknown one): seconds compare within one alone."
     assert measure.mixed([row, row, {"by": "a"}]) == ["", told]
+
+
+def test_rows_depend_on_the_code_of_their_own_family_and_not_on_how_it_is_called_or_described(tmp_path, monkeypatch):
+    package = tmp_path / "razor"
+    shutil.copytree(measure.PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(measure, "PACKAGE", package)
+    mark = lambda: [measure.code_hash(family, f"bench.{family}") for family in measure.ADAPTERS]  # noqa: E731
+
+    def changed(name, old, new):
+        before, file = mark(), package / name
+        source = file.read_text()
+        assert old in source
+        file.write_text(source.replace(old, new, 1))
+        return [a != b for a, b in zip(before, mark(), strict=True)]
+
+    for name in ("cli", "arguments", "report", "export", "recipe", "host", "bench/measure", "bench/rivals"):
+        assert changed(f"{name}.py", "import", "import  ") == [False] * 3, name
+    assert changed("step.py", "Move the units", "Carry the units") == [False] * 3  # a docstring
+    assert changed("step.py", "BRACKET = 8", "BRACKET = 9") == [True] * 3
+    assert changed("replay.py", "import", "import  ") == [True] * 3  # imported by what is imported
+    assert changed("adapters/clip.py", "import", "import  ") == [True, False, False]
+    assert changed("judges.py", "guesses = True", "guesses = False") == [False, True, False]
+    assert changed("answers.py", "import", "import  ") == [False, False, True]
+    assert changed("bench/clip.py", "GOALS", "GOALS ") == [True, False, False]
 
 
 def test_a_part_that_is_none_is_one_sentence(tmp_path):

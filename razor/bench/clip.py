@@ -58,7 +58,7 @@ def run_targets(results: dict, names: str, save: Callable[[], None]) -> None:
 
     adapter, config = models.load("mini-clip"), RazorConfig()
     rows = results.setdefault("targets", {})
-    made_by = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash()}
+    made_by = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash("clip", "bench.clip")}
     by = maker(results, made_by)
     wanted = [parse_target(name) for name in names.split(",") if name] or targets()
     for target in wanted:

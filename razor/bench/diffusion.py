@@ -64,7 +64,8 @@ def run_targets(results: dict, parts: Sequence[str], names: str, save: Callable[
             those of the unedited model once.
     """
     adapter, config = models.load("mini-sd"), RazorConfig()
-    by = maker(results, {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash()})
+    code = code_hash("diffusion", "bench.diffusion")
+    by = maker(results, {"model": adapter.fingerprint(), "config": config.to_json(), "code": code})
     world = None
     for target in [parse_target(name) for name in names.split(",") if name] or targets():
         first = None

@@ -1,5 +1,6 @@
 """What benchmarks share: which code and machine a number comes from, and peak memory."""
 
+import ast
 import hashlib
 import json
 import multiprocessing
@@ -8,6 +9,7 @@ import re
 import resource
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -15,6 +17,20 @@ import torch
 from razor import jsonio, processes
 from razor.device import default_device
 from razor.errors import InputError
+
+PACKAGE = Path(__file__).parent.parent
+METHOD = ("growth", "minicanvas.tasks")  # these and what they import
+ADAPTERS = {
+    "clip": ("adapters.clip",),
+    "diffusion": ("adapters.diffusion", "adapters.denoising"),
+    "vlm": ("adapters.vlm", "adapters.answering"),
+}
+# What is imported on the way and changes no result: files and recipes, weights that rows name by their fingerprint,
+# wording, and the sharing of work.
+APART = frozenset({
+    "bench.measure", "device", "errors", "history", "jsonio", "models", "modelspec", "picture_files", "processes",
+    "progress", "recipe", "recipe_kinds", "saved", "sharing", "single_file", "sources", "telling", "writing",
+})  # fmt: skip
 
 
 def machine() -> str:
@@ -89,15 +105,54 @@ def mixed(rows: Iterable[Mapping]) -> list[str]:
     return lines
 
 
-def code_hash(*more: str) -> str:
-    """A hash of the method's own source, so that rows of two versions can be told apart.
+def code_hash(family: str, *more: str) -> str:
+    """A hash of the source a family's results depend on, so that rows of two versions can be told apart.
+
+    It takes in METHOD, the family's adapter, `more`, and what of razor these import, down to APART; not what docstrings
+    say.
 
     Args:
-        more: folders of razor/ that count as well.
+        family: "clip", "diffusion" or "vlm".
+        more: modules of razor that count as well, such as "bench.clip".
     """
-    package = Path(__file__).parent.parent
-    files = sorted(file for folder in (".", "adapters", "minicanvas", *more) for file in package.glob(f"{folder}/*.py"))
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()[:16]
+    others = {module for name, own in ADAPTERS.items() if name != family for module in own}
+    found: dict[str, str] = {}
+    left = [*METHOD, *ADAPTERS[family], *more]
+    while left:
+        module = left.pop()
+        if module in found or module in APART or module in others:
+            continue
+        found[module], imported = _read(_file(module).read_text("utf-8"))
+        left += imported
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _file(module: str) -> Path:
+    place = PACKAGE.joinpath(*module.split("."))
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+
+
+@cache
+def _read(source: str) -> tuple[str, tuple[str, ...]]:
+    """A file without its docstrings, and the modules of razor it names, these without "razor."."""
+    tree = ast.parse(source)
+    return _without_docstrings(source, tree), _imported(tree)
+
+
+def _imported(tree: ast.Module) -> tuple[str, ...]:
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    names = [f"{node.module}.{name.name}" for node in froms for name in node.names] + [node.module for node in froms]
+    inside = [name.removeprefix("razor.") for name in names if name.startswith("razor.")]
+    return tuple(name for name in inside if _file(name).exists())
+
+
+def _without_docstrings(source: str, tree: ast.Module) -> str:
+    lines = source.splitlines()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            said = node.body[0]
+            lines[said.lineno - 1 : said.end_lineno] = [""] * (said.end_lineno - said.lineno + 1)
+    return "\n".join(line for line in lines if line)
 
 
 def keep_size(results: dict, measured: Callable[[], dict]) -> None:

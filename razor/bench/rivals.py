@@ -88,7 +88,8 @@ def run_part(results: dict, part: str, wanted: Sequence[str], save: Callable[[],
     """Every method of a part on every target; what this code made already is kept, unless its gold model changed."""
     adapter = models.load(MODELS.get(part, "mini-clip"))
     rows = results.setdefault(part, {})
-    code = code_hash("baselines", "robustness")
+    family = part if part in MODELS else "clip"
+    code = code_hash(family, "bench.rivals", "baselines.compare", "robustness")
     by = maker(results, {"model": adapter.fingerprint(), "budget": vars(BUDGET), "code": code})
     for name in wanted:
         task = tasks.task(parse_target(name))
@@ -112,7 +113,7 @@ def run_speed(results: dict, wanted: Sequence[str], save: Callable[[], None]) ->
     measures on the search split as it goes, which counts; the test split does not.
     """
     adapter, rows = models.load("mini-clip"), results.setdefault("speed", {})
-    by = maker(results, {"model": adapter.fingerprint(), "code": code_hash("baselines")})
+    by = maker(results, {"model": adapter.fingerprint(), "code": code_hash("clip", "baselines.compare")})
     for name in wanted:
         if not due(rows, name, by):
             continue

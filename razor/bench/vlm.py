@@ -80,7 +80,7 @@ def run_targets(results: dict, names: str, save: Callable[[], None]) -> None:
 
     adapter, config = models.load("mini-vlm"), RazorConfig()
     rows = results.setdefault("targets", {})
-    made_by = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash()}
+    made_by = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash("vlm", "bench.vlm")}
     by = maker(results, made_by)
     for target in [parse_target(name) for name in names.split(",") if name] or targets():
         if not due(rows, str(target), by):
