@@ -91,8 +91,7 @@ def load_vlm(
             raise
         except Exception as error:  # transformers and safetensors raise many kinds; all mean the same here
             raise ModelError(f"Cannot load {name!r}: {pipelines._first_line(error)}") from error
-        with enough_memory(f"trying {name} on a picture", ADVICE):
-            return VlmAdapter(model, _processor(found), name=name, questions=questions)
+        return VlmAdapter(model, _processor(found), name=name, questions=questions)
 
 
 # ---------------------------------------------------------------- finding

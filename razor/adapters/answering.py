@@ -179,7 +179,7 @@ class VlmBench:
     ) -> Evaluation:
         """Search metrics from class scores; on "test" the same numbers counted on written answers."""
         edited = tuple(self.adapter.towers) if edited is None else edited
-        with enough_memory("measuring", "Load the model in half precision, or lower the adapter's at_once"):
+        with enough_memory("measuring", "Load the model in half precision, or use smaller pictures"):
             if split == "test":
                 return self._written(edited, first or {}) if edited else self._written_unedited()
             if edited and not set(edited) <= set(keys or {}):

@@ -11,7 +11,8 @@ import copy
 import inspect
 import math
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -24,13 +25,13 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from razor.adapters.answering import FORGET_LOSSES, WRITTEN, VlmBench
 from razor.adapters.questions import PLAIN, Questions
-from razor.errors import InputError, ModelError
+from razor.errors import InputError, ModelError, RazorError
 from razor.examples import Task
 from razor.memory import enough_memory
 from razor.patches import Patch, fingerprint, model_lock
 from razor.units import Slice, Unit, find_attention, find_units, parameters_of, tower_of
 
-ADVICE = "Load the model in half precision, use smaller pictures, or lower the adapter's at_once"
+ADVICE = "Load the model in half precision, or use smaller pictures"
 SHOWN = 40  # letters of a question in an error
 ACTIVATIONS = 8 * 2**30  # bytes one forward may keep for its backward, unless at_once says otherwise
 ACTIVATION = 34  # bytes of them a token, layer and number of width (arXiv:2205.05198, equation 1, in half precision)
@@ -92,6 +93,7 @@ class VlmAdapter:
         self.growing = ("language",) if alignment == "answer" else ("image",)
         self._refuse_other_kinds()
         self.image_token, self._image_id = self._picture_token()
+        self._refuse_larger_tokenizer()
         text = model.config.get_text_config()
         self._context: int | None = getattr(text, "max_position_embeddings", None)
         fits = ACTIVATIONS // (ACTIVATION * text.hidden_size * text.num_hidden_layers)
@@ -100,8 +102,9 @@ class VlmAdapter:
         self._pad = next((number for number in ends if number is not None), 0)
         self._forms: dict[tuple[str, tuple[int, int]], Prompt] = {}  # see _formed; without pixels
         self._alone: bool | None = None  # the processor makes the same of a picture without a text; None: not tried
-        picture = self._prompt(Image.new("RGB", (64, 64), "grey"), "What is this?", 0)
-        self._find_parts(picture)
+        with self._fitting():
+            picture = self._formed(Image.new("RGB", (64, 64), "grey"), self._tried("What is this?"))
+            self._find_parts(picture)
         self.batch = batch or (32 if picture.places <= SMALL else 8)
 
     @property
@@ -487,7 +490,8 @@ class VlmAdapter:
         if not question.strip():
             raise InputError("A question is empty; ask something about the picture, such as 'Who is this?'.")
         self._refuse_special(question, "A question")
-        prompt = self._formed(picture.convert("RGB"), self._text(question.strip()))
+        with self._taking(picture):
+            prompt = self._formed(picture.convert("RGB"), self._text(question.strip()))
         length = len(prompt.ids)
         over = length + room - (self._context or length + room)
         if over > 0:
@@ -587,6 +591,52 @@ class VlmAdapter:
                 f"The tokenizer of {self.name} numbers {token!r} {number} and the model expects {expected}; {use}"
             )
         return token, number
+
+    def _refuse_larger_tokenizer(self) -> None:
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        highest = max(n for n in self.tokenizer.get_vocab().values() if n != self._image_id)
+        if highest >= rows:
+            raise ModelError(
+                f"The tokenizer of {self.name} has {highest + 1} tokens and the model knows {rows}; use the processor "
+                "the model was saved with."
+            )
+
+    def _tried(self, question: str) -> str:
+        """`_text`, where the chat template does not leave out the question."""
+        text = self._text(question)
+        if question not in text:
+            raise ModelError(
+                f"The chat template of {self.name} leaves out the question; use the processor the model was saved with."
+            )
+        return text
+
+    @contextmanager
+    def _fitting(self) -> Iterator[None]:
+        """Says of whatever a processor and a first forward raise that the processor does not fit."""
+        try:
+            with enough_memory(f"trying {self.name} on a picture", ADVICE):
+                yield
+        except RazorError:
+            raise
+        except Exception as error:  # many kinds, by what is wrong; all mean the same here
+            raise ModelError(
+                f"The processor of {self.name} does not fit it ({_first_line(error)}); use the processor the model was "
+                "saved with."
+            ) from error
+
+    @contextmanager
+    def _taking(self, picture: Image.Image) -> Iterator[None]:
+        """Says of whatever a processor raises that it cannot take this picture."""
+        try:
+            with enough_memory("reading a picture", ADVICE):
+                yield
+        except RazorError:
+            raise
+        except Exception as error:  # many kinds, by what is wrong; all mean the same here
+            raise InputError(
+                f"{self.name} cannot take a picture of {picture.width} x {picture.height} pixels "
+                f"({_first_line(error)}); give one of another size or shape."
+            ) from error
 
     def _find_parts(self, picture: Prompt) -> None:
         """Towers, rows and projector, from one picture run through the vision tower; see the head of this file."""
@@ -753,6 +803,10 @@ def _branched(cache: Cache) -> Cache:
     plain = (DynamicLayer, DynamicSlidingWindowLayer)
     branch.layers = [copy.copy(s) if type(s) in plain else copy.deepcopy(s) for s in cache.layers]
     return branch
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:240]
 
 
 def _alike(a: Tensor, b: Tensor, share: float = 1e-2) -> bool:

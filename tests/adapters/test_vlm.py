@@ -547,8 +547,8 @@ def test_memory_that_runs_out_says_what_to_lower(monkeypatch):
     with pytest.raises(ModelError) as caught:
         adapter.answer(PICTURES, ASKED)
     assert str(caught.value) == (
-        "Memory ran out while answering 2 questions. Load the model in half precision, use smaller pictures, or lower "
-        "the adapter's at_once. Your session is as it was."
+        "Memory ran out while answering 2 questions. Load the model in half precision, or use smaller pictures. Your "
+        "session is as it was."
     )
 
 
@@ -561,6 +561,52 @@ def test_a_processor_that_leaves_another_number_of_places_is_refused():
         "The processor of wrong does not fit it: it leaves 15 places for a picture of which the model makes 16 tokens; "
         "use the processor the model was saved with."
     )
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ("{% for m in messages %}{{ m['content'] + 1 }}{% endfor %}", "does not fit it (can only concatenate"),
+        ("{{ nothing.at.all }}", "does not fit it ('nothing' is undefined)"),
+        ("{% if %}", "does not fit it ("),
+        ("{{ messages[0]['content'][1]['text'] }}", "Found total 0 <image> tokens and 1 images"),
+        ("<image> Say something.", "The chat template of wrong leaves out the question"),
+    ],
+)
+def test_a_chat_template_that_does_not_fit_is_refused_in_one_sentence(template, sentence):
+    model, processor = tiny_vlms.tiny("llava")
+    processor.chat_template = template
+    with pytest.raises(ModelError) as caught:
+        VlmAdapter(model, processor, name="wrong")
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+    assert str(caught.value).endswith("use the processor the model was saved with.")
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused():
+    model, processor = tiny_vlms.tiny("llava")
+    rows = len(processor.tokenizer)
+    processor.tokenizer.add_tokens(["zzz"])
+    with pytest.raises(ModelError) as caught:
+        VlmAdapter(model, processor, name="wrong")
+    assert str(caught.value) == (
+        f"The tokenizer of wrong has {rows + 1} tokens and the model knows {rows}; use the processor the model was "
+        "saved with."
+    )
+
+
+def test_a_picture_reader_that_does_not_fit_is_refused_in_one_sentence():
+    model, processor = tiny_vlms.tiny("llava")
+    processor.image_processor.do_center_crop = processor.image_processor.do_resize = False
+    with pytest.raises(ModelError, match=r"^The processor of wrong does not fit it \(.*\); use the processor "):
+        VlmAdapter(model, processor, name="wrong")
+
+
+def test_a_picture_the_processor_cannot_take_is_one_sentence():
+    with pytest.raises(InputError) as caught:
+        shared("qwen2_vl").answer([Image.new("RGB", (2000, 4))], ["What is this?"])
+    said = str(caught.value)
+    assert said.startswith("tiny qwen2_vl cannot take a picture of 2000 x 4 pixels (absolute aspect ratio must be ")
+    assert said.endswith("; give one of another size or shape.")
 
 
 # ---------------------------------------------------------------- losses and metrics
