@@ -12,6 +12,7 @@ from razor import recipe, report, run
 from razor.config import RazorConfig
 from razor.errors import InputError
 from razor.gates import usual, verdicts
+from razor.growth import Growth
 from razor.metrics import share
 from razor.robustness import Finding
 from razor.sights import Sight, sights
@@ -62,6 +63,22 @@ def test_the_recipe_is_read_back_from_it(told, tmp_path):
     (tmp_path / "other.html").write_text("<p>no recipe</p>", "utf-8")
     with pytest.raises(InputError, match="holds no recipe"):
         recipe.read(tmp_path / "other.html")
+
+
+def test_what_was_done_by_hand_is_said_to_be_repeated_by_the_recipe_in_it(trained, task, finished, tmp_path):
+    growth = Growth(trained, task, RazorConfig(rounds=1, inner_steps=2))
+    growth.scores()
+    growth.act("in", [growth.units[3].name])
+    growth.next_round()
+    growth.history.branch_from("Beside", 0)
+    growth.history.switch("Main")
+    page = report.html(report.Report(growth, finished.before, finished.after))
+    assert "unlearn --recipe does, by this report, the recipe or the patch" in page
+    assert "Beside is another branch, not grown again: from the unedited model" in page
+    (tmp_path / "r.html").write_text(page, "utf-8")
+    again = Growth(trained, task, growth.config)
+    again.plan(recipe.planned(recipe.read(tmp_path / "r.html")))
+    assert len(list(again.run())) == 1 and again.patch.key() == growth.patch.key()
 
 
 def test_words_of_others_reach_it_as_text_only(finished):
