@@ -132,6 +132,11 @@ def test_a_part_that_is_none_is_one_sentence(tmp_path):
         diffusion.main(out=tmp_path / "x.json", parts="targets,speed")
 
 
+def test_targets_are_named_or_all():
+    assert [str(target) for target in measure.wanted("object:cat,style:neon")] == ["object:cat", "style:neon"]
+    assert measure.wanted("all") == measure.wanted("") and len(measure.wanted("all")) == 52
+
+
 def test_means_are_of_targets_of_one_kind_in_points():
     rows = {"object:cat": row(20, 1.0), "object:dog": row(19, 1.1), "style:neon": row(20, 0.9)}
     table = diffusion.summary(rows)

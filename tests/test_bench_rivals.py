@@ -28,6 +28,8 @@ def test_every_method_has_a_row_that_a_second_run_keeps(small, tmp_path, monkeyp
     first = json.loads(out.read_text())
     assert list(first["clip"]["object:cat"]) == ["null-space", "head-gate"]
     row = first["clip"]["object:cat"]["null-space"]
+    assert row["command"] == first["command"] == "python -m razor bench rivals --targets object:cat --parts clip"
+    assert first["made_by"][row["by"]]["seed"] == 0
     assert row["reached"] and row["settings"] == 10 and row["setting"]["gamma"] > 0
     still = 100 * row["after"]["forget_accuracy"]["value"]
     assert f"| null-space | 1 | {still:.1f} |" in capsys.readouterr().out
@@ -41,7 +43,7 @@ def test_a_row_placed_beside_another_gold_model_is_made_again(small, trained, tm
     monkeypatch.setattr(rivals, "never_saw", lambda adapter, task: golds["gold"])
     monkeypatch.setattr(rivals, "between", lambda adapter, task: None)
     ran = []
-    monkeypatch.setattr(rivals.baselines, "run", lambda name, *_: ran.append(name))
+    monkeypatch.setattr(rivals.baselines, "run", lambda name, *_, seed: ran.append(name))
     monkeypatch.setattr(rivals, "_row", lambda result, gold: {"before": None, "after": None})
     monkeypatch.setattr(rivals, "report", lambda results: "")
     out = tmp_path / "rivals.json"
@@ -96,7 +98,14 @@ def test_means_by_hand_and_a_diverged_method_counts_as_the_unedited_model():
     found = rivals.summary(rows)["ssd"]
     assert (found["still there"], found["worst still there"]) == pytest.approx((55.0, 100.0))
     assert (found["lost"], found["worst lost"], found["neighbours lost"]) == pytest.approx((5.0, 10.0, 5.0))
-    assert (found["targets"], found["met"]) == (2, 1)
+    assert (found["targets"], found["met"], found["diverged"]) == (2, 1, 1)
+    assert rivals._table(rows)[-1].endswith("| 1, 1 diverged |")
+
+
+def test_neighbours_that_nobody_counted_are_not_said_to_be_none_lost():
+    side = {"forget_accuracy": {"value": 0.0}, "retain_accuracy": {"value": 1.0}, "neighbor_accuracy": None}
+    cost = {"passes": 1, "seconds": 1.0, "parameters_edited": 1, "reached": True}
+    assert "| none counted |" in rivals._table({"a": {"ssd": {"before": side, "after": side, **cost}}})[-1]
 
 
 def test_published_figures_are_marked_as_theirs_and_name_methods_there_are():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from razor import models
 from razor.bench.measure import (
+    called,
     card,
     chosen,
     code_hash,
@@ -22,9 +23,10 @@ from razor.bench.measure import (
     peak_mib,
     reset_peak,
     signed,
+    wanted,
 )
 from razor.config import RazorConfig
-from razor.minicanvas.dataset import AXES, Target, parse_target, targets
+from razor.minicanvas.dataset import AXES, Target, parse_target
 from razor.minicanvas.tasks import task
 
 OUT = models.ASSETS / "results" / "clip.json"
@@ -40,12 +42,12 @@ GOALS = {
 
 def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS)) -> dict:
     """Run the parts asked for and return all results, old and new."""
-    wanted, (results, save) = chosen(parts, PARTS), opened(out or OUT, "python -m razor bench clip")
-    if "targets" in wanted:
+    part_names, (results, save) = chosen(parts, PARTS), opened(out or OUT, called("clip", targets, parts))
+    if "targets" in part_names:
         run_targets(results, targets, save)
-    if "scoring" in wanted:
+    if "scoring" in part_names:
         results["scoring"] = scoring()
-    if "size" in wanted:
+    if "size" in part_names:
         keep_size(results, real_size)
     save()
     print(report(results))
@@ -60,13 +62,12 @@ def run_targets(results: dict, names: str, save: Callable[[], None]) -> None:
     rows = results.setdefault("targets", {})
     made_by = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash("clip", "bench.clip")}
     by = maker(results, made_by)
-    wanted = [parse_target(name) for name in names.split(",") if name] or targets()
-    for target in wanted:
+    for target in wanted(names):
         if not due(rows, str(target), by):
             continue
         run = unlearn(adapter, task(target), config)
         rows[str(target)] = {
-            **signed(by),
+            **signed(by, results["command"]),
             "before": run.before.to_json(),
             "after": run.after.to_json(),
             "chance": task(target).chance,

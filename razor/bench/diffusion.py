@@ -14,6 +14,7 @@ from torch import Tensor
 
 from razor import metrics, models, words
 from razor.bench.measure import (
+    called,
     card,
     chosen,
     code_hash,
@@ -25,11 +26,12 @@ from razor.bench.measure import (
     peak_mib,
     reset_peak,
     signed,
+    wanted,
 )
 from razor.config import RazorConfig
 from razor.examples import Split
 from razor.minicanvas import captions, tasks
-from razor.minicanvas.dataset import AXES, Target, combinations, parse_target, targets
+from razor.minicanvas.dataset import AXES, Target, combinations, parse_target
 
 OUT = models.ASSETS / "results" / "diffusion.json"
 PARTS = ("targets", "words", "pairs", "size")
@@ -44,12 +46,12 @@ OTHER_SEED = 1  # the second set of pictures of the unedited model
 
 def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS)) -> dict:
     """Run the parts asked for and return all results, old and new."""
-    wanted, (results, save) = chosen(parts, PARTS), opened(out or OUT, "python -m razor bench diffusion")
-    if kinds := [part for part in ("targets", "words") if part in wanted]:
+    part_names, (results, save) = chosen(parts, PARTS), opened(out or OUT, called("diffusion", targets, parts))
+    if kinds := [part for part in ("targets", "words") if part in part_names]:
         run_targets(results, kinds, targets, save)
-    if "pairs" in wanted:
+    if "pairs" in part_names:
         results["pairs"] = pairs()
-    if "size" in wanted:
+    if "size" in part_names:
         keep_size(results, real_size)
     save()
     print(report(results))
@@ -67,7 +69,7 @@ def run_targets(results: dict, parts: Sequence[str], names: str, save: Callable[
     code = code_hash("diffusion", "bench.diffusion")
     by = maker(results, {"model": adapter.fingerprint(), "config": config.to_json(), "code": code})
     world = None
-    for target in [parse_target(name) for name in names.split(",") if name] or targets():
+    for target in wanted(names):
         first = None
         for part in parts:
             rows = results.setdefault(part, {})
@@ -75,7 +77,7 @@ def run_targets(results: dict, parts: Sequence[str], names: str, save: Callable[
                 continue
             world = world or _world(adapter)
             row, first = _run(adapter, target, part, config, world, first)
-            rows[str(target)] = signed(by) | row
+            rows[str(target)] = signed(by, results["command"]) | row
             save()
             print(_row_line(target, rows[str(target)]), flush=True)
 

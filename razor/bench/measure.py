@@ -17,6 +17,7 @@ import torch
 from razor import jsonio, processes
 from razor.device import default_device
 from razor.errors import InputError
+from razor.minicanvas.dataset import Target, parse_target, targets
 
 PACKAGE = Path(__file__).parent.parent
 METHOD = ("growth", "minicanvas.tasks")  # these and what they import
@@ -57,6 +58,16 @@ def chosen(parts: str, known: Sequence[str]) -> list[str]:
     return found
 
 
+def called(bench: str, targets: str, parts: str) -> str:
+    """The command that makes these results."""
+    return " ".join(["python -m razor bench", bench, *(("--targets", targets) if targets else ()), "--parts", parts])
+
+
+def wanted(names: str) -> list[Target]:
+    """Targets named on the command line; every one where there are none, or "all"."""
+    return targets() if names in ("", "all") else [parse_target(name) for name in names.split(",") if name]
+
+
 def opened(path: Path, command: str) -> tuple[dict, Callable[[], None]]:
     """What an earlier run wrote, for this machine and command from now on, and how to write it again.
 
@@ -84,9 +95,9 @@ def due(rows: Mapping[str, Mapping], name: str, by: str) -> bool:
     return rows.get(name, {}).get("by") != by
 
 
-def signed(by: str) -> dict[str, str]:
-    """What a row begins with: who makes it, and on which machine."""
-    return {"by": by, "machine": machine()}
+def signed(by: str, command: str) -> dict[str, str]:
+    """What a row begins with: who makes it, on which machine, and by which command."""
+    return {"by": by, "machine": machine(), "command": command}
 
 
 def mixed(rows: Iterable[Mapping]) -> list[str]:

@@ -4,6 +4,7 @@ Reproduces the shape of the paper's tables on the bundled models. A slice of the
 results are written as they come, so that an interrupted run goes on where it stopped.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,12 +12,11 @@ from pathlib import Path
 
 from razor import baselines, models
 from razor.baselines import ABLATIONS, NAMES, Budget
-from razor.bench.measure import chosen, code_hash, due, maker, mixed, opened, signed
+from razor.bench.measure import called, chosen, code_hash, due, maker, mixed, opened, signed, wanted
 from razor.gold import Between, between, never_saw
 from razor.metrics import Evaluation
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
-from razor.minicanvas.dataset import targets as every_target
 from razor.robustness import Case, attack
 from razor.run import unlearn
 
@@ -29,6 +29,7 @@ METHODS: Mapping[str, tuple[str, ...]] = {
 PARTS = (*METHODS, "bits", "speed")
 SLICE = ("object:cat", "object:boat", "style:neon", "style:sketch", "identity:mara-voss", "identity:kofi-brandt")
 BUDGET = Budget(steps=48, checks=6)
+SEED = 0
 HEADS = ("method", "targets", "still there", "worst", "other answers lost", "worst", "neighbours lost", "passes",
          "s to tune its setting", "weights changed", "target met")  # fmt: skip
 # Published figures, on other models and data: arXiv 2603.14819, tables 3 (CIFAR-10), 4 (UnlearnCanvas), 6 and 7.
@@ -75,23 +76,23 @@ def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS
     Args:
         targets: comma-separated, or "all"; default SLICE.
     """
-    part_names, (results, save) = chosen(parts, PARTS), opened(out or OUT, "python -m razor bench rivals")
-    wanted = [str(t) for t in every_target()] if targets == "all" else [n for n in targets.split(",") if n] or SLICE
+    part_names, (results, save) = chosen(parts, PARTS), opened(out or OUT, called("rivals", targets, parts))
+    names = [str(target) for target in wanted(targets)] if targets else SLICE
     for part in part_names:
-        run_speed(results, wanted, save) if part == "speed" else run_part(results, part, wanted, save)
+        run_speed(results, names, save) if part == "speed" else run_part(results, part, names, save)
     save()
     print(report(results))
     return results
 
 
-def run_part(results: dict, part: str, wanted: Sequence[str], save: Callable[[], None]) -> None:
+def run_part(results: dict, part: str, names: Sequence[str], save: Callable[[], None]) -> None:
     """Every method of a part on every target; what this code made already is kept, unless its gold model changed."""
     adapter = models.load(MODELS.get(part, "mini-clip"))
     rows = results.setdefault(part, {})
     family = part if part in MODELS else "clip"
     code = code_hash(family, "bench.rivals", "baselines.compare", "robustness")
-    by = maker(results, {"model": adapter.fingerprint(), "budget": vars(BUDGET), "code": code})
-    for name in wanted:
+    by = maker(results, {"model": adapter.fingerprint(), "budget": vars(BUDGET), "seed": SEED, "code": code})
+    for name in names:
         task = tasks.task(parse_target(name))
         row, methods = rows.setdefault(name, {}), ("razor",) if part == "bits" else METHODS[part]
         never = never_saw(adapter, task) if part != "bits" else None
@@ -99,22 +100,22 @@ def run_part(results: dict, part: str, wanted: Sequence[str], save: Callable[[],
         missing = [m for m in methods if due(row, m, by) or row[m].get("gold_model") != mark]
         gold = between(adapter, task) if never and missing else None
         for method in missing:
-            result = baselines.run(method, adapter, task, BUDGET)
+            result = baselines.run(method, adapter, task, BUDGET, seed=SEED)
             made = _bits(adapter, task, result) if part == "bits" else _row(result, gold)
-            row[method] = signed(by) | made | ({"gold_model": mark} if mark else {})
+            row[method] = signed(by, results["command"]) | made | ({"gold_model": mark} if mark else {})
             save()
             print(f"{part:10} {name:24} {method:18} {_line(row[method])}", flush=True)
 
 
-def run_speed(results: dict, wanted: Sequence[str], save: Callable[[], None]) -> None:
+def run_speed(results: dict, names: Sequence[str], save: Callable[[], None]) -> None:
     """RAZOR and SLUG from the examples to a chosen edit, one after the other on mini-clip.
 
     RAZOR at its default settings; SLUG with all of its search, which is how it finds its layer and length. Either
     measures on the search split as it goes, which counts; the test split does not.
     """
     adapter, rows = models.load("mini-clip"), results.setdefault("speed", {})
-    by = maker(results, {"model": adapter.fingerprint(), "code": code_hash("clip", "baselines.compare")})
-    for name in wanted:
+    by = maker(results, {"model": adapter.fingerprint(), "seed": SEED, "code": code_hash("clip", "baselines.compare")})
+    for name in names:
         if not due(rows, name, by):
             continue
         task = replace(tasks.task(parse_target(name)))  # a copy, for which nothing is known or shared yet
@@ -124,7 +125,10 @@ def run_speed(results: dict, wanted: Sequence[str], save: Callable[[], None]) ->
             "slug": sum(theirs.seconds[phase] for phase in ("encode", "tuning")),
         }
         met = {"razor": ours.reached, "slug": theirs.reached}
-        rows[name] = signed(by) | {"seconds": {k: round(v, 2) for k, v in seconds.items()}, "met": met}
+        rows[name] = signed(by, results["command"]) | {
+            "seconds": {k: round(v, 2) for k, v in seconds.items()},
+            "met": met,
+        }
         save()
         print(f"speed      {name:24} {_speed_line(rows[name])}", flush=True)
 
@@ -190,13 +194,18 @@ def summary(rows: Mapping[str, Mapping[str, dict]]) -> dict[str, dict[str, float
             "worst still there": max(still),
             "lost": statistics.fmean(lost),
             "worst lost": max(lost),
-            "neighbours lost": statistics.fmean(near) if near else 0.0,
+            "neighbours lost": statistics.fmean(near) if near else math.nan,
             "passes": statistics.fmean(r["passes"] for r in mine),
             "seconds": statistics.fmean(r["seconds"] for r in mine),
             "parameters": statistics.fmean(r["parameters_edited"] for r in mine),
             "met": sum(r["reached"] for r in mine),
+            "diverged": sum(r["after"] is None for r in mine),
         }
     return found
+
+
+def _counted(points: float) -> str:
+    return "none counted" if math.isnan(points) else f"{points:.2f}"
 
 
 def _lost(row: dict, key: str) -> float:
@@ -233,8 +242,8 @@ def _table(rows: Mapping[str, Mapping[str, dict]]) -> list[str]:
     for method, m in summary(rows).items():
         lines.append(
             f"| {method} | {m['targets']} | {m['still there']:.1f} | {m['worst still there']:.1f} | {m['lost']:.2f} | "
-            f"{m['worst lost']:.2f} | {m['neighbours lost']:.2f} | {m['passes']:.0f} | {m['seconds']:.1f} | "
-            f"{m['parameters']:,.0f} | {m['met']} |"
+            f"{m['worst lost']:.2f} | {_counted(m['neighbours lost'])} | {m['passes']:.0f} | {m['seconds']:.1f} | "
+            f"{m['parameters']:,.0f} | {m['met']}{f', {broken} diverged' if (broken := m['diverged']) else ''} |"
         )
     return lines
 

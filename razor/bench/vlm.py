@@ -16,6 +16,7 @@ from razor import asking, models
 from razor.answers import NAMED, normalised
 from razor.asking import Answered
 from razor.bench.measure import (
+    called,
     card,
     chosen,
     code_hash,
@@ -27,12 +28,13 @@ from razor.bench.measure import (
     peak_mib,
     reset_peak,
     signed,
+    wanted,
 )
 from razor.config import RazorConfig
 from razor.examples import Split, Task
 from razor.metrics import share
 from razor.minicanvas import tasks
-from razor.minicanvas.dataset import AXES, Target, parse_target, targets
+from razor.minicanvas.dataset import AXES, Target, parse_target
 from razor.patches import Patch
 from razor.units import find_units
 
@@ -64,10 +66,10 @@ T = TypeVar("T")
 
 def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS)) -> dict:
     """Run the parts asked for and return all results, old and new."""
-    wanted, (results, save) = chosen(parts, PARTS), opened(out or OUT, "python -m razor bench vlm")
-    if "targets" in wanted:
+    part_names, (results, save) = chosen(parts, PARTS), opened(out or OUT, called("vlm", targets, parts))
+    if "targets" in part_names:
         run_targets(results, targets, save)
-    if "size" in wanted:
+    if "size" in part_names:
         keep_size(results, real_size)
     save()
     print(report(results))
@@ -82,13 +84,13 @@ def run_targets(results: dict, names: str, save: Callable[[], None]) -> None:
     rows = results.setdefault("targets", {})
     made_by = {"model": adapter.fingerprint(), "config": config.to_json(), "code": code_hash("vlm", "bench.vlm")}
     by = maker(results, made_by)
-    for target in [parse_target(name) for name in names.split(",") if name] or targets():
+    for target in wanted(names):
         if not due(rows, str(target), by):
             continue
         task = tasks.task(target)
         run = unlearn(adapter, task, config)
         rows[str(target)] = {
-            **signed(by),
+            **signed(by, results["command"]),
             "before": run.before.to_json(),
             "after": run.after.to_json(),
             "otherwise": otherwise(adapter, task, run.patch),
