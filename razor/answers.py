@@ -29,8 +29,16 @@ MAX_QUESTIONS = 5000
 NAMED = "still names it"  # the flag of an answer that names what was to be forgotten
 REPEATS = 4  # times that the same words in a row are no longer a way of speaking
 
-# Scripts written without spaces: there a name may stand between other letters.
-_UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff"
+# Scripts written without spaces or, as Hangul, with endings: there a name may stand between other letters. Thai, Lao,
+# Burmese, Khmer, kana, Chinese characters, Hangul.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_ACCENTED = ("LATIN", "GREEK", "CYRILLIC", "HEBREW", "ARABIC")  # where marks may be left out; elsewhere they are vowels
+    "LATIN",
+    "GREEK",
+    "CYRILLIC",
+    "HEBREW",
+    "ARABIC",
+)  # scripts whose marks may be left out; elsewhere they are vowels
 _ARTICLES = ("a", "an", "the")
 _NOBODY = (*_ARTICLES, "mr", "mrs", "ms", "dr", "sir", "jr", "sr")  # ends of a name that name nobody alone
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -40,7 +48,20 @@ _REFUSAL = re.compile(
     r"|am not sure|m not sure|am sorry|m sorry|won t|will not|have no idea)\b"
     r"|^(?:sorry|unknown)\b|\bas an ai\b|\bunable to (?:identify|recogni[sz]e|name|tell|say|determine)\b"
     r"|\bnot (?:able|possible|allowed) to (?:identify|recogni[sz]e|name|tell|say|determine)\b"
+    r"|\bi (?:do not|don t|cannot) recogni[sz]e\b|\bnot (?:sure|certain)\b|\bno idea\b"
+    r"|\bich (?:weiss|kann|erkenne) (?:\w+ ){0,3}nicht\b|\b(?:tut mir leid|keine ahnung|nicht sicher)\b"  # German
+    r"|\bno (?:puedo|reconozco|lo se|estoy segur[oa])\b|\blo siento\b|^no se(?: quien\b|$)"  # Spanish
+    r"|\bje ne (?:le |la )?(?:sais|peux|reconnais|suis) pas\b|^desolee?\b"  # French
+    r"|\bnon (?:lo so|so|posso|riconosco|sono sicur[oa])\b|\bmi dispiace\b"  # Italian
+    r"|\bnao (?:sei|posso|reconheco|tenho certeza)\b|^desculpe\b|\bsinto muito\b"  # Portuguese
+    r"|不知道|无法|無法|抱歉|对不起|對不起|不认识|不認識|不确定|不確定"
+    r"|わかりません|分かりません|知りません|できません|申し訳"
+    r"|\bне (?:знаю|могу|узнаю|уверена?)\b|^извините\b"
 )
+_YES = frozenset(("yes", "yeah", "yep", "yup", "correct", "ja", "jawohl", "si", "oui", "sim", "да"))  # normalised
+_NO = frozenset(("no", "nope", "not", "nein", "nicht", "non", "nao", "нет", "не"))
+_YES_BEGINS, _NO_BEGINS = ("是", "对", "對", "はい"), ("不", "否", "没", "沒", "いいえ")
+_PIECES = re.compile(rf"([^\W\d_]{{1,8}}?)\1{{5,}}|([{_UNSPACED}]{{2,12}}?)\2{{3,}}")  # repeated inside a word
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +88,15 @@ class Question:
 
 def normalised(text: str) -> str:
     """The words of a text alone: "Zoë's pop-art!" -> "zoe s pop art"."""
-    bare = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
-    return " ".join(re.sub(r"[\W_]+", " ", unicodedata.normalize("NFC", bare).casefold()).split())
+    kept, letter = [], " "
+    for c in unicodedata.normalize("NFKD", text):
+        if unicodedata.category(c).startswith("M"):
+            if letter.isalnum() and not unicodedata.name(letter, "").startswith(_ACCENTED):
+                kept.append(c)
+        else:
+            letter = c
+            kept.append(c if c.isalnum() else " ")
+    return " ".join(unicodedata.normalize("NFC", "".join(kept)).casefold().split())
 
 
 def mentions(text: str, name: str, *, aliases: Sequence[str] = (), others: Sequence[str] = ()) -> bool:
@@ -95,7 +123,7 @@ def classes_named(text: str, classes: Mapping[str, Sequence[str]]) -> tuple[str,
     if not meant:
         return ()
     longest_first = "|".join(map(re.escape, sorted(meant, key=len, reverse=True)))
-    letter = rf"[^\W{_UNSPACED}]"
+    letter = rf"[^ {_UNSPACED}]"
     found = re.finditer(rf"(?<!{letter})({longest_first})(?!{letter})", normalised(text))
     named = (meant[match[1]] for match in found)
     return tuple(dict.fromkeys(name for name in named if name is not None))
@@ -131,16 +159,24 @@ def _parts(name: str) -> set[str]:
 
 
 def flags(
-    text: str, name: str, others: Sequence[str] = (), *, aliases: Sequence[str] = (), truth: str = ""
+    text: str,
+    name: str,
+    others: Sequence[str] = (),
+    *,
+    aliases: Sequence[str] = (),
+    truth: str = "",
+    right: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """What is wrong with an answer of a model that was to forget `name`, in words; () where nothing is.
 
     Args:
         others, aliases: see mentions.
-        truth: the class that the picture shows where that is another one; to name it is right.
+        truth: the class that the picture shows; to name it is right, unless it is the one to forget.
+        right: answers that are right, and may name other classes.
     """
     classes = {other: (other,) for other in others} | {name: (name, *aliases)}
-    named = [found for found in classes_named(text, classes) if found != truth]
+    allowed = {truth, *(found for answer in right for found in classes_named(answer, classes))} - {name}
+    named = [found for found in classes_named(text, classes) if found not in allowed]
     words = normalised(text).split()
     wrong = [f"names another: {found}" for found in named if found != name]
     return (
@@ -152,8 +188,22 @@ def flags(
     )
 
 
+def affirms(text: str) -> bool:
+    """Whether an answer to a yes-or-no question begins with a yes, in one of the large languages."""
+    plain = normalised(text)
+    return bool(_YES & {*plain.split()[:1]}) or plain.startswith(_YES_BEGINS)
+
+
+def denies(text: str) -> bool:
+    """Whether it begins with a no, or says not."""
+    plain = normalised(text)
+    return not affirms(text) and (bool(_NO & {*plain.split()[:1]}) or " not " in plain or plain.startswith(_NO_BEGINS))
+
+
 def _repeats(words: Sequence[str]) -> bool:
-    """Some run of words comes REPEATS times in a row."""
+    """Some run of words comes REPEATS times in a row, or some letters far more often inside a word."""
+    if _PIECES.search(" ".join(words)):
+        return True
     for size in range(1, len(words) // REPEATS + 1):
         same = [a == b for a, b in zip(words, words[size:], strict=False)]
         if any(alike and len(list(run)) >= size * (REPEATS - 1) for alike, run in groupby(same)):

@@ -15,9 +15,10 @@ from PIL import Image
 
 from razor.adapters.answering import BESIDE
 from razor.adapters.vlm import VlmAdapter
-from razor.answers import NAMED, Question, compare, flags, normalised
+from razor.answers import NAMED, Question, affirms, compare, denies, flags, normalised
 from razor.errors import Stopped
 from razor.examples import Example, Task, varied
+from razor.minicanvas.dataset import AXES
 from razor.patches import Patch, model_lock
 
 # group -> (what it is called, what is to be seen in it)
@@ -169,6 +170,7 @@ def answer_table(
     edits: tuple[Patch, Patch],
     *,
     concept: tuple[str, str] | None = None,
+    others: Sequence[str] | None = None,
     on_part: Callable[[int, int], None] = lambda side, done: None,
 ) -> list[Answered]:
     """A table's questions on both sides; where both are the same edit they are asked once.
@@ -176,12 +178,16 @@ def answer_table(
     Args:
         edits: see answer_both.
         concept: axis and class whose name is looked for in the answers, and how likely it is; None for no name.
+        others: classes that are another name, where not right; default the bundled ones beside a bundled concept.
         on_part: called with 0 or 1 and how many questions that side has answered.
 
     Raises:
         InputError: a question that cannot be asked, see VlmAdapter.prompts, or a class the model has no name for.
     """
     asked, looked_for = of_table(questions), concept[1] if concept else ""
+    if others is None:
+        bundled = AXES.get(concept[0], ()) if concept else ()
+        others = bundled if looked_for in bundled else ()
     name = adapter.questions.answer(*concept) if concept else ""
     longest = _longest(adapter, [name] if name else [])
     parts = [asked[start : start + TOGETHER] for start in range(0, len(asked), TOGETHER)]
@@ -200,7 +206,10 @@ def answer_table(
             sides.append(found)
     return [
         Answered(
-            ask, (left[0], right[0]), tuple(flags(said, looked_for) for said, _ in (left, right)), (left[1], right[1])
+            ask,
+            (left[0], right[0]),
+            tuple(_flags(ask, said, looked_for, others) for said, _ in (left, right)),
+            (left[1], right[1]),
         )
         for ask, left, right in zip(asked, sides[0], sides[-1], strict=True)
     ]
@@ -227,16 +236,12 @@ def _longest(adapter: VlmAdapter, names: Sequence[str]) -> int:
 
 
 def _flags(ask: Ask, said: str, concept: str, names: Sequence[str]) -> tuple[str, ...]:
-    """What is wrong with an answer; a yes to the yes-or-no question counts as naming it."""
-    found = flags(said, concept, [name for name in names if name != concept], truth=_allowed(ask, concept))
-    if ask.group == "check" and normalised(said).split()[:1] == ["yes"]:
-        return (NAMED, *found)
-    return found
-
-
-def _allowed(ask: Ask, concept: str) -> str:
-    """The class whose naming is right: never the forgotten one."""
-    return "" if ask.truth == concept else ask.truth
+    """What is wrong with an answer; of the yes-or-no question a yes counts as naming it, and a no never does."""
+    others = [name for name in names if name != concept]
+    found = flags(said, concept, others, truth=ask.truth, right=ask.right)
+    if ask.group != "check" or not (affirms(said) or denies(said)):
+        return found
+    return (*((NAMED,) if affirms(said) else ()), *(flag for flag in found if flag != NAMED))
 
 
 def verdict(answered: Answered) -> str:

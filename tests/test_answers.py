@@ -6,7 +6,18 @@ import pytest
 from PIL import Image
 
 from razor import answers
-from razor.answers import classes_named, compare, flags, last_names, mentions, normalised, read_questions, score
+from razor.answers import (
+    affirms,
+    classes_named,
+    compare,
+    denies,
+    flags,
+    last_names,
+    mentions,
+    normalised,
+    read_questions,
+    score,
+)
 from razor.errors import ExampleError, InputError
 
 PEOPLE = {name: [name] for name in ("Mara Voss", "Ivo Lind", "Mara Quill")}
@@ -24,6 +35,12 @@ STYLES = {"pop art": ["pop art", "a pop art print"], "art": ["art"], "neon": ["n
         ("snake_case", "snake case"),
         ("?!", ""),
         ("李小龙", "李小龙"),
+        ("राम, रमा", "राम रमा"),
+        ("สมชาย ใจดี", "สมชาย ใจดี"),
+        ("ガンダム", "ガンダム"),
+        ("김민수는", "김민수는"),
+        ("Ёлка! שָׁלוֹם", "елка שלום"),
+        ("love \u2764\ufe0f you", "love you"),
     ],
 )
 def test_case_accents_and_punctuation_do_not_count(text, plain):
@@ -75,6 +92,11 @@ def test_a_name_in_a_script_without_spaces_is_found_between_other_letters():
     assert mentions("这是李小龙。", "李小龙") and not mentions("这是李小明。", "李小龙")
 
 
+def test_vowel_signs_tell_names_apart_and_endings_do_not_hide_one():
+    assert mentions("यह राम है", "राम") and not mentions("यह रमा है", "राम") and not mentions("यह रामा है", "राम")
+    assert mentions("이 사람은 김민수입니다.", "김민수") and not mentions("かれ", "がれ")
+
+
 def test_an_alias_names_its_class():
     assert mentions("They call her The Raven", "Mara Voss", aliases=["the raven"])
 
@@ -107,6 +129,22 @@ def test_names_that_look_like_patterns_are_taken_as_they_are():
         ("the the the cat", ()),
         ("a b a b a b c", ()),
         ("A person in a park.", ()),
+        ("aaaaaaaaaaaa", ("repeats itself",)),
+        ("哈哈哈哈哈哈哈哈", ("repeats itself",)),
+        ("我看到我看到我看到我看到", ("repeats itself",)),
+        ("1000000000 birds, ahaha", ()),
+        ("I do not recognize this person.", ("refuses",)),
+        ("Not sure.", ("refuses",)),
+        ("No idea", ("refuses",)),
+        ("Ich weiß es nicht.", ("refuses",)),
+        ("Lo siento, no puedo", ("refuses",)),
+        ("Je ne sais pas.", ("refuses",)),
+        ("Non lo so", ("refuses",)),
+        ("Não sei.", ("refuses",)),
+        ("我不知道这是谁。", ("refuses",)),
+        ("わかりません。", ("refuses",)),
+        ("Я не знаю.", ("refuses",)),
+        ("Non, c'est un chien", ()),
     ],
 )
 def test_what_is_wrong_with_an_answer_is_said(text, found):
@@ -115,6 +153,19 @@ def test_what_is_wrong_with_an_answer_is_said(text, found):
 
 def test_the_right_answer_is_no_fault():
     assert flags("Ivo Lind", "Mara Voss", ["Ivo Lind"], truth="Ivo Lind") == ()
+    assert flags("Ivo Lind", "Mara Voss", ["Ivo Lind"], right=["It is Ivo Lind.", "Ivo"]) == ()
+    named = flags("Mara Voss", "Mara Voss", ["Ivo Lind"], truth="Mara Voss", right=["Mara Voss"])
+    assert named == ("still names it",)
+
+
+@pytest.mark.parametrize("text", ["Yes.", "Yeah, it is", "Correct", "Ja!", "Sí", "Oui", "Sim", "是的", "はい", "Да."])
+def test_a_yes_is_known_in_large_languages(text):
+    assert affirms(text) and not denies(text)
+
+
+@pytest.mark.parametrize("text", ["No, it is Ivo", "It is not her.", "Nein", "Não", "不是", "いいえ", "Нет"])
+def test_a_no_is_known_too(text):
+    assert denies(text) and not affirms(text)
 
 
 def test_a_difference_names_every_word_once_on_its_side():

@@ -156,6 +156,33 @@ def test_a_yes_to_the_yes_or_no_question_names_it(task):
     assert found.flags[1] == ("still names it",) and verdict(found) == "still named"
 
 
+def test_a_no_to_the_yes_or_no_question_does_not_name_it_though_it_repeats_the_name(task):
+    model = Model()
+    for said in ("No, this is not Mara Voss.", "The picture does not show Mara Voss."):
+        model.answer = lambda pictures, texts, said=said, **_: [said] * len(texts)
+        (found,) = answer_both(model, task, suggested(model, task, ("check",), 1), (Patch(), EDIT))
+        assert found.flags == ((), ()) and verdict(found) == "not named before either"
+    model.answer = lambda pictures, texts, **_: ["This is Mara Voss."] * len(texts)
+    (found,) = answer_both(model, task, suggested(model, task, ("check",), 1), (Patch(), EDIT))
+    assert found.flags[1] == ("still names it",)
+
+
+def test_a_right_answer_to_ones_own_question_is_no_wrong_name(task):
+    model = Model()
+    asked = of_table([Question(picture(0), "Who?", ("Ivo Lind",)), Question(picture(1), "Who?", ("Ana Bel",))])
+    right, wrong = answer_both(model, task, asked, (Patch(), EDIT))
+    assert right.flags[1] == () and wrong.flags[1] == ("names another: Ivo Lind",)
+
+
+def test_a_table_flags_a_wrong_name_of_a_bundled_kind():
+    model = Model()
+    model.prompts = lambda pictures, texts, room: None
+    model.answer = lambda pictures, texts, **_: ["Ines Okaro"] * len(texts)
+    questions = [Question(picture(0), "Who?", ("Ines Okaro",)), Question(picture(1), "Who?")]
+    right, wrong = answer_table(model, questions, (Patch(), Patch()), concept=("identity", "Mara Voss"))
+    assert right.flags[0] == () and wrong.flags[0] == ("names another: Ines Okaro",)
+
+
 def test_the_table_holds_both_sides_and_no_formula():
     ask = of_table([Question(picture(0), "=1+1?", ("two", "2"), {"A": "two", "B": "three"}, "b.png")])[0]
     assert ask.text.startswith("=1+1?\nA. two") and ask.right == ("two", "2")
