@@ -146,14 +146,11 @@ def launch(
     block: bool = True,
 ) -> str:
     """Serve the page until interrupted; returns its address when `block` is False."""
-    if not 0 < port < 65536:
-        raise InputError(f"Port {port} does not exist; choose one from 1 to 65535.")
     if mcp and find_spec("mcp") is None:
         raise InputError(
             "--mcp needs the package mcp, which asks for other versions than this environment holds; make one for it: "
             "pip install -r requirements.txt 'gradio[mcp]'."
         )
-    _check_address(host, port)
     keep_memory()
 
     def load(name: str) -> ClipAdapter:
@@ -197,8 +194,10 @@ def launch(
     return url
 
 
-def _check_address(host: str, port: int) -> None:
-    """Refuse an address that is taken or not of this machine, before anything is loaded."""
+def check_address(host: str, port: int) -> None:
+    """Refuse an address that is taken or not of this machine."""
+    if not 0 < port < 65536:
+        raise InputError(f"Port {port} does not exist; choose one from 1 to 65535.")
     try:
         family, *_, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family) as listener:

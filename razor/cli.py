@@ -647,6 +647,7 @@ def _app(args: argparse.Namespace) -> None:
     auth = (user, password) if said else None
     import app
 
+    app.check_address(args.host, args.port)  # before anything is loaded
     try:
         app.launch(
             host=args.host,

@@ -26,6 +26,7 @@ def started(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     found = {}
     monkeypatch.setattr(app, "launch", lambda **given: found.update(given))
+    monkeypatch.setattr(app, "check_address", lambda host, port: None)
 
     def start(*argv: str, **environment: str) -> dict:
         for name, value in environment.items():
@@ -89,6 +90,9 @@ def test_the_file_itself_takes_the_same_arguments(monkeypatch):
 def test_an_address_that_will_not_do_is_one_sentence_before_anything_is_loaded(taken, monkeypatch, capsys):
     monkeypatch.setattr(app.models, "load", None)
     again = "Choose another with --port or --host."
+    with pytest.raises(SystemExit):
+        cli.main(["app", "--port", "65536"])
+    assert capsys.readouterr().err == "razor: Port 65536 does not exist; choose one from 1 to 65535.\n"
     for host, port, why in (
         ("127.0.0.1", taken, "Address already in use"),
         ("0.0.0.0", taken, "Address already in use"),
