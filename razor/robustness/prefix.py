@@ -32,7 +32,8 @@ def prefix(case: Case) -> Iterator[Finding]:
         case.edited.forget_accuracy,
         attacked,
         control,
-        note=f"Free words without the name find {alone.value:.0%}.",
+        note=f"Free words without the name find {alone.value:.0%} (n = {alone.n}, 95 % interval {alone.low:.0%} to "
+        f"{alone.high:.0%}).",
     )
 
 

@@ -57,7 +57,7 @@ def transfer(case: Case) -> Iterator[Finding]:
         with edited(case.adapter, case.bench, Patch()):
             missed = _fit_to_encoders(case, free, asked)
         found = case.both(lambda patch: _drawn(case, patch, asked, free))
-    note = f"The free words read as wished but for {missed:.0%}."
+    note = f"The free words read as wished but for {missed:.0%}, the mean over all {len(asked)} prompts."
     yield _finding(case, "transfer", f"{ALONE} free words made on the unedited model", found, note)
 
 

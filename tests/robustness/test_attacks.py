@@ -48,6 +48,21 @@ def test_four_bits_have_one_scale_a_block():
     assert number.abs().max() == 7 and number[0, 1] == 0 and number[0, -1] == 1
 
 
+def test_a_kernel_is_rounded_as_the_matrix_of_its_outputs():
+    kernel = torch.randn(6, 5, 3, 3, generator=torch.Generator().manual_seed(0))
+    for bits in (8, 4):
+        assert torch.equal(on_grid(kernel, bits), on_grid(kernel.flatten(1), bits).view(kernel.shape))
+    scales = codes(kernel, 8)[1].flatten(1)
+    assert torch.allclose(scales[:, 0], kernel.flatten(1).abs().amax(1) / 127) and (scales == scales[:, :1]).all()
+
+
+def test_most_of_a_pipeline_is_rounded_its_convolutions_too():
+    adapter = tiny_adapters.shared("sd")
+    sizes = {name: p for name, p in adapter.model.named_parameters()}
+    kernels = {name for name, p in sizes.items() if p.ndim == 4}
+    assert kernels and kernels <= set(matrices(adapter))
+
+
 def test_what_lies_on_the_grid_stays(trained):
     name = matrices(trained)[0]
     weight = dict(trained.model.named_parameters())[name].detach()
@@ -84,7 +99,7 @@ def test_a_forgotten_colour_stays_forgotten_in_few_bits(forgotten):
     eight, four = attack("quantise", forgotten)
     assert [f.setting for f in (eight, four)] == ["8 bits", "4 bits"]
     assert eight.control.value > 0.95 and eight.attacked.value <= eight.edited.value + 0.1 and eight.retain.value > 0.8
-    assert "codes differ" in eight.note and eight.recovery < 0.2
+    assert "codes differ, of all 1,024 that are rounded" in eight.note and eight.recovery < 0.2
 
 
 # ---------------------------------------------------------------- training on top
@@ -201,6 +216,7 @@ def test_free_words_bring_back_what_only_the_name_lost_and_leave_the_model_untou
     assert case.edited.forget_accuracy.value < 0.5 < 0.95 < case.before.forget_accuracy.value
     (found,) = attack("prefix", case)
     assert found.attacked.value > 0.8 and found.control.value > 0.8 and "without the name find" in found.note
+    assert f"(n = {found.attacked.n}, 95 % interval " in found.note
     assert same_weights(trained.model, before)
     assert not trained.model.token_embedding._forward_hooks and trained.model.token_embedding.weight.grad is None
 
