@@ -108,7 +108,7 @@ def test_verdicts_and_attacks_stand_in_it(told, finished):
     found = Finding("quantise", "8 bits", share([False] * 20), share([True] * 20), share([True] * 20))
     gates = verdicts(usual(0.05), finished.before, finished.after, [found])
     page = report.html(report.Report(finished.growth, finished.before, finished.after, (), gates, [found]))
-    assert "Does it hold in a copy of 8 bits?" in page and "The most that attacks got back: 100 %" in page
+    assert "Does it hold in a copy of 8 bits?" in page and re.search(r"The most that attacks got back[^<]* 100", page)
     card = report.model_card(report.Report(finished.growth, finished.before, finished.after, (), gates))
     assert "What it was tested against" in card and "| Concept still there |" in card
 
