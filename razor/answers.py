@@ -33,12 +33,6 @@ REPEATS = 4  # times that the same words in a row are no longer a way of speakin
 # Burmese, Khmer, kana, Chinese characters, Hangul.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 _ACCENTED = ("LATIN", "GREEK", "CYRILLIC", "HEBREW", "ARABIC")  # where marks may be left out; elsewhere they are vowels
-    "LATIN",
-    "GREEK",
-    "CYRILLIC",
-    "HEBREW",
-    "ARABIC",
-)  # scripts whose marks may be left out; elsewhere they are vowels
 _ARTICLES = ("a", "an", "the")
 _NOBODY = (*_ARTICLES, "mr", "mrs", "ms", "dr", "sir", "jr", "sr")  # ends of a name that name nobody alone
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
