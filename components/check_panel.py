@@ -7,12 +7,13 @@ from html import escape
 import gradio as gr
 
 from components.chart import chart, chart_value, literal
-from razor.baselines import NAMES, Result
+from razor.baselines import ABLATIONS, NAMES, Budget, Result
 from razor.gates import Gate, Verdict, overall, strictest, usual
 from razor.gold import Distance
 from razor.growth import Growth
 from razor.membership import Membership
 from razor.metrics import Evaluation, Measure
+from razor.patches import Patch
 from razor.report import attack_lead, attack_table, grouped
 from razor.robustness import ATTACKS, Finding
 from razor.sights import Sight
@@ -24,6 +25,13 @@ COUNTED = {"forget": "of its pictures", "retain": "of other answers", "neighbour
 GOLD = "way to a model that never saw it"
 SECONDS = (10, 600, 60)  # lowest, highest and usual limit of a rival's tuning
 OURS = "RAZOR, this edit"
+RIVAL, BENCH = Budget(steps=24, checks=4), Budget()  # of each setting of a trained method: here, and in the bench
+BUDGETS = (
+    f"Here each setting of a trained method gets {RIVAL.steps} steps and is measured {RIVAL.checks} times on the way; "
+    f"python -m razor compare and the bench give {BENCH.steps} and {BENCH.checks}, without a limit of time. A "
+    "method that the limit stops has a note. After the rivals come RAZOR with its usual settings, as published "
+    "(paper), and without one of its parts."
+)
 
 
 @dataclass(frozen=True)
@@ -46,14 +54,16 @@ class CheckPanel:
     stop_compare: gr.Button
     compare_status: gr.HTML
     front: gr.HTML
+    radar: gr.HTML
     table: gr.HTML
     cases: gr.HTML
     costs: gr.HTML
 
     def drawn(self) -> list[gr.components.Component]:
         """Everything handlers write to."""
-        return [*self.limits, self.reach, self.attacks, self.status, self.stale, self.verdict, self.evidence, self.file,
-                self.methods, self.compare_status, self.front, self.table, self.cases, self.costs]  # fmt: skip
+        return [*self.limits, self.reach, self.attacks, self.status, self.stale, self.verdict, self.evidence,
+                self.file, self.methods, self.compare_status, self.front, self.radar, self.table, self.cases,
+                self.costs]  # fmt: skip
 
     def blank(self, chance: float) -> dict:
         """Nothing checked yet, the limits as a task of this chance of guessing needs them."""
@@ -79,25 +89,28 @@ class CheckPanel:
     def empty(self, verdict: bool, rivals: bool) -> dict:
         """Either view with nothing in it, where there is nothing to show."""
         found = {self.verdict: NOTHING_CHECKED, self.evidence: "", self.costs: "", self.file: gr.update(visible=False)}
-        other = {self.front: gr.update(value=chart_value([], {})), self.table: "", self.cases: ""}
+        blank = gr.update(value=chart_value([], {}))
+        other = {self.front: blank, self.radar: blank, self.table: "", self.cases: ""}
         return (found if verdict else {}) | (other if rivals else {})
 
     def offered(self, family: str) -> dict:
         """Attacks and methods there are for a family of models."""
         extra = [name for name in ATTACKS[family] if name not in {gate.attack for gate in LIMITS}]
-        rivals = [*NAMES[family], "random-units"]
+        rivals = [*NAMES[family], *ABLATIONS]
         return {
             self.attacks: gr.update(choices=[(ATTACK_WORDS[n], n) for n in extra], value=extra, visible=bool(extra)),
             self.methods: gr.update(choices=rivals, value=[n for n in QUICK if n in rivals]),
         }
 
 
+TABLE, RADAR = "a table", "a radar"
 NOTHING_CHECKED = (
     '<div class="verdict-card" data-said="none"><h3>Nothing is checked yet</h3><p>Set what the edit has to stand, then '
     "run the checks. The limits hold from then on, so that nobody moves them to fit the result.</p></div>"
 )
 SYMBOLS = ("square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "hourglass", "bowtie", "cross",
            "triangle-left", "hexagon", "triangle-right")  # fmt: skip
+DASHES = ("dot", "solid", "dash", "longdash", "dashdot", "longdashdot")
 QUICK = ("slug", "ssd", "null-space", "uce", "diffquickfix")  # rivals ticked at first: those that take no training
 
 
@@ -134,18 +147,28 @@ def build() -> CheckPanel:
             seconds = gr.Slider(
                 low, high, usually, step=10, label="Seconds of tuning for each at most", elem_id="rival-seconds"
             )
+        gr.HTML(f'<p class="check-reach">{escape(BUDGETS)}</p>', apply_default_css=False)
         with gr.Row(elem_classes="actions"):
             compare = gr.Button("Compare methods", elem_id="rival-run", min_width=160)
             stop_compare = gr.Button("Stop", variant="stop", elem_id="rival-stop", min_width=90)
         compare_status = gr.HTML(apply_default_css=False, elem_id="rival-status")
         with gr.Column(elem_classes="panel"):
             front = chart("rival-chart", "Compare methods to see what each forgets and what it costs elsewhere.")
+            look = gr.Radio([TABLE, RADAR], value=TABLE, label="Numbers as", elem_id="rival-look")
         table = gr.HTML(apply_default_css=False, elem_id="rival-table")
+        with gr.Column(elem_classes="panel", visible=False) as web:
+            radar = chart("rival-radar", "Compare methods to see each as a web.")
+        look.change(_looked, look, [table, web], queue=False, api_visibility="private", show_progress="hidden")
         cases = gr.HTML(apply_default_css=False, elem_id="rival-cases")
     return CheckPanel(
         limits, reach, attacks, run, stop, status, stale, verdict, evidence, file, methods, seconds, compare,
-        stop_compare, compare_status, front, table, cases, costs,
+        stop_compare, compare_status, front, radar, table, cases, costs,
     )  # fmt: skip
+
+
+def _looked(chosen: str) -> tuple[dict, dict]:
+    """The comparison as a table or as a web."""
+    return gr.update(visible=chosen == TABLE), gr.update(visible=chosen == RADAR)
 
 
 # ---------------------------------------------------------------- the verdict
@@ -214,13 +237,22 @@ def costs_html(growth: Growth, peak_mib: float) -> str:
     patch, seconds = growth.patch, growth.seconds
     facts = [
         *((f"{phase}", f"{spent:.1f} s") for phase, spent in seconds.items()),
-        ("peak memory of this process", f"{peak_mib:,.0f} MiB"),
+        ("most memory this process held since it started, for all its work", f"{peak_mib:,.0f} MiB"),
         ("weights changed", f"{patch.parameters_edited:,}"),
         ("units edited", f"{len(growth.edit_set.active)}"),
-        ("patch", f"{4 * patch.parameters_edited / 1000:,.0f} kB"),
+        ("numbers of the patch, on disk", _size(held(patch))),
     ]
     rows = "".join(f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>" for label, text in facts)
     return f'<section class="model-card"><h3>What the edit took</h3><dl>{rows}</dl></section>'
+
+
+def held(patch: Patch) -> int:
+    """Bytes of a patch's numbers; its file has a header beside them."""
+    return sum(delta.numel() * delta.element_size() for delta in patch.deltas.values())
+
+
+def _size(count: int) -> str:
+    return f"{count / 1000:,.0f} kB"
 
 
 def _cell(measure: Measure | None) -> str:
@@ -247,6 +279,7 @@ class Row:
     passes: int  # of the chosen one
     seconds: float
     edited: int  # weights changed
+    size: int = 0  # bytes of its patch
     note: str = ""
     gold: Distance | None = None  # beside a model that never saw the concept, where there is one
 
@@ -262,6 +295,7 @@ def row_of(result: Result) -> Row:
         chosen.passes if chosen else result.passes,
         chosen.seconds if chosen else result.seconds["tuning"],
         result.parameters_edited,
+        held(result.patch),
         result.note or ("diverged in every setting" if result.diverged else ""),
     )
 
@@ -271,7 +305,7 @@ def own_row(growth: Growth, after: Evaluation) -> Row:
     steps = sum(len(done.trials) for done in growth.rounds)
     spent = growth.seconds["score"] + growth.seconds["rounds"]
     passes = 2 * (len(growth.rounds) + steps)
-    return Row(OURS, after, growth.reached, 1, passes, spent, growth.patch.parameters_edited)
+    return Row(OURS, after, growth.reached, 1, passes, spent, growth.patch.parameters_edited, held(growth.patch))
 
 
 def front_value(rows: Sequence[Row], before: Evaluation, concept: str) -> dict:
@@ -280,7 +314,7 @@ def front_value(rows: Sequence[Row], before: Evaluation, concept: str) -> dict:
     A hollow shape missed the target on the search split. Picked, a method's cases are shown.
     """
     points = [row for row in rows if row.after]
-    traces = [_point("unedited model", before, "original", "x-thin-open")]
+    traces = [_front_line(points), _point("unedited model", before, "original", "x-thin-open")]
     rivals = [row.name for row in points if row.name != OURS]
     for row in points:
         symbol = "circle" if row.name == OURS else SYMBOLS[rivals.index(row.name) % len(SYMBOLS)]
@@ -297,6 +331,72 @@ def front_value(rows: Sequence[Row], before: Evaluation, concept: str) -> dict:
     return chart_value(traces, layout, finding=front_finding(points, concept))
 
 
+def pareto(rows: Sequence[Row]) -> list[Row]:
+    """The methods that no other one beats: none forgets as much and retains as much, and more of one of them."""
+
+    def beaten(row: Row, by: Row) -> bool:
+        (x, y), (a, b) = ((r.after.forget_accuracy.value, r.after.retain_accuracy.value) for r in (row, by))
+        return a <= x and b >= y and (a, b) != (x, y)
+
+    there = [row for row in rows if row.after]
+    best = [row for row in there if not any(beaten(row, other) for other in there)]
+    return sorted(best, key=lambda row: row.after.forget_accuracy.value)
+
+
+def _front_line(rows: Sequence[Row]) -> dict:
+    """The front of what was met so far, as steps: to the right of and below it is what some method beats."""
+    best = [row.after for row in pareto(rows)]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "front, by the values alone",
+        "x": [100 * found.forget_accuracy.value for found in best],
+        "y": [100 * found.retain_accuracy.value for found in best],
+        "line": {"color": "token:line", "width": 2, "shape": "hv"},
+        "hoverinfo": "skip",
+    }
+
+
+SPOKES = {
+    "forgotten": lambda found: _less(found.forget_accuracy),
+    "other answers right": lambda found: found.retain_accuracy,
+    "neighbours right": lambda found: found.neighbor_accuracy,
+    "other questions about its pictures right": lambda found: found.cross_accuracy,
+}
+
+
+def _less(measure: Measure) -> Measure:
+    """The share that is not."""
+    return Measure(1 - measure.value, measure.n, 1 - measure.high, 1 - measure.low)
+
+
+def radar_value(rows: Sequence[Row], before: Evaluation) -> dict:
+    """The same shares as a web, further out is better: forgetting, and what is kept of each kind."""
+    sides = [("unedited model", before, "original")]
+    sides += [(row.name, row.after, "edited" if row.name == OURS else "soft") for row in rows if row.after]
+    spokes = {name: share for name, share in SPOKES.items() if all(share(found) for _, found, _ in sides)}
+    traces = []
+    for number, (name, found, colour) in enumerate(sides):
+        told = {spoke: share(found) for spoke, share in spokes.items()}
+        names, shares = [*told, next(iter(told))], [*told.values(), next(iter(told.values()))]  # round to the first
+        traces.append({
+            "type": "scatterpolar", "mode": "lines+markers", "name": literal(name), "theta": names,
+            "r": [100 * m.value for m in shares],
+            "text": [f"{literal(name)}<br>{spoke} {_hovered(m)}" for spoke, m in zip(names, shares, strict=True)],
+            "hovertemplate": "%{text}<extra></extra>",
+            "line": {"color": f"token:{colour}", "dash": DASHES[number % len(DASHES)], "width": 2},
+            "marker": {"color": f"token:{colour}", "size": 6},
+        })  # fmt: skip
+    axis = {"range": [0, 100], "gridcolor": "token:line", "ticksuffix": " %", "angle": 90, "tickangle": 90}
+    layout = {
+        "polar": {"radialaxis": axis, "angularaxis": {"gridcolor": "token:line"}, "bgcolor": "token:paper"},
+        "height": 420,
+        "showlegend": True,
+        "legend": {"orientation": "h", "y": -0.12},
+    }
+    return chart_value(traces, layout, finding="Further out is better on every spoke; hover for n and interval.")
+
+
 def front_finding(rows: Sequence[Row], concept: str) -> str:
     """Which method keeps most of those that forget, and which lie within its interval."""
     there = [row for row in rows if row.reached]
@@ -309,7 +409,10 @@ def front_finding(rows: Sequence[Row], concept: str) -> str:
     ]  # fmt: skip
     beside = f"; {', '.join(tied)} lie{'s' if len(tied) == 1 else ''} within its interval" if tied else ""
     right = best.after.retain_accuracy
-    kept = f"{100 * right.value:.1f} % of other answers (n = {right.n})"
+    kept = (
+        f"{100 * right.value:.1f} % of other answers (n = {right.n}, 95 % interval {100 * right.low:.1f} to "
+        f"{100 * right.high:.1f} %)"
+    )
     if len(there) == 1:
         return f"Only {best.name} met the target; it keeps {kept}."
     return f"Of {len(there)} methods that met the target, {best.name} keeps most: {kept}{beside}."
@@ -319,14 +422,16 @@ def table_html(rows: Sequence[Row], before: Evaluation) -> str:
     """Every method with its numbers and what it took."""
     golden = any(row.gold for row in rows)
     heads = ("method", "still there", "other answers right", "neighbours right", *([GOLD] if golden else []),
-             "settings tried", "passes", "seconds", "weights changed")  # fmt: skip
-    lines = [("unedited model", _measures(before) + ("<td>0 %</td>" if golden else ""), ("", "", "", ""))]
+             "settings tried", "passes", "seconds", "weights changed", "patch")  # fmt: skip
+    lines = [("unedited model", _measures(before) + ("<td>0 %</td>" if golden else ""), ("", "", "", "", ""))]
     for row in rows:
         said = row.note or ("" if row.reached else "target not met on the search split")
         name = f"{escape(row.name)}{f'<small>{escape(said)}</small>' if said else ''}"
         numbers = _measures(row.after) if row.after else "<td></td><td></td><td></td>"
         numbers += _way(row.gold) if golden else ""
-        lines.append((name, numbers, (row.settings, row.passes, f"{row.seconds:.1f}", f"{row.edited:,}")))
+        lines.append(
+            (name, numbers, (row.settings, row.passes, f"{row.seconds:.1f}", f"{row.edited:,}", _size(row.size)))
+        )
     body = "".join(
         f"<tr><td>{name}</td>{numbers}{''.join(f'<td>{cost}</td>' for cost in costs)}</tr>"
         for name, numbers, costs in lines
@@ -336,13 +441,8 @@ def table_html(rows: Sequence[Row], before: Evaluation) -> str:
 
 def _way(found: Distance | None) -> str:
     """How far an edit's answers about the concept's pictures went towards those of a model that never saw it."""
-    if found is None or found.place("forget") is None:
-        return "<td>\u2013</td>"
-    left = found.divergence["forget"]
-    return (
-        f'<td class="measure">{100 * found.place("forget"):.0f} %<small>{left.value:.2f} bits left, {left.low:.2f} to '
-        f"{left.high:.2f}</small><small>n = {left.n:,}</small></td>"
-    )
+    went = found and found.way.get("forget")
+    return _cell(went) if went else "<td>\u2013</td>"
 
 
 def cases_html(name: str, shown: Sequence[Sight]) -> str:
@@ -370,7 +470,30 @@ def gold_html(found: Distance | None, concept: str) -> str:
     heads = ("about", "original: same class as it", "edit: same class as it", "original: divergence",
              "edit: divergence")  # fmt: skip
     title = f"<h3>Beside a model that never saw {escape(concept)}</h3><p>{escape(gold_text(found, concept))}</p>"
-    return _table_html(title, heads, rows)
+    return _table_html(title, heads, rows) + _alignments(found)
+
+
+def _alignments(found: Distance) -> str:
+    """How alike the representations are, block by block of both towers."""
+    towers = (
+        ("image tower, test pictures", found.similarity_before, found.similarity),
+        ("text tower, their captions", found.text_similarity_before, found.text_similarity),
+    )
+    rows = "".join(
+        f"<tr><td>{name if number == 1 else ''}</td><td>{number}</td>{_plain_cell(before)}{_plain_cell(now)}</tr>"
+        for name, was, is_now in towers
+        for number, (before, now) in enumerate(zip(was, is_now, strict=True), start=1)
+    )
+    said = "<p>Linear CKA of each block's mean token with that model's: 1 is the same but for rotation and scale.</p>"
+    heads = ("tower", "block", "original", "edit")
+    return _table_html(f"<h3>How alike they represent things</h3>{said}", heads, rows)
+
+
+def _plain_cell(measure: Measure) -> str:
+    return (
+        f'<td class="measure">{measure.value:.3f}<small>{measure.low:.3f} to {measure.high:.3f}</small>'
+        f"<small>n = {measure.n:,}</small></td>"
+    )
 
 
 def _bits(measure: Measure) -> str:
@@ -403,9 +526,13 @@ def _point(name: str, found: Evaluation, colour: str, symbol: str) -> dict:
         "name": literal(name),
         "x": [100 * x.value],
         "y": [100 * y.value],
-        "text": [literal(name)],
+        "text": [f"{literal(name)}<br>still there {_hovered(x)}<br>other answers right {_hovered(y)}"],
         "error_x": bars(x),
         "error_y": bars(y),
         "marker": {"size": 12, "symbol": symbol, "color": f"token:{colour}", "line": {"width": 2}},
-        "hovertemplate": "%{text}: still there %{x:.1f} %, other answers right %{y:.1f} %<extra></extra>",
+        "hovertemplate": "%{text}<extra></extra>",
     }
+
+
+def _hovered(measure: Measure) -> str:
+    return f"{100 * measure.value:.1f} %, {100 * measure.low:.1f} to {100 * measure.high:.1f} %, n = {measure.n:,}"

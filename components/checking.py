@@ -13,7 +13,7 @@ from components.session import Session
 from components.theme import status_html
 from razor import jsonio, telling
 from razor.adapters.base import Adapter
-from razor.baselines import Budget, find, run
+from razor.baselines import find, run
 from razor.bench.measure import peak_mib
 from razor.errors import InputError, RazorError, Stopped
 from razor.examples import Task
@@ -32,7 +32,6 @@ NOTHING = "Nothing is edited yet; grow an edit on screen 2, then check it."
 STALE_CHECK = "The edit has changed since it was checked; run the checks again to see how it stands now."
 STALE_RIVALS = "The edit has changed since methods were compared; the row of this edit is that of the earlier one."
 STOPPED = "Stopped; what was found so far stays, and the model is unchanged."
-RIVAL = Budget(steps=24, checks=4)  # of each setting of a trained rival
 
 
 @dataclass
@@ -261,6 +260,7 @@ class Checking(Desk):
         panel = self.page.check
         return {
             panel.front: gr.update(value=check_panel.front_value(rows, before, task.concept)),
+            panel.radar: gr.update(value=check_panel.radar_value(rows, before)),
             panel.table: check_panel.table_html(rows, before),
         }
 
@@ -311,7 +311,7 @@ def chance_of(session: Session) -> float:
 
 def rival(session: Session, growth: Growth, name: str, seconds: float):
     """Work for `told`: tune and measure a method, saying how far it is in %."""
-    budget = Budget(RIVAL.steps, RIVAL.checks, float(seconds))
+    budget = replace(check_panel.RIVAL, seconds=float(seconds))
     options = {"forget_target": growth.goal.target, "beneath": growth.bench.beneath, "stop": session.stop.is_set}
 
     def work(tell):

@@ -149,15 +149,22 @@ def ending(growth: Growth, before: Evaluation, after: Evaluation) -> str:
 
 def gold_text(found: Distance, concept: str) -> str:
     """Where an edit lies between the original and a model that never saw the concept."""
-    on, elsewhere = found.divergence, found.divergence_before
-    place = found.place("forget")
-    way = "" if place is None else f", {place:.0%} of the way from the original's {elsewhere['forget'].value:.2f}"
+    on, elsewhere, went = found.divergence, found.divergence_before, found.way.get("forget")
+    way = f", {_share(went)} of the way from the original's {_bits(elsewhere['forget'])}" if went else ""
     return (
         f"A model trained from scratch without {concept} answers about its pictures in its own way; the edit's answers "
-        f"diverge from those by {on['forget'].value:.2f} bits{way} (n = {on['forget'].n}). About other pictures "
-        f"they diverge by {on['retain'].value:.3f} bits, the original's by {elsewhere['retain'].value:.3f} "
-        f"(n = {on['retain'].n})."
+        f"diverge from those by {_bits(on['forget'])}{way} (n = {on['forget'].n}). About other pictures they diverge "
+        f"by {_bits(on['retain'])}, the original's by {_bits(elsewhere['retain'])} (n = {on['retain'].n}). In brackets "
+        "the 95 % intervals."
     )
+
+
+def _bits(measure: Measure) -> str:
+    return f"{measure.value:.3f} bits ({measure.low:.3f} to {measure.high:.3f})"
+
+
+def _share(measure: Measure) -> str:
+    return f"{100 * measure.value:.0f} % ({100 * measure.low:.0f} to {100 * measure.high:.0f} %)"
 
 
 def membership_text(found: Membership, concept: str) -> str:
@@ -205,12 +212,16 @@ def _more_than_gold(findings: Sequence[Finding], more: str, no_more: str) -> str
         if f.attacked.low > f.gold.high and (f.attack != "relearn" or f.attacked.low > f.edited.high)
     ]  # fmt: skip
     if not above:
-        return f"{no_more} than a model that never saw it, within the intervals (of {len(findings)} tries)"
+        n = min(f.attacked.n for f in findings)
+        return (
+            f"{no_more} than a model that never saw it, within the intervals (of {len(findings)} tries, n = {n} each)"
+        )
     worst = max(above, key=lambda f: f.attacked.value - f.gold.value)
     words = "" if worst.attack == "relearn" else f"{ATTACK_WORDS[worst.attack]}, "
     return (
         f"{more} than a model that never saw it in {len(above)} of {len(findings)} tries, most in {words}"
-        f"{worst.setting}: {worst.attacked.value:.0%} against {worst.gold.value:.0%}"
+        f"{worst.setting}: {_share(worst.attacked)} against {_share(worst.gold)}, 95 % intervals in brackets, n = "
+        f"{worst.attacked.n}"
     )
 
 
@@ -222,10 +233,11 @@ def worst_text(findings: Sequence[Finding]) -> str:
             most[f.attack] = f
     order = sorted(most.values(), key=lambda f: -f.attacked.value)
     told = [
-        f"{100 * f.attacked.value:.0f} % by {ATTACK_WORDS[f.attack]} ({f.setting})"
+        f"{_share(f.attacked)} by {ATTACK_WORDS[f.attack]} ({f.setting}, n = {f.attacked.n})"
         for f in order
         if f.attacked.value > 0
     ]
     if not told:
-        return "No attack tried here got anything back."
-    return f"The most that attacks got back: {'; '.join(told)}."
+        most = max((f.attacked for f in findings), key=lambda attacked: attacked.high)
+        return f"No attack tried here got anything back: {_share(most)}, n = {most.n}."
+    return f"The most that attacks got back, with 95 % intervals: {'; '.join(told)}."

@@ -9,7 +9,7 @@ import torch
 from components.check_panel import gold_html
 from razor import gold as module
 from razor.baselines import run
-from razor.gold import Between, blocks, cka, jensen_shannon, seen
+from razor.gold import Between, alignment, blocks, cka, jensen_shannon, seen, way
 from razor.minicanvas.__main__ import main
 from razor.minicanvas.dataset import parse_target
 from razor.minicanvas.pictures import Pictures
@@ -34,6 +34,34 @@ def test_alignment_is_blind_to_rotation_and_scale_and_sees_the_rest():
     assert cka(x[:, :1], torch.zeros(200, 2)) == 0.0
 
 
+def test_alignment_by_hand():
+    # Centred, x is (-1, 0, 1) and y (-1, 2, -1): at right angles. z is (-2, -2, 4): x.z = 6, |x||z| = sqrt(2 24)
+    x, y, z = (torch.tensor(column)[:, None] for column in ([0.0, 1.0, 2.0], [0.0, 3.0, 0.0], [0.0, 0.0, 6.0]))
+    assert cka(x, y) == pytest.approx(0) and cka(x, z) == pytest.approx(36 / 48)
+
+
+def test_an_alignment_has_the_interval_of_a_jackknife():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 2, generator=generator)
+    noisy = x + torch.randn(400, 2, generator=generator)
+    wide, narrow = alignment(x[:50], noisy[:50]), alignment(x, noisy)
+    assert (wide.n, narrow.n) == (50, 400) and narrow.value == cka(x, noisy)
+    assert 0.05 < narrow.high - narrow.low < wide.high - wide.low < 0.6
+    assert (alignment(x[:2], x[:2]).low, alignment(x[:2], x[:2]).high) == (0, 1)
+
+
+def test_the_way_to_gold_has_a_paired_interval():
+    before = torch.linspace(0.5, 1.0, 40)
+    half = way(before, before / 2)
+    assert (half.value, half.n) == (
+        pytest.approx(0.5),
+        40,
+    ) and half.high - half.low < 1e-6  # half of it on every picture
+    some = way(before, torch.where(torch.arange(40) % 2 > 0, before, 0.0))
+    assert some.low < 0.42 < some.value < 0.58 < some.high
+    assert way(torch.zeros(5), torch.ones(5)) is None
+
+
 @pytest.fixture(scope="module")
 def ignorant(wrap, make_clip, trained, task):
     """A stand-in for a gold model: the trained one with red projected out of its pictures."""
@@ -55,7 +83,17 @@ def test_the_original_is_at_0_and_the_gold_model_itself_at_1(trained, task, igno
     assert whole.divergence["retain"].value == pytest.approx(0, abs=1e-5)
     assert same_weights(trained.model, before) and not any(b._forward_hooks for b in blocks(trained.model.visual))
     told = half.to_json()
-    assert told["place"]["forget"] == half.place("forget") and len(told["similarity"]) == 2
+    assert (
+        told["place"]["forget"] == half.place("forget")
+        and len(told["similarity"]) == len(told["similarity_before"]) == 2
+    )
+    went = half.way["forget"]
+    assert went.value == pytest.approx(half.place("forget")) and went.low < went.value < went.high
+    assert told["way"]["forget"] == went.to_json() and nothing.way["forget"].value == 0
+    captions = {e.caption for side in (task.forget, task.retain) for e in side.test}
+    assert [m.n for m in whole.text_similarity] == 2 * [len(captions)]
+    assert [m.value for m in whole.text_similarity] == pytest.approx([1.0, 1.0])
+    assert [m.value for m in nothing.similarity] == pytest.approx([1.0, 1.0])  # the edit is behind the last block
 
 
 def test_a_model_is_seen_block_by_block_and_left_without_hooks(trained, task):
@@ -111,5 +149,10 @@ def test_only_a_bundled_target_of_the_bundled_model_has_a_gold_model_beside_it(
     monkeypatch.setattr(module.models, "load", lambda name, device: ignorant[0])
     found = module.beside(trained, bundled, Patch())
     assert found.place("forget") == 0
-    assert "0% of the way from the original's" in gold_text(found, "red")
-    assert "Beside a model that never saw red" in gold_html(found, "red") and gold_html(None, "red") == ""
+    n = found.divergence["forget"].n
+    assert "0 % (0 to 0 %) of the way from the original's" in gold_text(found, "red") and f"(n = {n})" in gold_text(
+        found, "red"
+    )
+    shown = gold_html(found, "red")
+    assert "Beside a model that never saw red" in shown and gold_html(None, "red") == ""
+    assert shown.count("image tower") == shown.count("text tower") == 1 and shown.count("n = ") >= 2 + 8 + 8

@@ -11,11 +11,18 @@ import pytest
 import app
 from components import checking
 from components.check_panel import (
+    BUDGETS,
     GOLD,
     OURS,
+    RADAR,
+    TABLE,
     Row,
+    _looked,
     evidence_html,
     front_finding,
+    front_value,
+    pareto,
+    radar_value,
     table_html,
     verdict_html,
     worst_text,
@@ -116,7 +123,7 @@ def test_the_gates_are_fixed_and_the_evidence_comes_attack_by_attack(studio, vis
     end = last(updates)
     assert 'data-said="pass"' in end[panel.verdict] and "whether red is suppressed" in end[panel.verdict]
     assert "95 % interval" in end[panel.verdict] and "Waiting" not in end[panel.verdict]
-    assert "units edited" in end[panel.costs]
+    assert "units edited" in end[panel.costs] and "since it started, for all its work" in end[panel.costs]
     kept = json.loads(Path(end[panel.file]["value"]).read_text())
     assert [gate["gate"]["limit"] for gate in kept["gates"]] == pytest.approx([gate.limit for gate in usual(1 / 6)])
     assert len(kept["attacks"]) == 5 and kept["recipe"]["edit_set"]["members"]
@@ -215,9 +222,15 @@ def test_rivals_are_drawn_beside_the_edit(studio, visitor):
     updates = list(studio.compare_methods(visitor, ["null-space", "head-gate"], 60))
     end = last(updates)
     names = [trace["name"] for trace in end[panel.front]["value"]["data"]]
-    assert names == ["unedited model", OURS, "null-space", "head-gate"]
+    assert names == ["front, by the values alone", "unedited model", OURS, "null-space", "head-gate"]
     assert "keeps most" in end[panel.front]["value"]["finding"]
+    hovered = end[panel.front]["value"]["data"][3]["text"][0]
+    assert hovered.startswith("null-space<br>still there ") and hovered.count(" to ") == hovered.count("n = ") == 2
     assert end[panel.table].count("<tr>") == 1 + 4 and "n = " in end[panel.table]
+    web = end[panel.radar]["value"]["data"]
+    assert [trace["name"] for trace in web] == names[1:] and all("n = " in text for text in web[2]["text"])
+    assert web[1]["theta"][:2] == ["forgotten", "other answers right"] and web[1]["r"][0] == web[1]["r"][-1]
+    assert end[panel.table].count(" kB</td>") == 3 and "<th>patch</th>" in end[panel.table]
     assert "2 methods compared" in end[panel.compare_status]
     assert "Looking at cases of null-space" in studio.pick_method(picked("null-space"), visitor)[panel.compare_status]
     shown = last(studio.show_method(visitor))
@@ -239,9 +252,10 @@ def test_the_way_to_gold_by_hand():
     whole = {side: Measure(0.8, 96, 0.7, 0.9) for side in ("forget", "retain")}
     half = {side: Measure(0.4, 96, 0.3, 0.5) for side in whole}
     before = Evaluation(of(96, 96), of(96, 96), of(600, 600), None, None, None)
-    placed = Row("a", before, True, 1, 1, 1.0, 1, gold=Distance(whole, whole, half, whole, [1.0], [1.0]))
+    way = {"forget": Measure(0.5, 96, 0.4, 0.6)}
+    placed = Row("a", before, True, 1, 1, 1.0, 1, gold=Distance(whole, whole, half, whole, [], [], way=way))
     diverged = Row("b", None, False, 1, 1, 1.0, 1)
-    assert "50 %<small>0.40 bits left, 0.30 to 0.50</small><small>n = 96" in table_html([placed, diverged], before)
+    assert "50.0 %<small>40.0 to 60.0</small><small>n = 96" in table_html([placed, diverged], before)
     assert GOLD not in table_html([diverged], before)
 
 
@@ -257,10 +271,37 @@ def test_the_finding_names_ties_and_leaves_out_who_missed_the_target():
 
     rows = [row("a", of(590, 600)), row("b", of(588, 600)), row("c", of(400, 600)), row("d", of(600, 600), False)]
     said = front_finding(rows, "cat")
-    assert said.startswith("Of 3 methods that met the target, a keeps most: 98.3 % of other answers (n = 600)")
+    assert said.startswith("Of 3 methods that met the target, a keeps most: 98.3 % of other answers (n = 600, ")
     assert said.endswith("; b lies within its interval.")
-    assert front_finding(rows[2:], "cat") == "Only c met the target; it keeps 66.7 % of other answers (n = 600)."
+    assert (
+        front_finding(rows[2:], "cat")
+        == "Only c met the target; it keeps 66.7 % of other answers (n = 600, 95 % interval 62.8 to 70.3 %)."
+    )
     assert front_finding(rows[3:], "cat") == "No method met the target for cat on the search split."
+
+
+def test_the_front_is_what_no_other_method_beats_on_both_sides():
+    def row(name, forget, retain):
+        found = None if forget is None else Evaluation(of(forget, 96), of(0, 96), of(retain, 600), None, None, None)
+        return Row(name, found, True, 1, 1, 1.0, 1)
+
+    rows = [row("kept", 50, 600), row("best", 0, 590), row("beaten", 1, 580), row("same", 0, 590), row("died", None, 0)]
+    assert [r.name for r in pareto(rows)] == ["best", "same", "kept"]
+    line = front_value(rows, rows[0].after, "cat")["data"][0]
+    assert line["x"] == pytest.approx([0, 0, 100 * 50 / 96]) and line["line"]["shape"] == "hv"
+
+
+def test_a_radar_leaves_out_what_a_task_has_nothing_to_count_for():
+    found = Evaluation(of(24, 96), of(0, 96), of(540, 600), of(9, 10), None, None)
+    (unedited,) = radar_value([Row("died", None, False, 1, 1, 1.0, 1)], found)["data"]
+    assert unedited["theta"] == ["forgotten", "other answers right", "neighbours right", "forgotten"]
+    assert unedited["r"] == pytest.approx([75, 90, 90, 75])
+    assert unedited["text"][0] == "unedited model<br>forgotten 75.0 %, 65.5 to 82.6 %, n = 96"
+
+
+def test_the_numbers_are_shown_as_a_table_or_as_a_radar():
+    assert [update["visible"] for update in _looked(RADAR)] == [False, True]
+    assert [update["visible"] for update in _looked(TABLE)] == [True, False]
 
 
 def test_a_gate_that_waits_for_its_attack_says_so_and_names_reach_the_page_as_text():
@@ -278,10 +319,11 @@ def test_the_most_that_attacks_got_back_is_told_worst_first():
     findings = [found("quantise", "8 bits", 0), found("relearn", "1 picture, 1 step", 2), found("probe", "linear", 96)]
     said = worst_text([*findings, found("relearn", "5 pictures, 20 steps", 86)])
     assert said == (
-        "The most that attacks got back: 100 % by a linear probe of picture features (linear); 90 % by teaching it "
-        "again from few pictures (5 pictures, 20 steps)."
+        "The most that attacks got back, with 95 % intervals: 100 % (96 to 100 %) by a linear probe of picture "
+        "features (linear, n = 96); 90 % (82 to 94 %) by teaching it again from few pictures (5 pictures, 20 steps, "
+        "n = 96)."
     )
-    assert worst_text(findings[:1]) == "No attack tried here got anything back."
+    assert worst_text(findings[:1]) == "No attack tried here got anything back: 0 % (0 to 4 %), n = 96."
 
 
 def test_attacks_are_told_beside_a_model_that_never_saw_the_concept():
@@ -291,13 +333,15 @@ def test_attacks_are_told_beside_a_model_that_never_saw_the_concept():
     slow = [found("relearn", "5 pictures, 5 steps", 1, 20, 5), found("relearn", "5 pictures, 20 steps", 80, 90, 20)]
     assert telling.beside_gold_text([*slow, found("probe", "linear", 96, None)]) == (
         "Taught it again, the edit learns it no faster than a model that never saw it, within the intervals (of 2 "
-        "tries)."
+        "tries, n = 96 each)."
     )
     fast, leaks = found("relearn", "1 picture, 5 steps", 80, 20, 5), found("wording", "typos", 24, 3)
     assert telling.beside_gold_text([*slow, fast, leaks]) == (
         "Taught it again, the edit learns it faster than a model that never saw it in 1 of 3 tries, most in 1 picture, "
-        "5 steps: 83% against 21%. Under the other attacks, the edit gives away more than a model that never saw it in "
-        "1 of 1 tries, most in other words for it, typos: 25% against 3%."
+        "5 steps: 83 % (75 to 89 %) against 21 % (14 to 30 %), 95 % intervals in brackets, n = "
+        "96. Under the other attacks, the edit gives away more than a model that never saw it in "
+        "1 of 1 tries, most in other words for it, typos: 25 % (17 to 35 %) against 3 % (1 to 9 %), 95 % "
+        "intervals in brackets, n = 96."
     )
     assert telling.beside_gold_text([found("probe", "linear", 96, None)]) == ""
     shown = evidence_html([*slow, fast, leaks], "<b>cat</b>")
@@ -318,6 +362,9 @@ def test_each_family_is_offered_its_own_attacks_and_rivals(studio):
     assert [name for _, name in offered["clip"][panel.attacks]["choices"]] == ["wording", "prefix", "probe"]
     assert [name for _, name in offered["diffusion"][panel.attacks]["choices"]] == ["opened", "transfer"]
     assert offered["vlm"][panel.attacks]["visible"] is False
+    for family in offered:
+        assert {"random-units", "paper", "no-retain", "all-layers"} <= set(offered[family][panel.methods]["choices"])
+    assert "gets 24 steps and is measured 4 times on the way" in BUDGETS and "give 48 and 6, without" in BUDGETS
     assert "uce" in offered["diffusion"][panel.methods]["value"] and "uce" not in offered["vlm"][panel.methods]["value"]
     assert set(telling.ATTACK_WORDS) == {name for known in robustness.ATTACKS.values() for name in known}
     asked = lambda family, judge, more: checking.attacks_of(  # noqa: E731
