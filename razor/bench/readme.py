@@ -21,6 +21,7 @@ README = Path(__file__).parents[2] / "README.md"
 RESULTS = models.ASSETS / "results"
 PAPER = "arXiv 2603.14819"
 NOTHING = "–"
+THEIRS = {**dict.fromkeys(("clip", "ablation"), "forgotten, kept, stable"), "vlm": "before, after"}  # of PUBLISHED
 MISSING = "not measured"
 
 Rows = Mapping[str, Mapping]
@@ -153,7 +154,7 @@ def _rivals(part: str) -> Callable[[Mapping], list[str]]:
     def lines(results: Mapping) -> list[str]:
         found, made = results.get(part, {}), []
         heads = ("method (targets)", "still there", "worst", "other answers lost", "worst", "neighbours lost", "passes",
-                 "weights changed", "target met", "way to gold, %", "published: forgotten, kept, stable")  # fmt: skip
+                 "weights changed", "target met", "way to gold, %", f"published: {THEIRS[part]}")  # fmt: skip
         for method in rivals.METHODS[part]:
             rows = [row[method] for row in found.values() if method in row]
             theirs = ", ".join(f"{value:g}" for value in published.get(method, ())) or NOTHING
