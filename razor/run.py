@@ -87,8 +87,9 @@ def unlearn(
     >>> found = unlearn(adapter, task, RazorConfig(rounds=2))
     >>> found.after.forget_accuracy.value < 0.1 < 0.9 < found.before.forget_accuracy.value
     True
+    >>> axis = next(axis for axis in task.axes if axis.name == task.axis)
     >>> with found.patch.applied(adapter.model):
-    ...     answers = adapter.classify([e.image for e in task.forget.test], task.axes[0])  # (pictures, classes)
+    ...     answers = adapter.classify([e.image for e in task.forget.test], axis)  # (pictures, classes)
 
     Args:
         planned: locks and bans to begin with.
