@@ -12,9 +12,9 @@ from components.session import Session
 from components.theme import status_html
 from razor.adapters.base import Adapter
 from razor.adapters.vlm import VlmAdapter
-from razor.asking import SUGGESTED, Answered, Ask, answer_both, of_table, suggested
+from razor.asking import SUGGESTED, Answered, Ask, answer_both, check, of_table, suggested
 from razor.carry import carried, shares_tower
-from razor.errors import InputError, Stopped
+from razor.errors import InputError, RazorError
 from razor.examples import Task
 from razor.stack import Concept
 
@@ -141,7 +141,7 @@ class Asking(Desk):
         """Answer the questions a few at a time, showing each lot; None where another target or model was chosen.
 
         Raises:
-            Stopped: Stop was pressed; what was answered stays on the page.
+            RazorError: Stop was pressed, or memory ran out; what was answered stays on the page.
         """
         epoch, (chosen, patches) = session.epoch, self.sides(session)
         names, known = tuple(map(compare_panel.side_name, chosen)), session.found.setdefault("answers", {})
@@ -150,12 +150,13 @@ class Asking(Desk):
         def shown(busy: bool) -> dict:
             return {cards: show(answer_panel.answers_shown(asked, answered, task.concept, names, busy))}
 
+        check(adapter, task, asked)
         for start in range(0, len(asked), TOGETHER):
             yield shown(busy=True)
             part = asked[start : start + TOGETHER]
             try:
                 answered += answer_both(adapter, task, part, patches, known=known, stop=session.stop.is_set)
-            except Stopped:
+            except RazorError:
                 yield shown(busy=False)
                 raise
             if session.epoch != epoch:

@@ -122,6 +122,17 @@ def of_table(questions: Sequence[Question]) -> list[Ask]:
     return [Ask(q.image, q.asked, "own", q.answers, "", q.source) for q in questions]
 
 
+def check(adapter: VlmAdapter, task: Task, asked: Sequence[Ask]) -> None:
+    """Look at every question before the first is answered.
+
+    Raises:
+        InputError: one cannot be asked, see VlmAdapter.prompts.
+    """
+    longest = _longest_of(adapter, task)
+    for part in _parts(asked):
+        adapter.prompts(*part, room=longest)
+
+
 def answer_both(
     adapter: VlmAdapter,
     task: Task,
@@ -147,8 +158,7 @@ def answer_both(
     """
     known = {} if known is None else known
     name = adapter.questions.answer(task.axis, task.concept)
-    names = next(axis for axis in task.axes if axis.name == task.axis).classes
-    longest = longest or _longest(adapter, [adapter.questions.answer(task.axis, other) for other in names])
+    names, longest = _classes(task), longest or _longest_of(adapter, task)
     sides = []
     for number, edit in enumerate(edits):
         on_side(number)
@@ -190,8 +200,7 @@ def answer_table(
         others = bundled if looked_for in bundled else ()
     name = adapter.questions.answer(*concept) if concept else ""
     longest = _longest(adapter, [name] if name else [])
-    parts = [asked[start : start + TOGETHER] for start in range(0, len(asked), TOGETHER)]
-    told = [([ask.image for ask in part], [ask.text for ask in part]) for part in parts]
+    told = _parts(asked)
     for part in told:  # before the first answer, which may be hours before the last
         adapter.prompts(*part, room=longest)
     sides: list[list[tuple]] = []
@@ -228,6 +237,21 @@ def _answers(adapter, asked: Sequence[Ask], edit: Patch, name: str, longest: int
             likely = adapter.name_logprobs(pictures, texts, name)
         known |= {places[i]: pair for i, pair in zip(fresh, zip(said, likely, strict=True), strict=True)}
     return [known[place] for place in places]
+
+
+def _classes(task: Task) -> tuple[str, ...]:
+    """The classes of the target's axis."""
+    return next(axis for axis in task.axes if axis.name == task.axis).classes
+
+
+def _parts(asked: Sequence[Ask]) -> list[tuple[list[Image.Image], list[str]]]:
+    """The pictures and questions, as many at a time as are held together."""
+    parts = [asked[start : start + TOGETHER] for start in range(0, len(asked), TOGETHER)]
+    return [([ask.image for ask in part], [ask.text for ask in part]) for part in parts]
+
+
+def _longest_of(adapter: VlmAdapter, task: Task) -> int:
+    return _longest(adapter, [adapter.questions.answer(task.axis, name) for name in _classes(task)])
 
 
 def _longest(adapter: VlmAdapter, names: Sequence[str]) -> int:

@@ -9,12 +9,13 @@ import tiny_vlms
 from PIL import Image
 
 import app
-from components import answer_panel
+from components import answer_panel, asking
 from components.desk import STALE
 from components.session import Sessions
 from razor import models
 from razor.adapters.vlm import VlmAdapter
 from razor.config import RazorConfig
+from razor.errors import ModelError
 from razor.growth import Growth
 
 SIDES = ("original", "now")
@@ -167,6 +168,31 @@ def test_what_cannot_be_asked_is_one_sentence(studio, visitor, files, name, type
     with pytest.warns(UserWarning):
         final = last(studio.ask_own_questions(visitor("a"), *SIDES, chosen, typed, rule))
     assert sentence in final[studio.page.asks.own_status]
+
+
+def test_one_question_too_long_is_told_before_any_is_answered(studio, visitor, files):
+    typed = "\n".join([*["What is this?"] * 5, "w" * 2000])
+    with pytest.warns(UserWarning):
+        updates = list(studio.ask_own_questions(visitor("a"), *SIDES, files, typed, ""))
+    assert "shorten it by" in last(updates)[studio.page.asks.own_status]
+    assert not any(studio.page.asks.own in update for update in updates)
+
+
+def test_what_goes_wrong_midway_leaves_what_was_answered_and_no_progress(studio, visitor, files, monkeypatch):
+    answer_both, done = asking.answer_both, []
+
+    def fails(*args, **options):
+        done.append(1)
+        if len(done) == 2:
+            raise ModelError("Memory ran out.")
+        return answer_both(*args, **options)
+
+    monkeypatch.setattr(asking, "answer_both", fails)
+    with pytest.warns(UserWarning):
+        final = last(studio.ask_own_questions(visitor("a"), *SIDES, files, "\n".join(map(str, range(6))), ""))
+    shown = said(final[studio.page.asks.own])
+    assert "Memory ran out." in final[studio.page.asks.own_status] and shown["progress"] is None
+    assert [card["after"] is not None for card in shown["groups"][0]["answers"]] == [True] * asking.TOGETHER
 
 
 def test_two_tables_are_refused(tmp_path):
