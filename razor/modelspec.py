@@ -40,7 +40,6 @@ def modelspec(adapter, title: str, *, lora: bool, recipe: Mapping) -> dict[str, 
         recipe: of the edit; empty where the file is to say nothing of it.
     """
     pipeline, (height, width) = adapter.pipeline, native_size(adapter.pipeline)
-    concept = (recipe.get("task") or {}).get("concept")
     found = {
         "sai_model_spec": "1.0.0",
         "architecture": _architecture(pipeline) + ("/lora" if lora else ""),
@@ -49,11 +48,17 @@ def modelspec(adapter, title: str, *, lora: bool, recipe: Mapping) -> dict[str, 
         "resolution": f"{width}x{height}",
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "prediction_type": _PREDICTIONS.get(pipeline.scheduler.config.get("prediction_type")),
-        "description": f"Makes {short_name(adapter.name)} forget {concept!r}. Made with RAZOR Studio."
-        if concept
-        else None,
+        "description": described(adapter, recipe),
     }
     return {f"modelspec.{key}": value for key, value in found.items() if value} | recipe_header(recipe)
+
+
+def described(adapter, recipe: Mapping) -> str:
+    """What was done to the model; "" where the recipe names nothing that was forgotten."""
+    stack = [entry if isinstance(entry, str) else str(entry.get("name")) for entry in recipe.get("stack") or ()]
+    names = stack or [name for name in [(recipe.get("task") or {}).get("concept")] if name]
+    said = " and ".join(map(repr, names))
+    return f"Makes {short_name(adapter.name)} forget {said}. Made with RAZOR Studio." if names else ""
 
 
 def kohya_header(adapter, title: str, *, rank: int, alpha: float) -> dict[str, str]:

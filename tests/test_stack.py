@@ -1,6 +1,7 @@
 """Concepts forgotten one after another on a tiny CLIP: patches add up, switch off and tell whom they bring back."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from razor.config import RazorConfig
 from razor.errors import InputError
 from razor.growth import Growth
+from razor.modelspec import described
 from razor.patches import Patch
 from razor.recipe import differences, left_out
 from razor.stack import Concept, Stack, conflicts, set_aside
@@ -23,6 +25,12 @@ def concept(task, value, beneath=(), on=True):
 @pytest.fixture
 def stack(make_task):
     return Stack((concept(make_task("red"), 1), concept(make_task("blue"), 2, ["red"])))
+
+
+def test_the_header_of_an_export_names_every_concept_of_the_stack():
+    model, task = SimpleNamespace(name="m"), {"task": {"concept": "blue"}}
+    for recipe, said in (({}, ""), (task, "'blue'"), (task | {"stack": ["red", {"name": "blue"}]}, "'red' and 'blue'")):
+        assert described(model, recipe) == (f"Makes m forget {said}. Made with RAZOR Studio." if said else "")
 
 
 def total(stack):
