@@ -10,7 +10,7 @@ from gradio.utils import get_upload_folder
 
 from components.answer_cards import answer_cards, answers_value
 from components.compare_panel import ORIGINAL
-from razor.answers import NAMED, RULES, Question, read_questions, score
+from razor.answers import NAMED, RULES, TABLES, Question, read_questions, score
 from razor.asking import GROUPS, SUGGESTED, Answered, Ask, table, verdict
 from razor.carry import Carried
 from razor.errors import InputError
@@ -99,7 +99,7 @@ def _own() -> dict:
     with gr.Accordion("Ask about your own pictures", open=False, elem_id="ask-own-questions"):
         with gr.Row():
             pictures = gr.File(
-                file_count="multiple", file_types=["image", ".csv", ".jsonl"], label="Pictures, and maybe a table",
+                file_count="multiple", file_types=["image", *TABLES], label="Pictures, and maybe a table",
                 elem_id="question-files", scale=2, min_width=280,
             )  # fmt: skip
             with gr.Column(scale=3, min_width=320):
@@ -107,7 +107,7 @@ def _own() -> dict:
                     label="Questions, one a line", lines=3, max_lines=8, elem_id="own-questions",
                     placeholder="Who is this?\nWhat is the person wearing?",
                     info="Asked about every picture. A csv or jsonl table brings its own: image, question, answer, "
-                    "and options A to F",
+                    "and options A to F; so does a file of MME, GQA, TextVQA or MMBench",
                 )  # fmt: skip
                 rule = gr.Dropdown(
                     [NO_RULE, *((RULE_NAMES[name], name) for name in RULES)], value="", label="Score a table by",
@@ -135,7 +135,7 @@ def own_questions(paths: Sequence[str], typed: str) -> tuple[list[Question], tup
         ExampleError: see answers.read_questions.
     """
     files = [Path(path) for path in paths]
-    tables = [file for file in files if file.suffix.lower() in (".csv", ".jsonl")]
+    tables = [file for file in files if file.suffix.lower() in TABLES]
     pictures = [file for file in files if file not in tables]
     if len(tables) > 1:
         raise InputError(f"{tables[0].name} and {tables[1].name} are both tables; give one at a time.")

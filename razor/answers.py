@@ -4,6 +4,8 @@ A name is found as a reader would find it: whatever its case, accents and punctu
 of a person by the first or the last name alone, unless two people share it.
 """
 
+import base64
+import binascii
 import csv
 import io
 import json
@@ -20,11 +22,13 @@ import torch
 from PIL import Image
 
 from razor.errors import ExampleError, InputError
-from razor.examples import FILE_COLUMNS, file_inside, open_image
+from razor.examples import FILE_COLUMNS, MAX_BYTES, file_inside, open_image
 from razor.metrics import Measure, mean, share
 
 PICTURE_COLUMNS = (*FILE_COLUMNS, "picture")
 OPTIONS = "ABCDEF"  # columns of the options of a question
+TABLES = (".csv", ".jsonl", ".txt", ".json", ".tsv")  # the last three as MME, GQA and TextVQA, and MMBench come
+UNNAMED = ("", ".jpg", ".png", ".jpeg", ".webp")  # what the name of a picture may lack
 MAX_QUESTIONS = 5000
 NAMED = "still names it"  # the flag of an answer that names what was to be forgotten
 REPEATS = 4  # times that the same words in a row are no longer a way of speaking
@@ -36,7 +40,7 @@ _ACCENTED = ("LATIN", "GREEK", "CYRILLIC", "HEBREW", "ARABIC")  # where marks ma
 _ARTICLES = ("a", "an", "the")
 _NOBODY = (*_ARTICLES, "mr", "mrs", "ms", "dr", "sir", "jr", "sr")  # ends of a name that name nobody alone
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS)}
+_DIGITS = {"zero": "0"} | {word: str(number) for number, word in enumerate(_NUMBERS)}
 _REFUSAL = re.compile(
     r"\bi (?:can ?not|can t|could not|couldn t|am unable|m unable|am not able|m not able|do not know|don t know"
     r"|am not sure|m not sure|am sorry|m sorry|won t|will not|have no idea)\b"
@@ -67,6 +71,7 @@ class Question:
     answers: tuple[str, ...] = ()  # right ones, those of several people where several were asked
     options: Mapping[str, str] = field(default_factory=dict)  # letter -> text, to choose from
     source: str = ""  # the picture's file name
+    path: str = ""  # the same as the table has it, with its folder
 
     @property
     def asked(self) -> str:
@@ -224,9 +229,10 @@ def compare(before: str, after: str) -> list[tuple[str, str]]:
 def read_questions(
     source: str | Path, pictures: Mapping[str, Path] | None = None
 ) -> tuple[tuple[Question, ...], tuple[str, ...]]:
-    """Questions from a csv or jsonl table, and one sentence per row or picture that is not as told.
+    """Questions from a table, and one sentence per row or picture that is not as told.
 
-    A row has a picture, a question, and may have an answer, several answers (parted by | in a csv) and options A to F.
+    A row of a csv or jsonl has a picture, a question, and may have an answer, several answers (parted by | in a csv)
+    and options A to F. The files of MME (.txt), GQA and TextVQA (.json) and MMBench (.tsv) are read as published.
 
     Args:
         pictures: file name -> where the picture is; default: in the table's folder or below it.
@@ -235,8 +241,11 @@ def read_questions(
         ExampleError: no such table, not the format its name says, or no row that can be used.
     """
     path = Path(source)
-    if path.suffix.lower() not in (".csv", ".jsonl") or not path.is_file():
-        raise ExampleError(f"No table of questions at {str(source)!r}; give a .csv or .jsonl file.")
+    if path.suffix.lower() not in TABLES or not path.is_file():
+        raise ExampleError(
+            f"No table of questions at {str(source)!r}; give a .csv or .jsonl file, or one as MME (.txt), GQA or "
+            "TextVQA (.json) or MMBench (.tsv) come."
+        )
     rows = _rows(path)
     columns = list(rows[0]) if rows and isinstance(rows[0], dict) else []
     picture = next((column for column in PICTURE_COLUMNS if column in columns), None)
@@ -265,11 +274,59 @@ def read_questions(
 def _rows(path: Path) -> list:
     text = path.read_text("utf-8-sig", "replace")
     try:
-        if path.suffix.lower() == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        return list(csv.DictReader(io.StringIO(text)))
+        return _READERS[path.suffix.lower()](text, path.stem)
     except (json.JSONDecodeError, RecursionError, csv.Error) as error:
         raise ExampleError(f"{path.name} is not a valid table: {error}.") from error
+
+
+def _mme_rows(text: str, stem: str) -> list[dict]:
+    """A line a question: picture, question and answer parted by tabs; no picture in a file named as its picture."""
+    lines = [line.split("\t")[:3] for line in text.splitlines() if line.strip()]
+    whole = [[stem, *line] if len(line) == 2 else line for line in lines]
+    return [dict(zip(("image", "question", "answer"), line, strict=False)) for line in whole]
+
+
+def _json_rows(text: str, stem: str) -> list:
+    """Questions of GQA by number, or those of TextVQA in a list."""
+    found = json.loads(text)
+    if isinstance(found, dict):
+        found = found["data"] if isinstance(found.get("data"), list) else [*found.values()]
+    rows = found if isinstance(found, list) else []
+    picture = lambda row: next((row[key] for key in ("imageId", "image_id", "image") if key in row), None)  # noqa: E731
+    return [{**row, "image": picture(row)} if isinstance(row, dict) else row for row in rows]
+
+
+def _mmbench_rows(text: str, stem: str) -> list[dict]:
+    """Questions with their picture inside, in base64, or the number of the question that has it."""
+    before = csv.field_size_limit(2 * MAX_BYTES)
+    try:
+        rows = {row.get("index"): row for row in csv.DictReader(io.StringIO(text), delimiter="\t")}
+    finally:
+        csv.field_size_limit(before)
+    made = []
+    for number, row in rows.items():
+        held = row.get("image") or ""
+        asked = "\n".join(part for part in (row.get("hint"), row.get("question")) if part and row.get("question"))
+        packed = rows[held].get("image") if held in rows else held
+        made.append({**row, "question": asked, "image": _unpacked(packed or ""), "named": f"{stem} {number}"})
+    return made
+
+
+def _unpacked(text: str) -> bytes:
+    """A picture from base64; nothing where it is none."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+_READERS: dict[str, Callable[[str, str], list]] = {
+    ".csv": lambda text, stem: list(csv.DictReader(io.StringIO(text))),
+    ".jsonl": lambda text, stem: [json.loads(line) for line in text.splitlines() if line.strip()],
+    ".txt": _mme_rows,
+    ".json": _json_rows,
+    ".tsv": _mmbench_rows,
+}
 
 
 def _question(
@@ -285,18 +342,21 @@ def _question(
     """
     if not isinstance(row, dict) or not row.get(picture):
         raise ExampleError("it names no picture.")
-    name = str(row[picture]).strip()
+    if isinstance(row[picture], list):
+        raise ExampleError(f"it names {len(row[picture])} pictures in a list; give one picture a question.")
+    held = row[picture] if isinstance(row[picture], bytes) else None
+    name = str(row["named"] if held else row[picture]).strip()
     short = Path(name).name
     text = str(row.get("question") or "").strip()
     if not text:
         raise ExampleError(f"the question about {short} is empty.")
     if name not in opened:
-        file = find(name)
+        file = held or next(filter(None, (find(name + suffix) for suffix in UNNAMED)), None)
         if file is None:
             raise ExampleError(f"{short} is named in the table but is not beside it.")
         opened[name] = open_image(file, short)
     options = {letter: str(row[letter]).strip() for letter in OPTIONS if row.get(letter) not in (None, "")}
-    return Question(opened[name], text, _right_answers(row), options, short)
+    return Question(opened[name], text, _right_answers(row), options, short, name)
 
 
 def _right_answers(row: Mapping) -> tuple[str, ...]:
@@ -332,8 +392,12 @@ def _mme(questions: Sequence[Question], said: Sequence[str]) -> dict[str, Measur
     """accuracy: of questions. accuracy+: of pictures all of whose questions were answered right (arXiv:2306.13394)."""
     by_picture: dict[str, list[bool]] = {}
     for question, text in zip(questions, said, strict=True):
-        right = _yes_or_no(text) == _yes_or_no(question.answers[0])
-        by_picture.setdefault(question.source, []).append(right)
+        if not (right := _yes_or_no(question.answers[0])):
+            raise InputError(
+                f"The right answer {question.answers[0]!r} to {question.text!r} is neither yes nor no, which MME asks "
+                "for; mend the table, or choose another rule."
+            )
+        by_picture.setdefault(question.path or question.source, []).append(_yes_or_no(text) == right)
     hits = [hit for hits in by_picture.values() for hit in hits]
     return {"accuracy": share(hits), "accuracy+": share([all(hits) for hits in by_picture.values()])}
 
@@ -354,7 +418,7 @@ def _accuracy(
 
 def _gqa(question: Question, text: str) -> bool:
     """The same words, articles apart (arXiv:1902.09506)."""
-    return _plain(text) == _plain(question.answers[0])
+    return _same(text, question.answers[0])
 
 
 def _mmbench(question: Question, text: str) -> bool:
@@ -384,15 +448,21 @@ def _textvqa(question: Question, text: str) -> float:
 
     Where fewer than four were asked, all the others must agree.
     """
-    agree = [_plain(answer) == _plain(text) for answer in question.answers]
+    agree = [_same(text, answer) for answer in question.answers]
     if len(agree) == 1:
         return float(agree[0])
     needed = min(3, len(agree) - 1)
     return sum(min(1, (sum(agree) - left_out) / needed) for left_out in agree) / len(agree)
 
 
+def _same(text: str, answer: str) -> bool:
+    """Plainly the same words; an empty answer never is."""
+    return bool(_plain(text)) and _plain(text) == _plain(answer)
+
+
 def _plain(text: str) -> str:
-    """The words without articles, numbers in digits."""
+    """The words without articles and apostrophes, numbers in digits without commas, as VQA compares them."""
+    text = re.sub(r"(?<=\d),(?=\d)|['\u2019]", "", text)
     return " ".join(_DIGITS.get(word, word) for word in normalised(text).split() if word not in _ARTICLES)
 
 

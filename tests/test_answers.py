@@ -1,5 +1,6 @@
 """Names are found as a reader would find them; flags, differences and scores are those worked out by hand."""
 
+import base64
 import json
 
 import pytest
@@ -223,6 +224,7 @@ def test_rows_that_cannot_be_used_are_skipped_with_a_reason(folder):
     rows = [{"file": n, "question": "Q?"} for n in names] + [
         {"file": "a.png", "question": " "},
         {"file": None, "question": "Q?"},
+        {"file": ["a.png", "b.png"], "question": "Q?"},
     ]
     questions, warnings = read_questions(write(folder, "t.jsonl", "\n".join(map(json.dumps, rows))))
     assert len(questions) == 1
@@ -233,6 +235,7 @@ def test_rows_that_cannot_be_used_are_skipped_with_a_reason(folder):
         "Row 5: x\0y is named in the table but is not beside it.",
         "Row 6: the question about a.png is empty.",
         "Row 7: it names no picture.",
+        "Row 8: it names 2 pictures in a list; give one picture a question.",
     ]
 
 
@@ -245,7 +248,11 @@ def test_rows_that_cannot_be_used_are_skipped_with_a_reason(folder):
         ("t.jsonl", "{not json", "t.jsonl is not a valid table: "),
         ("t.jsonl", "[1]\n3\n", "t.jsonl has the columns none; "),
         ("t.csv", "file,question\nno.png,Q?\n", "No row of t.csv can be used. Row 1: no.png is named in the table"),
-        ("t.txt", "file,question\n", "No table of questions at "),
+        ("t.txt", "file,question\n", "t.txt has the columns image; it needs a picture (file_name, "),
+        ("t.md", "file,question\n", "No table of questions at "),
+        ("t.json", "3", "t.json has the columns none; "),
+        ("t.json", "{", "t.json is not a valid table: "),
+        ("t.tsv", "index\timage\tquestion\n1\t!\tQ?\n", "No row of t.tsv can be used. Row 1: it names no picture."),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_in_one_sentence(folder, name, text, sentence):
@@ -255,8 +262,47 @@ def test_a_table_that_cannot_be_used_is_refused_in_one_sentence(folder, name, te
 
 
 def test_a_table_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(ExampleError, match=r"^No table of questions at '.*'; give a \.csv or \.jsonl file\.$"):
+    with pytest.raises(
+        ExampleError, match=r"^No table of questions at '.*'; give a \.csv or \.jsonl file, or one as MME "
+    ):
         read_questions(tmp_path / "gone.csv")
+
+
+def read(folder, name, text):
+    """(picture, question, right answers, options) of every row."""
+    questions, warnings = read_questions(write(folder, name, text))
+    assert warnings == ()
+    return [(q.source, q.text, q.answers, dict(q.options)) for q in questions]
+
+
+def test_a_file_of_mme_is_read_with_its_pictures_or_beside_one(folder):
+    asked = "Is it red? Please answer yes or no."
+    assert read(folder, "count.txt", f"a.png\t{asked}\tYes\nb.png\t{asked}\tNo\n") == [
+        ("a.png", asked, ("Yes",), {}),
+        ("b.png", asked, ("No",), {}),
+    ]
+    assert read(folder, "a.txt", f"{asked}\tYes\n{asked}\tNo\n")[1] == ("a", asked, ("No",), {})
+
+
+def test_a_file_of_gqa_is_read(folder):
+    text = json.dumps({"201": {"imageId": "a", "question": "What is it?", "answer": "cat", "fullAnswer": "A cat."}})
+    assert read(folder, "testdev.json", text) == [("a", "What is it?", ("cat",), {})]
+
+
+def test_a_file_of_textvqa_is_read(folder):
+    rows = [{"question_id": 1, "image_id": "b", "question": "What does it say?", "answers": ["stop"] * 9 + ["go"]}]
+    text = json.dumps({"dataset_type": "val", "data": rows})
+    assert read(folder, "val.json", text) == [("b", "What does it say?", ("stop",) * 9 + ("go",), {})]
+
+
+def test_a_file_of_mmbench_is_read_with_the_pictures_inside(folder):
+    picture = base64.b64encode((folder / "a.png").read_bytes()).decode()
+    head = "index\tquestion\thint\tA\tB\tC\tanswer\timage\n"
+    rows = f"7\tWhich?\tLook.\tcat\tdog\t\tB\t{picture}\n8\tWho?\t\tx\ty\t\tA\t7\n"
+    assert read(folder, "dev.tsv", head + rows) == [
+        ("dev 7", "Look.\nWhich?", ("B",), {"A": "cat", "B": "dog"}),
+        ("dev 8", "Who?", ("A",), {"A": "x", "B": "y"}),
+    ]
 
 
 # ---------------------------------------------------------------- scores
@@ -273,6 +319,38 @@ def test_mme_counts_questions_and_pictures_with_both_right():
     assert found["accuracy"].value == 0.75 and found["accuracy"].n == 4
     assert found["accuracy+"].value == 0.5 and found["accuracy+"].n == 2
     assert score("mme", asked[:1], ["Perhaps yes"])["accuracy"].value == 0
+
+
+def test_mme_tells_pictures_of_one_name_in_two_folders_apart(folder):
+    for part in ("x", "y"):
+        (folder / part).mkdir()
+        Image.new("RGB", (16, 16)).save(folder / part / "1.png")
+    rows = "".join(f"{part}/1.png,{q},{q}\n" for part in ("x", "y") for q in ("yes", "no"))
+    questions, _ = read_questions(write(folder, "t.csv", "file,question,answer\n" + rows))
+    found = score("mme", questions, ["yes", "no", "yes", "yes"])
+    assert found["accuracy+"].value == 0.5 and found["accuracy+"].n == 2
+
+
+def test_mme_refuses_a_right_answer_that_is_neither_yes_nor_no():
+    with pytest.raises(
+        InputError, match=r"^The right answer 'cat' to 'Q\?' is neither yes nor no, which MME asks for; "
+    ):
+        score("mme", [question("cat")], ["yes"])
+
+
+def test_numbers_apostrophes_and_nothing_are_compared_as_vqa_does():
+    right = [
+        ("two", "2", 1),
+        ("1,000", "1000", 1),
+        ("don't", "dont", 1),
+        ("the", "", 0),
+        ("the", "a", 0),
+        ("zero", "0", 1),
+    ]
+    for rule in ("gqa", "textvqa"):
+        asked, said = [question(answer) for answer, _, _ in right], [text for _, text, _ in right]
+        assert score(rule, asked, said)["accuracy"].value == pytest.approx(4 / 6)
+    assert score("textvqa", [question(("the", "a", "an", "the"))], [""])["accuracy"].value == 0
 
 
 def test_gqa_wants_the_same_words_articles_apart():
