@@ -11,6 +11,7 @@ from components.chart import picked_key
 from components.desk import Desk, handler, on_event
 from components.session import Session
 from components.theme import status_html
+from components.triage import triage_html
 from razor import jsonio, telling
 from razor.adapters.base import Adapter
 from razor.baselines import find, run
@@ -46,6 +47,7 @@ class Check:
     missed: dict[str, str] = field(default_factory=dict)  # attack, or key of a gate -> why it was not tried
     gold: Distance | None = None  # beside a model that never saw the target, where there is one
     membership: Membership | None = None  # whether the edit gives away what it was made from
+    triaged: str = ""  # what became of each case, as the page shows it
     done: bool = False
 
     @property
@@ -90,6 +92,10 @@ class Checking(Desk):
             raise
         check = Check(session.revision, key, gates, tested, missed=too_few(growth.task))
         session.found["check"], fixed[key] = check, gates
+        triaged = session.found.setdefault("triaged", {})  # kept, for attacks draw over the pictures it shows
+        if key not in triaged:
+            triaged[key] = triage_html(growth, *tested)
+        check.triaged = triaged[key]
         yield {**self._checked(growth, check), panel.costs: check_panel.costs_html(growth, peak_mib())}
         names = attacks_of(growth.adapter, growth.task, gates, more or ())
         check.missed |= {name: "No judge can read its pictures." for name in more or () if name not in names}
@@ -250,7 +256,8 @@ class Checking(Desk):
         panel, concept = self.page.check, growth.task.concept
         return {
             panel.verdict: check_panel.verdict_html(check.verdicts, check.findings, concept, check.done),
-            panel.evidence: check_panel.evidence_html(check.findings, concept)
+            panel.evidence: check.triaged
+            + check_panel.evidence_html(check.findings, concept)
             + check_panel.missed_html(check.missed)
             + check_panel.membership_html(check.membership, concept)
             + check_panel.gold_html(check.gold, concept),
