@@ -438,7 +438,8 @@ def _compare(args: argparse.Namespace) -> None:
 def _check_methods_free(out: Path, names: Sequence[str], replace: bool) -> None:
     """Refuse a folder that holds results of one of these methods, of any where none is named, before any work."""
     folders = [out / name for name in names] or ([*out.iterdir()] if out.is_dir() else [])
-    there = [folder.name for folder in folders if (folder / "run.json").exists()]
+    files = ("patch.safetensors", "run.json")
+    there = [folder.name for folder in folders if any((folder / name).exists() for name in files)]
     if there and not replace:
         raise InputError(f"{out} holds results of {', '.join(sorted(there))}; give another folder, or --replace.")
     check_place(out / "run.json")

@@ -172,11 +172,12 @@ def test_methods_are_compared_and_every_setting_is_kept(tmp_path, capsys):
     assert "gamma" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("file", ["patch.safetensors", "run.json"])
 @pytest.mark.parametrize("methods", [[], ["--methods", "slug,null-space"]])
-def test_results_of_methods_are_not_replaced_unasked(methods, tmp_path, fail, monkeypatch):
+def test_results_of_methods_are_not_replaced_unasked(methods, file, tmp_path, fail, monkeypatch):
     monkeypatch.setattr(models, "load", None)  # nothing is loaded before
     (tmp_path / "null-space").mkdir()
-    (tmp_path / "null-space" / "run.json").write_text("mine")
+    (tmp_path / "null-space" / file).write_text("mine")
     command = ["compare", "--model", "mini-clip", "--forget", "style:thermal", "--out", str(tmp_path), *methods]
     assert fail(*command) == f"razor: {tmp_path} holds results of null-space; give another folder, or --replace."
     assert "steps is 0" in fail(*command, "--replace", "--steps", "0")
