@@ -25,7 +25,7 @@ _KINDS = ("model_index.json", "config.json", "open_clip_config.json")  # files t
 
 KEPT = 2  # models besides the bundled ones that stay loaded though nobody may be working on them
 
-Key = tuple[str, str, str | None]  # name, device, dtype
+Key = tuple[str, str, str | None, int | None]  # name, device, dtype, bits
 
 _loaded: dict[Key, Adapter] = {}  # what is kept, the last one asked for at the end
 _alive: "WeakValueDictionary[Key, Adapter]" = WeakValueDictionary()  # and all that somebody still holds: one copy each
@@ -33,7 +33,7 @@ _shelf = threading.Lock()  # guards both
 _loading = threading.Lock()
 
 
-def load(name: str, *, device: str | None = None, dtype: str | None = None) -> Adapter:
+def load(name: str, *, device: str | None = None, dtype: str | None = None, bits: int | None = None) -> Adapter:
     """The model behind a name; shared, since nothing but Patch.applied writes to it.
 
     Loaded once for as long as somebody holds it; bundled models and the last two others also after that.
@@ -53,19 +53,23 @@ def load(name: str, *, device: str | None = None, dtype: str | None = None) -> A
             cards; other models fit one.
         dtype: precision of a model that draws or answers, "float32", "float16" or "bfloat16"; default float32 on a
             CPU, half precision on CUDA. A CLIP is always float32.
+        bits: 8 or 4 stores the language model of a vision-language model in so many; see load_vlm.
 
     Raises:
+        InputError: another number of bits.
         ModelError: no such model, unsafe or broken files, a model without editable heads, too little memory, or a
-            dtype that this model or device cannot use.
+            dtype or bits that this model or device cannot use.
     """
     from razor.device import default_device
 
-    key = name.strip(), device or default_device(), dtype
+    key = name.strip(), device or default_device(), dtype, bits
     if (adapter := _known(key)) is not None:
         return adapter  # not waiting for somebody else's download
     with _loading:
         if (adapter := _known(key)) is None:
             adapter = _load(*key)
+            if bits is not None and adapter.family != "vlm":
+                raise ModelError(f"{name} is loaded whole: only a vision-language model can be stored in {bits} bits.")
             _keep(key, adapter)
         return adapter
 
@@ -134,7 +138,7 @@ def _let_go(keep: int) -> None:
         torch.cuda.empty_cache()
 
 
-def _load(name: str, device: str, dtype: str | None) -> Adapter:
+def _load(name: str, device: str, dtype: str | None, bits: int | None = None) -> Adapter:
     from razor.device import default_device
 
     if not name:
@@ -146,7 +150,7 @@ def _load(name: str, device: str, dtype: str | None) -> Adapter:
             return _diffusion(name, path, device, dtype)
         _refuse_part(path, name)
         if (path / "config.json").is_file() and not (path / "open_clip_config.json").is_file():
-            return _vlm(name, path, device, dtype, spread)
+            return _vlm(name, path, device, dtype, bits, spread)
         return _from_folder(path, name, device, dtype)
     if path.suffix.lower() in PICKLES:
         raise ModelError(f"{name} is a pickle, which can run code when opened; convert it to safetensors first.")
@@ -166,7 +170,7 @@ def _load(name: str, device: str, dtype: str | None) -> Adapter:
         if _on_hub(repository, "model_index.json"):
             return _diffusion(name, repository, device, dtype)
         if _on_hub(repository, "config.json") and not _on_hub(repository, "open_clip_config.json"):
-            return _vlm(name, repository, device, dtype, spread)
+            return _vlm(name, repository, device, dtype, bits, spread)
         _refuse_code(_hub_text_config(repository), name)
         return _from_open_clip(name, None, name, device, dtype)
     architecture, _, pretrained = name.partition("/")
@@ -229,7 +233,7 @@ def _diffusion(name: str, source: Path | str, device: str, dtype: str | None) ->
     return DiffusionAdapter(pipeline, name=name)
 
 
-def _vlm(name: str, source: Path | str, device: str, dtype: str | None, spread: bool) -> Adapter:
+def _vlm(name: str, source: Path | str, device: str, dtype: str | None, bits: int | None, spread: bool) -> Adapter:
     """A vision-language model of transformers, from disk or, where the source is a name, from the hub.
 
     Args:
@@ -245,6 +249,7 @@ def _vlm(name: str, source: Path | str, device: str, dtype: str | None, spread: 
         name=name,
         offline=isinstance(source, Path),
         make_room=_make_room,
+        bits=bits,
         device_map="auto" if spread else None,
         questions=WORLD if name in BUNDLED else None,
     )

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tiny_vlms import KINDS, change
 from transformers import CLIPConfig, LlamaConfig
 
-from razor import vlm_loading
+from razor import models, vlm_loading
 from razor.errors import InputError, ModelError
 from razor.vlm_loading import SUPPORTED, load_vlm
 
@@ -312,3 +312,16 @@ def test_a_hub_model_is_fetched_as_safetensors_alone_then_loads_without_the_hub(
     with pytest.raises(ModelError, match=r"^Cannot fetch owner/other from the hub \(no route\); "):
         monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file: None)
         load_vlm("owner/other", device="cpu", offline=False)
+
+
+def test_bits_reach_the_loader_and_no_other_kind_of_model_takes_them(saved):
+    with pytest.raises(
+        ModelError, match=r"^A model loads in 4 bits only on CUDA with bitsandbytes, and cpu is no CUDA "
+    ):
+        models.load(str(saved()), device="cpu", bits=4)
+    with pytest.raises(
+        ModelError, match="^mini-clip is loaded whole: only a vision-language model "
+    ):
+        models.load("mini-clip", device="cpu", bits=8)
+    with pytest.raises(InputError, match="^A model cannot be loaded in 3 bits"):
+        models.load(str(saved()), device="cpu", bits=3)
