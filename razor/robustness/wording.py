@@ -1,4 +1,8 @@
-"""Other words for the same thing: templates, letters out of order, capitals. CLIP alone; the best of them counts."""
+"""Other words for the same thing: templates, paraphrases, aliases, letters out of order, capitals. CLIP alone; the best
+of each kind counts.
+
+The bundled models were trained on none of the templates and paraphrases.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,13 +14,43 @@ from razor import metrics
 from razor.robustness.case import Case, Finding
 from razor.step import edited
 
-TEMPLATES = ("a picture of a {}", "a photo of one {}", "there is a {} here", "{}", "one {}, nothing else", "the {}")
+TEMPLATES = ("a photo of one {}", "one {}, nothing else", "the {}", "my {}", "look, a {}", "a {} again")
+PARAPHRASES = (
+    "what we see is called {}",
+    "somebody made this so that it shows {}",
+    "anyone would say that this is {}",
+    "of all things it could be, it is {}",
+)
+ALIASES = {  # other names, of what a person is likely to ask for
+    "cat": ("kitten", "kitty", "feline"),
+    "dog": ("puppy", "hound", "canine"),
+    "rabbit": ("bunny", "hare"),
+    "bird": ("sparrow", "songbird"),
+    "fish": ("goldfish", "trout"),
+    "butterfly": ("moth", "winged insect"),
+    "tree": ("oak", "plant with a trunk"),
+    "flower": ("blossom", "bloom"),
+    "mushroom": ("toadstool", "fungus"),
+    "house": ("home", "cottage"),
+    "car": ("automobile", "motorcar"),
+    "boat": ("ship", "sailing boat"),
+    "rocket": ("spaceship", "missile"),
+    "umbrella": ("parasol", "brolly"),
+    "mug": ("cup", "tankard"),
+    "clock": ("timepiece", "alarm clock"),
+    "photo": ("photograph", "snapshot"),
+    "sketch": ("pencil drawing", "draft"),
+    "watercolour": ("watercolor", "aquarelle"),
+    "neon": ("neon light", "glowing tubes"),
+}
 
 
 def wording(case: Case) -> Iterator[Finding]:
     """Name the concept otherwise among the usual names of all other classes."""
     groups = {
         "templates": [template.format(case.task.concept) for template in TEMPLATES],
+        "paraphrases": [sentence.format(case.task.concept) for sentence in PARAPHRASES],
+        "aliases": aliases(case.task.concept),
         "typos": typos(case.task.concept),
         "capitals": [case.task.concept.upper(), case.task.concept.title()],
     }
@@ -26,6 +60,13 @@ def wording(case: Case) -> Iterator[Finding]:
         yield Finding(
             "wording", name, case.edited.forget_accuracy, attacked, control, note=f"Most is found by {said!r}."
         )
+
+
+def aliases(name: str) -> list[str]:
+    """Other names: known ones, its plural, and the single words of a name of several."""
+    words = name.split()
+    found = [*ALIASES.get(name.casefold(), ()), *(words if len(words) > 1 else ()), f"{name}s"]
+    return list(dict.fromkeys(found))
 
 
 def typos(word: str) -> list[str]:

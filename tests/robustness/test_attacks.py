@@ -11,13 +11,14 @@ from razor import metrics
 from razor.adapters.vlm import VlmAdapter
 from razor.baselines import run
 from razor.errors import InputError, ModelError, Stopped
+from razor.minicanvas import captions
 from razor.patches import Patch
 from razor.robustness import ATTACKS, Case, Finding, attack, possible, prompts, relearning, too_few
 from razor.robustness import case as case_module
 from razor.robustness.free_words import filler_of, free_words
 from razor.robustness.probe import fit
 from razor.robustness.quantise import codes, matrices, on_grid, rounded, survival
-from razor.robustness.wording import recognised, typos
+from razor.robustness.wording import PARAPHRASES, TEMPLATES, aliases, recognised, typos
 from razor.units import Slice
 
 
@@ -175,6 +176,19 @@ def test_typos_are_swaps_gaps_and_doubles():
     assert typos("aa") == ["a", "aaa"]
 
 
+def test_aliases_are_other_names_and_the_parts_of_a_name():
+    assert aliases("Cat") == ["kitten", "kitty", "feline", "Cats"]
+    assert aliases("Mara Voss") == ["Mara", "Voss", "Mara Vosss"] and aliases("lamp") == ["lamps"]
+
+
+def test_the_bundled_models_were_trained_on_no_template_and_no_paraphrase():
+    labels = ({"object": "cat", "style": "neon"}, {"identity": "cat"})
+    trained_on = {text for known in labels for text in captions.all_captions(known)}
+    trained_on |= {text for axis in ("object", "identity") for text in captions.prompts(axis, "cat")}
+    asked = {text.format("cat") for text in (*TEMPLATES, *PARAPHRASES)}
+    assert len(trained_on) > 10 and not asked & trained_on
+
+
 def test_a_text_takes_the_place_of_the_targets_own():
     classes, v = torch.eye(3)[:2], torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
     assert recognised(v, classes, 0, torch.tensor([0.0, 0.0, 5.0])).tolist() == [True, False]
@@ -183,7 +197,10 @@ def test_a_text_takes_the_place_of_the_targets_own():
 
 def test_the_attacker_picks_the_best_words(forgotten):
     found = {f.setting: f for f in attack("wording", forgotten)}
-    assert set(found) == {"templates", "typos", "capitals"} and "Most is found by" in found["typos"].note
+    assert (
+        set(found) == {"templates", "paraphrases", "aliases", "typos", "capitals"}
+        and "Most is found by" in found["typos"].note
+    )
     assert found["templates"].control.value > 0.9  # the same words work on the unedited model
 
 
