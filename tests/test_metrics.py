@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from razor.adapters.answering import divergence
 from razor.metrics import Evaluation, Measure, kernel_distance, mean, share, stability
 
 
@@ -83,6 +84,12 @@ def test_values_that_are_all_alike_have_the_interval_of_a_share():
     assert (half.value, half.low, half.high) == pytest.approx((2, 4 * 0.15004, 4 * 0.84996), abs=1e-4)
     unbounded = mean(torch.zeros(96), highest=math.inf)
     assert (unbounded.low, unbounded.high) == (0, 0)
+
+
+def test_drift_on_neutral_questions_by_hand():
+    # KL of the unedited (1/2, 1/2) from (1/4, 3/4) now: ln(2) / 2 + ln(2/3) / 2 nats; of equal ones nothing
+    now, frozen = torch.tensor([[0.25, 0.75], [0.5, 0.5]]).log(), torch.full((2, 2), 0.5).log()
+    assert divergence(now, frozen).tolist() == pytest.approx([math.log(4 / 3) / 2, 0.0], abs=1e-6)
 
 
 def test_kernel_distance_by_hand():
