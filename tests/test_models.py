@@ -368,7 +368,7 @@ def test_only_a_model_that_answers_is_spread_over_all_cards(folders, monkeypatch
     models._load("mini-vlm", "auto", None)
     models._load("mini-vlm", "cpu", None)
     kind = device.default_device()
-    assert [given[2:] for given in asked] == [(kind, None, True), ("cpu", None, False)]
+    assert [given[2:] for given in asked] == [(kind, None, None, True), ("cpu", None, None, False)]
     assert models.load(str(folders[0]), device="auto").device.type == kind
 
 
