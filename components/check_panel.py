@@ -200,10 +200,8 @@ def _gate_html(verdict: Verdict, waits: bool) -> str:
 def reach_html(counts: Mapping[str, int]) -> str:
     """What so many cases can show at best, for whoever sets the limits."""
     units = {gate.key: gate.unit for gate in LIMITS}
-    told = [
-        f"{COUNTED[key]} none under {100 * strictest(n):.1f} {units[key]} (n = {n})" for key, n in counts.items() if n
-    ]
-    said = f"The strictest limits that the test split can show to be kept: {'; '.join(told)}."
+    told = [f"{100 * strictest(n):.1f} {units[key]} {COUNTED[key]} (n = {n:,})" for key, n in counts.items() if n]
+    said = f"The strictest limits that so many cases can pass: {'; '.join(told)}."
     return f'<p class="check-reach">{escape(said)}</p>' if told else ""
 
 

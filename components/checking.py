@@ -68,7 +68,7 @@ class Check:
             "not tried": self.missed,
             "gold": self.gold and self.gold.to_json(),
             "membership": self.membership and self.membership.to_json(),
-            "recipe": recipe(growth),
+            "recipe": recipe(growth) | {"gates": {gate.key: gate.limit for gate in self.gates}},
         }
 
 

@@ -128,6 +128,7 @@ def test_the_gates_are_fixed_and_the_evidence_comes_attack_by_attack(studio, vis
     kept = json.loads(Path(end[panel.file]["value"]).read_text())
     assert [gate["gate"]["limit"] for gate in kept["gates"]] == pytest.approx([gate.limit for gate in usual(1 / 6)])
     assert len(kept["attacks"]) == 5 and kept["recipe"]["edit_set"]["members"]
+    assert kept["recipe"]["gates"] == {gate["gate"]["key"]: gate["gate"]["limit"] for gate in kept["gates"]}
 
 
 def test_limits_hold_until_the_edit_changes(studio, visitor, quick, other):
@@ -189,7 +190,10 @@ def test_what_the_test_split_can_pass_at_best_is_said_beforehand(studio, visitor
     list(studio.measured(session, session.growth, panel.status))
     n = session.tested[0].forget_accuracy.n
     said = studio.checkable(session)[panel.reach]
-    assert f"of its pictures none under {100 * strictest(n):.1f} % (n = {n}); of other answers none under" in said
+    assert (
+        f"can pass: {100 * strictest(n):.1f} % of its pictures (n = {n}); " in said
+        and "points of other answers" in said
+    )
     assert studio.unchecked(session)[panel.reach] == ""
 
 
