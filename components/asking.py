@@ -38,7 +38,7 @@ class Asking(Desk):
         if not groups:
             raise InputError("There is nothing to ask: tick a group of suggested questions, or ask your own below.")
         task = self.current_task(session)
-        yield from self._suggested(session, adapter, task, suggested(adapter, task, groups, count))
+        yield from self._suggested(session, adapter, task, suggested(adapter, task, groups, count, _near(session)))
 
     def ask_suggested(self, session: Session, note: str = "") -> Iterator[dict]:
         """A few questions of every group, ending on a note; what the story and the guide end on.
@@ -48,7 +48,7 @@ class Asking(Desk):
         """
         session.stop.clear()
         adapter, task = self._answering_model(session), self.current_task(session)
-        asked = suggested(adapter, task, SUGGESTED, answer_panel.COUNTS[0])
+        asked = suggested(adapter, task, SUGGESTED, answer_panel.COUNTS[0], _near(session))
         return (yield from self._suggested(session, adapter, task, asked, note))
 
     def _suggested(
@@ -174,3 +174,8 @@ class Asking(Desk):
         if adapter.family != "vlm":
             raise InputError(f"{session.model} answers no questions; load a vision-language model on screen 1.")
         return adapter
+
+
+def _near(session: Session) -> Sequence[str]:
+    """The classes nearest to what is forgotten, as far as they were looked for."""
+    return session.growth.bench.neighbours if session.growth else ()

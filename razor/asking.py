@@ -70,14 +70,22 @@ class Answered:
 
 
 def suggested(
-    adapter: VlmAdapter, task: Task, groups: Sequence[str] = SUGGESTED, per_group: int = PER_GROUP
+    adapter: VlmAdapter,
+    task: Task,
+    groups: Sequence[str] = SUGGESTED,
+    per_group: int = PER_GROUP,
+    neighbours: Sequence[str] = (),
 ) -> list[Ask]:
-    """Questions about test pictures, group by group; a group the task has nothing for is left out."""
-    ask, axis = adapter.questions, task.axis
+    """Questions about test pictures, group by group; a group the task has nothing for is left out.
+
+    Args:
+        neighbours: classes nearest to the concept, where the task names none (Bench.neighbours).
+    """
+    ask, axis, nearest = adapter.questions, task.axis, task.neighbours or neighbours
     forget = [task.forget.test[i] for i in varied(task.forget.test, per_group)]
     own = [e for e in task.retain.test if axis in e.labels]
-    near = [e for e in own if e.labels[axis] in task.neighbours]
-    other = [e for e in own if e.labels[axis] not in task.neighbours]
+    near = [e for e in own if e.labels[axis] in nearest]
+    other = [e for e in own if e.labels[axis] not in nearest]
     if not other:
         other = [e for e in task.retain.test if e.labels]
     name = ask.answer(axis, task.concept)
@@ -159,6 +167,7 @@ def answer_both(
     known = {} if known is None else known
     name = adapter.questions.answer(task.axis, task.concept)
     names, longest = _classes(task), longest or _longest_of(adapter, task)
+    aliases = adapter.questions.aliases(task.axis, task.concept)
     sides = []
     for number, edit in enumerate(edits):
         on_side(number)
@@ -167,7 +176,7 @@ def answer_both(
         Answered(
             ask,
             (left[0], right[0]),
-            tuple(_flags(ask, side[0], task.concept, names) for side in (left, right)),
+            tuple(_flags(ask, side[0], task.concept, names, aliases) for side in (left, right)),
             (left[1], right[1]),
         )
         for ask, left, right in zip(asked, *sides, strict=True)
@@ -199,6 +208,7 @@ def answer_table(
         bundled = AXES.get(concept[0], ()) if concept else ()
         others = bundled if looked_for in bundled else ()
     name = adapter.questions.answer(*concept) if concept else ""
+    aliases = adapter.questions.aliases(*concept) if concept else ()
     longest = _longest(adapter, [name] if name else [])
     told = _parts(asked)
     for part in told:  # before the first answer, which may be hours before the last
@@ -217,7 +227,7 @@ def answer_table(
         Answered(
             ask,
             (left[0], right[0]),
-            tuple(_flags(ask, said, looked_for, others) for said, _ in (left, right)),
+            tuple(_flags(ask, said, looked_for, others, aliases) for said, _ in (left, right)),
             (left[1], right[1]),
         )
         for ask, left, right in zip(asked, sides[0], sides[-1], strict=True)
@@ -259,10 +269,10 @@ def _longest(adapter: VlmAdapter, names: Sequence[str]) -> int:
     return max([LONGEST, *(len(adapter.answer_ids(name)) + BESIDE for name in names)])
 
 
-def _flags(ask: Ask, said: str, concept: str, names: Sequence[str]) -> tuple[str, ...]:
+def _flags(ask: Ask, said: str, concept: str, names: Sequence[str], aliases: Sequence[str]) -> tuple[str, ...]:
     """What is wrong with an answer; of the yes-or-no question a yes counts as naming it, and a no never does."""
     others = [name for name in names if name != concept]
-    found = flags(said, concept, others, truth=ask.truth, right=ask.right)
+    found = flags(said, concept, others, aliases=aliases, truth=ask.truth, right=ask.right)
     if ask.group != "check" or not (affirms(said) or denies(said)):
         return found
     return (*((NAMED,) if affirms(said) else ()), *(flag for flag in found if flag != NAMED))

@@ -55,7 +55,7 @@ def sights(
     if adapter.family == "diffusion":
         return _drawn(adapter, task, patch, report, stop)
     if adapter.family == "vlm":
-        return _answered(adapter, task, patch, stop)
+        return _answered(adapter, task, patch, neighbours, stop)
     return _recognised(adapter, task, patch, neighbours)
 
 
@@ -179,8 +179,8 @@ def _pair(task: Task, prompt: pictures.Prompt, images, before: Mapping[str, str]
 # ---------------------------------------------------------------- models that answer
 
 
-def _answered(adapter: VlmAdapter, task: Task, patch: Patch, stop) -> list[Sight]:
-    asked = asking.suggested(adapter, task, per_group=QUESTIONS)
+def _answered(adapter: VlmAdapter, task: Task, patch: Patch, neighbours: Sequence[str], stop) -> list[Sight]:
+    asked = asking.suggested(adapter, task, per_group=QUESTIONS, neighbours=neighbours)
     answered = asking.answer_both(adapter, task, asked, (Patch(), patch), stop=stop)
     return [
         Sight(asking.GROUPS[a.ask.group][0], (a.ask.image,), a.ask.text, a.said, asking.verdict(a)) for a in answered

@@ -98,7 +98,9 @@ def proxy_note(judge: Judge) -> str:
 def tested(adapter: Adapter, task: Task) -> Tested:
     """The words for numbers of the test split."""
     if adapter.family == "vlm":
-        return Tested("test pictures", "named in", "Read from answers the model wrote, names and aliases looked for.")
+        return Tested(
+            "test pictures", "named in", "Read from answers the model wrote, names looked for, and aliases where given."
+        )
     if adapter.family != "diffusion":
         return Tested("test pictures", "recognised in", "")
     if (judge := judge_for(adapter, task)) is None:

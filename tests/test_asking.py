@@ -15,6 +15,7 @@ from razor.asking import Answered, Ask, answer_both, answer_table, of_table, sug
 from razor.errors import Stopped
 from razor.examples import Axis, Example, Split, Task
 from razor.patches import Patch
+from razor.sights import sights
 from razor.units import Slice
 
 NAMES = ("Mara Voss", "Ivo Lind", "Ana Bel")
@@ -42,7 +43,7 @@ def task():
 class Model:
     """Names everybody Mara Voss, and Ivo Lind once it is edited; it remembers what it was asked."""
 
-    questions = PLAIN
+    questions, family = PLAIN, "vlm"
 
     def __init__(self):
         self.model = torch.nn.Linear(2, 1, bias=False).requires_grad_(False)
@@ -181,6 +182,25 @@ def test_a_table_flags_a_wrong_name_of_a_bundled_kind():
     questions = [Question(picture(0), "Who?", ("Ines Okaro",)), Question(picture(1), "Who?")]
     right, wrong = answer_table(model, questions, (Patch(), Patch()), concept=("identity", "Mara Voss"))
     assert right.flags[0] == () and wrong.flags[0] == ("names another: Ines Okaro",)
+
+
+def test_neighbours_the_task_does_not_name_are_those_that_were_found(task):
+    own = replace(task, neighbours=())
+    assert suggested(Model(), own, ("neighbour",), 2) == []
+    found = suggested(Model(), own, ("neighbour", "other"), 2, ("Ana Bel",))
+    assert [(ask.group, ask.truth) for ask in found] == [("neighbour", "Ana Bel")] * 2 + [("other", "Ivo Lind")] * 2
+    assert "Nearest neighbours" in [sight.group for sight in sights(Model(), own, EDIT, ("Ana Bel",))]
+
+
+def test_an_alias_that_is_given_counts_as_the_name(task):
+    model = Model()
+    model.questions = replace(PLAIN, aliases=lambda axis, name: ("the raven",) if name == "Mara Voss" else ())
+    model.answer = lambda pictures, texts, **_: ["They call her The Raven."] * len(texts)
+    (found,) = answer_both(model, task, suggested(model, task, ("target",), 1), (Patch(), EDIT))
+    assert found.flags[1] == ("still names it",)
+    model.prompts = lambda pictures, texts, room: None
+    (found,) = answer_table(model, [Question(picture(0), "Who?")], (Patch(), EDIT), concept=("identity", "Mara Voss"))
+    assert found.flags[1] == ("still names it",)
 
 
 def test_the_table_holds_both_sides_and_no_formula():

@@ -109,8 +109,11 @@ class VlmBench:
         self._said: dict[tuple[str, str], list[bool]] = {}  # whether the unedited model would write the right answer
         self._named = 0.0  # share of forget pictures of the search split the unedited model names without any lead
         self.answers: dict[str, dict[str, list[str]]] = {}  # "original" or "edited" -> side -> written last, as asked
-        say = adapter.questions.answer
-        self._names = [{name: (name, say(axis.name, name)) for name in axis.classes} for axis in task.axes]
+        say, aliases = adapter.questions.answer, adapter.questions.aliases
+        self._names = [
+            {name: (name, say(axis.name, name), *aliases(axis.name, name)) for name in axis.classes}
+            for axis in task.axes
+        ]
         self._ids = [[adapter.answer_ids(say(axis.name, name)) for name in axis.classes] for axis in task.axes]
         self._starts = [beginnings(answers) for answers in self._ids]
         self._later = self._ids[self.axis][self.target][len(self._starts[self.axis][self.target]) :]

@@ -14,6 +14,7 @@ class Questions:
     neutral: Callable[[Mapping[str, str], str], Sequence[str]]
     paraphrases: Callable[[str], Sequence[str]] = lambda axis: ()  # axis -> the same question in other words
     check: Callable[[str, str], str] = lambda axis, name: f"Is this {name}?"  # (axis, class) -> yes where it is shown
+    aliases: Callable[[str, str], Sequence[str]] = lambda axis, name: ()  # (axis, class) -> other names looked for
 
 
 _ASKED = {"identity": "Who is this?", "style": "Which style is this picture in?"}

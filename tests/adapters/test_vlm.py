@@ -834,6 +834,13 @@ def test_test_numbers_are_counted_on_written_answers(knowing, task):
     assert found.retain_accuracy.value == pytest.approx(sum(hits["retain"]) / len(hits["retain"]))
 
 
+def test_an_alias_in_a_written_answer_counts_as_the_name(knowing, task, monkeypatch):
+    named = replace(QUESTIONS, aliases=lambda axis, name: ("scarlet",) if name == "red" else ())
+    adapter = VlmAdapter(knowing.model, knowing.processor, name="x", questions=named)
+    monkeypatch.setattr(adapter, "write", lambda prompts, *_, **__: ["scarlet"] * len(prompts))
+    assert adapter.bench(task).evaluate("test", ()).forget_accuracy.value == 1
+
+
 def test_a_picture_is_recalled_by_how_likely_the_name_is_and_an_edit_is_asked_whether_it_gives_any_away(knowing, task):
     bench = knowing.bench(task, batch=8, mismatch_weight=1.0, seed=0)
     pictures = [e.image for e in task.forget.test]

@@ -1,6 +1,7 @@
 """The page for models that answer in words: questions on both sides, a person's own, and what is refused."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from PIL import Image
 import app
 from components import answer_panel, asking
 from components.desk import STALE
+from components.guide import STEPS
 from components.session import Sessions
 from razor import models
 from razor.adapters.vlm import VlmAdapter
@@ -262,3 +264,16 @@ def test_an_edit_of_the_clip_it_sees_through_is_offered_and_carried(tmp_path, we
     assert any(token["before"] != token["after"] for card in cards for token in card["tokens"])
     assert "were carried over" in final[panel.status] and not final[panel.offer]["visible"]
     assert same_weights(models.load("mini-vlm").model, before)
+
+
+def test_the_guide_tells_each_family_what_is_compared():
+    (words,) = [step.words for step in STEPS if step.title == "Compare"]
+    assert "a CLIP names the same pictures" in words and "a model that answers is asked the same questions" in words
+
+
+def test_neighbours_of_ones_own_pictures_are_asked_about_once_they_are_known(studio, edited):
+    request, session = edited("a"), studio.sessions.get("a")
+    session.task = session.growth.task = replace(session.task, neighbours=())
+    session.growth.bench.neighbours = ("green",)
+    final = last(studio.ask_both(request, *SIDES, ["neighbour"], 3))
+    assert [group["title"] for group in final[studio.page.asks.cards]["groups"]] == ["Nearest neighbours"]
