@@ -51,8 +51,8 @@ STEPS = (
         "compare",
         "Compare before and after",
         "The same on both sides: a CLIP names the same pictures, a model that answers is asked the same questions, one "
-        "that draws makes the same prompts from the same noise. Look for the target first, then for its neighbours: those "
-        "must be as before.",
+        "that draws makes the same prompts from the same noise. Look for the target first, then for its neighbours: "
+        "those must be as before.",
     ),
     Step(
         "Doubt",
