@@ -307,9 +307,9 @@ def _add_bench(commands) -> None:
     bench.add_argument(
         "family",
         metavar="BENCH",
-        choices=["all", "clip", "diffusion", "vlm", "rivals", "editing", "processes"],
+        choices=["all", "clip", "diffusion", "vlm", "rivals", "editing", "processes", "readme"],
         help="clip, diffusion, vlm: every bundled target; rivals: other methods; editing: what a click costs; "
-        "processes: what several gain; or all of them",
+        "processes: what several gain; readme: write the README's tables from the results; or all of them",
     )
     bench.add_argument(
         "--targets", default="", metavar="T", help="only these, comma-separated (default: all; of rivals six)"

@@ -159,6 +159,8 @@ def _unlearn(args: argparse.Namespace) -> None:
         recipes.check(made, adapter, task)
         if other := recipes.other_versions(made):
             note(f"The recipe was {other}, so numbers may differ.")
+        for said in recipes.left_out(made):
+            note(said)
     note(f"Forgetting {task.concept!r} in {adapter.name}.")
     warnings.filterwarnings("ignore", "The unedited model", UserWarning)  # said in our own words below
     with bar("Rounds, at most") as rounds, bar("Drawing to measure") as drawn:
@@ -499,6 +501,7 @@ def _diff(args: argparse.Namespace) -> None:
 def _export(args: argparse.Namespace) -> None:
     from razor import export, jsonio, models
     from razor.errors import ModelError
+    from razor.recipe import rebound
 
     fitting = {"lora": ("keys", "rank", "scale"), "full": ("single_file", "redacted")}
     for form, options in fitting.items():
@@ -510,7 +513,7 @@ def _export(args: argparse.Namespace) -> None:
     adapter = models.load(args.model, device=args.device, dtype=args.dtype)
     patch = _patch(args, adapter)
     if args.anyway and not patch.base:
-        patch = _rebound(patch, adapter)
+        patch = rebound(patch, adapter)
     options = {name: getattr(args, name) for name in fitting.get(args.form, ()) if getattr(args, name) is not None}
     write = {"patch": export.write_patch, "lora": export.write_lora, "full": export.write_full}[args.form]
     note(f"Writing {adapter.name}, edited, to {args.out}." if args.form == "full" else f"Writing {args.out}.")
@@ -532,17 +535,6 @@ def _export(args: argparse.Namespace) -> None:
         told = {"model": adapter.name, "form": args.form, "path": str(written.path), "bytes": written.bytes}
         told |= {"notes": list(written.notes), "residual": written.residual, "ranks": dict(written.ranks)}
         jsonio.write(args.json, {**told, "loaded_again": vars(check)})
-
-
-def _rebound(patch, adapter):
-    """A patch of other weights as one of this model's: its recipe says where it came from."""
-    from razor import recipe
-    from razor.modelspec import shareable
-
-    origin = shareable(patch.recipe)
-    carried = {"model": origin.get("model") or {}, "recipe": origin, "left_out": []}
-    made = {"format": recipe.FORMAT, "model": recipe.model_entry(adapter), "carried": carried}
-    return patch.bound_to(adapter.model).with_recipe(made | {"versions": recipe.versions()})
 
 
 def _delete(path: Path) -> None:
@@ -624,7 +616,7 @@ def _concept(text: str | None) -> tuple[str, str] | None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from razor.bench import clip, diffusion, editing, processes, rivals, vlm
+    from razor.bench import clip, diffusion, editing, processes, readme, rivals, vlm
 
     if args.family == "all":
         if args.json or args.parts:
@@ -633,6 +625,9 @@ def _bench(args: argparse.Namespace) -> None:
             bench.main(args.targets)
         for bench in (editing, processes):
             bench.main(None)
+        readme.main()
+    elif args.family == "readme":
+        readme.main()
     elif alone := {"editing": editing, "processes": processes}.get(args.family):
         alone.main(args.json)
     else:
@@ -694,7 +689,17 @@ def _prepare(args: argparse.Namespace):
             note(f"{adapter.name} draws what it knows of {args.concept!r}.")
         with bar("Drawing what it knows") as drawn:
             task = sources.from_words(adapter, **chosen, on_picture=drawn)
+    if adapter.family == "diffusion":
+        for said in _cut(adapter, task):
+            note(said)
     return adapter, task, config
+
+
+def _cut(adapter, task) -> list[str]:
+    """What a model that draws does not read of captions that are too long for it."""
+    captions = dict.fromkeys(e.caption for side in (task.forget, task.retain) for e in side.all())
+    left = {caption: adapter.cut(caption) for caption in captions}
+    return [f"{c!r} is too long: {adapter.name} does not read {cut!r}." for c, cut in left.items() if cut]
 
 
 def _config(args: argparse.Namespace):

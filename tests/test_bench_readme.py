@@ -16,7 +16,7 @@ def of(hits, n):
 
 def test_the_readme_holds_what_the_results_give():
     text = readme.README.read_text("utf-8")
-    assert readme.filled(text) == text, "run python -m razor.bench.readme"
+    assert readme.filled(text) == text, "run python -m razor bench readme"
 
 
 def test_what_stands_around_a_table_stays_and_a_table_of_old_numbers_goes(tmp_path):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -283,6 +284,20 @@ def test_a_model_with_nan_weights_says_so(tmp_path, fail):
 )
 def test_wrong_input_is_one_sentence_and_exit_code_2(argv, said, fail):
     assert said in fail("score", *argv)
+
+
+def test_captions_that_a_model_does_not_read_whole_are_told(make_task):
+    adapter = SimpleNamespace(name="m", cut=lambda caption: "the end" if "red" in caption else "")
+    told = cli._cut(adapter, make_task("red"))
+    assert told and all("red" in said and said.endswith("is too long: m does not read 'the end'.") for said in told)
+    assert len(told) == len({*told})
+
+
+def test_the_readmes_tables_are_a_bench_of_their_own(monkeypatch):
+    done = []
+    monkeypatch.setattr("razor.bench.readme.main", lambda: done.append(1))
+    main(["bench", "readme"])
+    assert done == [1]
 
 
 def test_own_pictures_need_a_concept_three_pictures_and_a_matching_label(tmp_path, fail):

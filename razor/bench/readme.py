@@ -1,4 +1,4 @@
-"""python -m razor.bench.readme: writes the README's tables from assets/results, between their markers.
+"""python -m razor bench readme: writes the README's tables from assets/results, between their markers.
 
 A table stands between `<!-- table: NAME -->` and `<!-- end: NAME -->`; what is written around it stays. Published
 figures stand in a column or row of their own, as theirs.
@@ -324,7 +324,3 @@ TABLES: Mapping[str, tuple[str, Callable[[Mapping], list[str]]]] = {
     "vlm-size": ("vlm", _vlm_size),
     "diffusion": ("diffusion", _diffusion),
 }
-
-
-if __name__ == "__main__":
-    main()
