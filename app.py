@@ -148,8 +148,7 @@ def launch(
     """Serve the page until interrupted; returns its address when `block` is False."""
     if mcp and find_spec("mcp") is None:
         raise InputError(
-            "--mcp needs the package mcp, which asks for other versions than this environment holds; make one for it: "
-            "pip install -r requirements.txt 'gradio[mcp]'."
+            "--mcp needs the package mcp, which is not installed; run: .venv/bin/python -m pip install 'mcp>=1.21,<2'."
         )
     keep_memory()
 

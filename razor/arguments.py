@@ -277,7 +277,8 @@ def _add_ask(commands) -> None:
         "--questions",
         required=True,
         metavar="FILE",
-        help="csv or jsonl beside its pictures: a picture, a question, maybe answer, answers and options A to F",
+        help="csv or jsonl beside its pictures: a picture, a question, maybe answer, answers and options A to F; or a "
+        "file of MME (.txt), GQA or TextVQA (.json) or MMBench (.tsv)",
     )
     _add_patch(ask, required=False)
     ask.add_argument(
@@ -292,6 +293,7 @@ def _add_ask(commands) -> None:
     _add_json(ask, "every answer and the scores")
     _add_device(ask)
     _add_dtype(ask)
+    _add_bits(ask)
 
 
 def _add_bench(commands) -> None:
@@ -411,6 +413,15 @@ def _add_dtype(parser) -> None:
     )
 
 
+def _add_bits(parser) -> None:
+    parser.add_argument(
+        "--bits",
+        type=int,
+        choices=[8, 4],
+        help="store the language model of one that answers in so many bits, on CUDA with bitsandbytes (default: whole)",
+    )
+
+
 def _add_names(parser, said: str = "") -> None:
     """The model and what is forgotten and kept; `said` is who names them where the command line need not."""
     parser.add_argument(
@@ -454,6 +465,7 @@ def _add_names(parser, said: str = "") -> None:
     )
     _add_device(parser)
     _add_dtype(parser)
+    _add_bits(parser)
 
 
 def _add_task(parser: argparse.ArgumentParser, said: str = "", used: str | None = None) -> None:

@@ -559,7 +559,7 @@ def _ask(args: argparse.Namespace) -> None:
     if args.rule:  # what will not do is told before the model is loaded
         score(args.rule, questions, [""] * len(questions))
     concept = _concept(args.forget)
-    adapter = models.load(args.model, device=args.device, dtype=args.dtype)
+    adapter = models.load(args.model, device=args.device, dtype=args.dtype, bits=args.bits)
     if adapter.family != "vlm":
         raise InputError(f"{adapter.name} answers no questions; name a vision-language model, such as LLaVA-1.5.")
     patch = _patch(args, adapter)
@@ -675,7 +675,7 @@ def _prepare(args: argparse.Namespace):
         task, warnings = sources.resolve(args.forget, args.retain, **chosen)
         for warning in warnings:
             note(warning)
-    adapter = models.load(args.model, device=args.device, dtype=args.dtype)
+    adapter = models.load(args.model, device=args.device, dtype=args.dtype, bits=args.bits)
     if args.judge:
         adapter = models.with_judge(adapter, args.judge)
     draws = args.forget and task.origin.get("retain") == sources.WORLD and sources.draws_its_own(adapter)

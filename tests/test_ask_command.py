@@ -36,7 +36,7 @@ def adapter():
 @pytest.fixture(autouse=True)
 def loaded(adapter, monkeypatch):
     """The model that any name loads."""
-    monkeypatch.setattr(models, "load", lambda name, device=None, dtype=None: adapter)
+    monkeypatch.setattr(models, "load", lambda name, device=None, dtype=None, bits=None: adapter)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from razor.examples import Task
 from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.step import edited, evaluate
+from razor.writing import whole
 
 USUAL = Budget()
 
@@ -102,10 +103,15 @@ class Result:
         }
 
     def save(self, folder: Path) -> dict:
-        """Write patch.safetensors and run.json; returns what run.json holds."""
+        """Write patch.safetensors and run.json, both or none; returns what run.json holds.
+
+        Raises:
+            WriteError: they cannot be written.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        result = self.to_json(self.patch.save(folder / "patch.safetensors"))
-        jsonio.write(folder / "run.json", result)
+        with whole(folder / "patch.safetensors", folder / "run.json") as (patch, table):
+            result = self.to_json(self.patch.save(patch))
+            table.write_text(jsonio.text(result), "utf-8")
         return result
 
 
