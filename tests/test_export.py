@@ -407,7 +407,10 @@ def writers(adapter, patch, root):
 
 def other_writers(adapter, patch, root, vlm):
     """The ways to write that are left."""
-    head, cross = edit(vlm, vision_head(vlm)), edit(adapter, [u for u in adapter.units(("head",)) if u.tower == "cross"])
+    head, cross = (
+        edit(vlm, vision_head(vlm)),
+        edit(adapter, [u for u in adapter.units(("head",)) if u.tower == "cross"]),
+    )
     return {
         "patch": (root / "p.safetensors", lambda out: export.write_patch(adapter, patch, out)),
         "kohya": (root / "k.safetensors", lambda out: write_lora(adapter, cross, out, keys="kohya")),
@@ -474,9 +477,7 @@ def test_full_disk_and_an_error_in_the_middle_leave_nothing(tmp_path, monkeypatc
 def test_place_that_cannot_be_written_is_one_sentence(tmp_path, monkeypatch):
     adapter = tiny_adapters.shared("sd")
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(
-        InputError, match=r"^Cannot write full: taken is no folder\. Choose a place that may be"
-    ):
+    with pytest.raises(InputError, match=r"^Cannot write full: taken is no folder\. Choose a place that may be"):
         write_full(adapter, Patch(), tmp_path / "taken" / "full")
 
     def refuse(*places):
