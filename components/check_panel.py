@@ -158,7 +158,8 @@ def build() -> CheckPanel:
         table = gr.HTML(apply_default_css=False, elem_id="rival-table")
         with gr.Column(elem_classes="panel", visible=False) as web:
             radar = chart("rival-radar", "Compare methods to see each as a web.")
-        look.change(_looked, look, [table, web], queue=False, api_visibility="private", show_progress="hidden")
+        quiet = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": []}
+        look.change(_looked, look, [table, web], queue=False, **quiet)
         cases = gr.HTML(apply_default_css=False, elem_id="rival-cases")
     return CheckPanel(
         limits, reach, attacks, run, stop, status, stale, verdict, evidence, file, methods, seconds, compare,
@@ -350,7 +351,7 @@ def _front_line(rows: Sequence[Row]) -> dict:
         "name": "front, by the values alone",
         "x": [100 * found.forget_accuracy.value for found in best],
         "y": [100 * found.retain_accuracy.value for found in best],
-        "line": {"color": "token:line", "width": 2, "shape": "hv"},
+        "line": {"color": "token:soft", "width": 1.5, "dash": "dot", "shape": "hv"},
         "hoverinfo": "skip",
     }
 
@@ -388,9 +389,10 @@ def radar_value(rows: Sequence[Row], before: Evaluation) -> dict:
     axis = {"range": [0, 100], "gridcolor": "token:line", "ticksuffix": " %", "angle": 90, "tickangle": 90}
     layout = {
         "polar": {"radialaxis": axis, "angularaxis": {"gridcolor": "token:line"}, "bgcolor": "token:paper"},
-        "height": 420,
+        "height": 460,
+        "margin": {"t": 48, "b": 96, "l": 48, "r": 48},
         "showlegend": True,
-        "legend": {"orientation": "h", "y": -0.12},
+        "legend": {"orientation": "h", "y": -0.2},
     }
     return chart_value(traces, layout, finding="Further out is better on every spoke; hover for n and interval.")
 
@@ -408,7 +410,7 @@ def front_finding(rows: Sequence[Row], concept: str) -> str:
     beside = f"; {', '.join(tied)} lie{'s' if len(tied) == 1 else ''} within its interval" if tied else ""
     right = best.after.retain_accuracy
     kept = (
-        f"{100 * right.value:.1f} % of other answers (n = {right.n}, 95 % interval {100 * right.low:.1f} to "
+        f"{100 * right.value:.1f} % of other answers (n = {right.n:,}, 95 % interval {100 * right.low:.1f} to "
         f"{100 * right.high:.1f} %)"
     )
     if len(there) == 1:

@@ -118,7 +118,7 @@ def test_attacks_on_the_saved_patch_are_printed_and_written_beside_their_control
     chosen = ["--patch", patch, "--attacks", "probe, wording", "--json", str(out)]
     main(["evaluate", "--model", "mini-clip", "--forget", "style:thermal", *chosen])
     rows = json.loads(out.read_text())["attacks"]
-    assert [row["attack"] for row in rows] == ["probe", "wording", "wording", "wording"]
+    assert [row["attack"] for row in rows] == ["probe", *["wording"] * 5]
     assert all(set(row[side]) >= KEYS for row in rows for side in ("edited", "attacked", "control"))
     assert rows[0]["control"]["value"] > 0.9  # the probe can find the style where it is
     printed = capsys.readouterr().out
