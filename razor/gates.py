@@ -188,7 +188,9 @@ def _verdict(gate: Gate, measure: Measure | None, missed: str) -> Verdict:
     if measure is None or measure.n == 0:
         return Verdict(gate, measure, OPEN, _nothing(gate, measure, missed))
     said, unit = judge(measure, gate.limit), gate.unit
-    numbers = f"{100 * measure.value:.1f} {unit} {gate.about} (n = {measure.n:,}, 95 % interval {_range(measure, unit)})"
+    numbers = (
+        f"{100 * measure.value:.1f} {unit} {gate.about} (n = {measure.n:,}, 95 % interval {_range(measure, unit)})"
+    )
     limit = f"the limit is {100 * gate.limit:.3g} {unit}"
     return Verdict(gate, measure, said, f"{numbers}; {limit}{_doubt(gate, measure.n) if said == OPEN else ''}.")
 
