@@ -7,7 +7,12 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
+import torch
+
+from razor import models
+from razor.patches import Patch
 
 mcp = pytest.importorskip("mcp")
 http = pytest.importorskip("mcp.client.streamable_http")
@@ -61,6 +66,20 @@ def test_an_agent_scores_a_concept(tools_url):
     said = found.content[0].text
     assert not found.isError and "'concept': 'cat'" in said
     assert said.count("'unit': ") == 72 and said.index("text.0.head.3") < said.index("image.0.head.0")
+
+
+def test_a_file_an_agent_was_told_of_is_handed_back_by_its_path(tools_url, tmp_path):
+    adapter = models.load("mini-clip")
+    head, weights = adapter.units()[0], dict(adapter.model.named_parameters())
+    deltas = {where: torch.full_like(where.view(weights[where.parameter]), 0.01) for where in head.slices}
+    Patch(deltas).bound_to(adapter.model).save(tmp_path / "mine.safetensors")
+    with open(tmp_path / "mine.safetensors", "rb") as file:
+        (place,) = httpx.post(tools_url.replace("mcp/", "upload"), files={"files": file}).json()
+    for _ in range(2):
+        handed = {"patch": {"path": place}}
+        told = asked(tools_url, lambda agent, handed=handed: agent.call_tool("export", handed)).content[0].text
+        place = told.partition("file=")[2]
+    assert place.endswith(".safetensors") and Patch.load(place).parameters_edited == Patch(deltas).parameters_edited
 
 
 def test_a_mistake_reaches_an_agent_in_words(tools_url):
