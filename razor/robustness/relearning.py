@@ -76,11 +76,11 @@ def _curve(
 def _control(case: Case, attack: str, what: str, task: Task, objective: Callable) -> Mapping[int, Measure]:
     """The unedited model after training, by step: done once for all edits of a task.
 
-    Where measuring takes drawing, it is measured at the end alone.
+    Where measuring takes drawing or writing, it is measured at the end alone.
     """
     if not case.patch.deltas:
         return {}
-    steps = STEPS[-1:] if getattr(case.bench, "judge", None) else STEPS
+    steps = STEPS if case.adapter.family == "clip" else STEPS[-1:]
     known, key = case.bench.unedited, ("trained", attack, what, steps, RATE, case.seed)
     if key not in known:
         found = _trained(case, Patch(), task, objective, steps)
