@@ -452,11 +452,13 @@ svg .round { fill: #1f2838; font-weight: 700; font-size: 11px; }
 pre { margin: 0 0 12px; padding: 12px; background: #f0f3f8; border-radius: 4px; font-size: 13px; line-height: 20px;
   white-space: pre-wrap; overflow-wrap: anywhere; }
 summary { cursor: pointer; }
+@page { margin: 16mm 14mm; }
 @media print {
   body { padding: 0; max-width: none; font-size: 11pt; line-height: 1.45; }
   section { break-inside: auto; }
-  h2 { break-after: avoid; margin-top: 24px; }
-  tr { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
+  h2 { margin-top: 24px; }
+  tr, figure { break-inside: avoid; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """
