@@ -314,6 +314,9 @@ def write(
         written = export.write_full(adapter, patch, place, single_file=single, redacted=redacted, stop=stop)
     if written is None:
         return None
+    if stop():
+        shutil.rmtree(written.path) if written.path.is_dir() else written.path.unlink()
+        return None
     check = export.verify(adapter, patch, written.path)
     if not export.sound(written, check):
         raise ModelError(f"{export.compared(check)} The file was thrown away; try another form.")
