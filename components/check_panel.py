@@ -1,4 +1,4 @@
-"""Screen 4: gates fixed beforehand and what the evidence says to them, what attacks get back, rivals, and the bill."""
+"""Screen 4: gates fixed beforehand and what the evidence says to them, what attacks get back, and the bill."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,25 +6,22 @@ from html import escape
 
 import gradio as gr
 
-from components.chart import chart, chart_value, literal
-from razor.baselines import ABLATIONS, NAMES, Budget, Result
+from components.chart import chart, chart_value
+from razor.baselines import ABLATIONS, NAMES, Budget
 from razor.gates import Gate, Verdict, overall, strictest, usual
 from razor.gold import Distance
 from razor.growth import Growth
 from razor.membership import Membership
-from razor.metrics import Evaluation, Measure
+from razor.metrics import Measure
 from razor.patches import Patch
-from razor.report import attack_lead, attack_table, grouped
+from razor.report import attack_lead, attack_table
 from razor.robustness import ATTACKS, Finding
-from razor.sights import Sight
 from razor.telling import ATTACK_WORDS, HEADLINE, SAID, gold_text, membership_text, worst_text
 from razor.wording import capital
 
 LIMITS = usual(1 / 20)
 COUNTED = {"forget": "of its pictures", "retain": "of other answers", "neighbours": "of neighbours' answers"}
-GOLD = "way to a model that never saw it"
 SECONDS = (10, 600, 60)  # lowest, highest and usual limit of a rival's tuning
-OURS = "RAZOR, this edit"
 RIVAL, BENCH = Budget(steps=24, checks=4), Budget()  # of each setting of a trained method: here, and in the bench
 BUDGETS = (
     f"Here each setting of a trained method gets {RIVAL.steps} steps and is measured {RIVAL.checks} times on the way; "
@@ -108,9 +105,6 @@ NOTHING_CHECKED = (
     '<div class="verdict-card" data-said="none"><h3>Nothing is checked yet</h3><p>Set what the edit has to stand, then '
     "run the checks. The limits hold from then on, so that nobody moves them to fit the result.</p></div>"
 )
-SYMBOLS = ("square", "diamond", "triangle-up", "triangle-down", "pentagon", "star", "hourglass", "bowtie", "cross",
-           "triangle-left", "hexagon", "triangle-right")  # fmt: skip
-DASHES = ("dot", "solid", "dash", "longdash", "dashdot", "longdashdot")
 QUICK = ("slug", "ssd", "null-space", "uce", "diffquickfix")  # rivals ticked at first: those that take no training
 
 
@@ -220,12 +214,12 @@ def evidence_html(findings: Sequence[Finding], concept: str) -> str:
     """What every attack got back, beside the same done to the unedited model."""
     if not findings:
         return ""
-    heads, rows = attack_table(findings, _cell)
+    heads, rows = attack_table(findings, measure_cell)
     title = f"<h3>What attacks get back of {escape(concept)}</h3>{attack_lead(findings)}"
-    return _table_html(title, heads, rows)
+    return table_section(title, heads, rows)
 
 
-def _table_html(title: str, heads: Sequence[str], rows: str) -> str:
+def table_section(title: str, heads: Sequence[str], rows: str) -> str:
     named = "".join(f"<th>{head}</th>" for head in heads)
     table = f"<table><thead><tr>{named}</tr></thead><tbody>{rows}</tbody></table>"
     return f'<section class="check-table">{title}<div class="table-scroll">{table}</div></section>'
@@ -239,7 +233,7 @@ def costs_html(growth: Growth, peak_mib: float) -> str:
         ("most memory this process held since it started, for all its work", f"{peak_mib:,.0f} MiB"),
         ("weights changed", f"{patch.parameters_edited:,}"),
         ("units edited", f"{len(growth.edit_set.active)}"),
-        ("numbers of the patch, on disk", _size(held(patch))),
+        ("numbers of the patch, on disk", kilobytes(held(patch))),
     ]
     rows = "".join(f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>" for label, text in facts)
     return f'<section class="model-card"><h3>What the edit took</h3><dl>{rows}</dl></section>'
@@ -250,11 +244,11 @@ def held(patch: Patch) -> int:
     return sum(delta.numel() * delta.element_size() for delta in patch.deltas.values())
 
 
-def _size(count: int) -> str:
+def kilobytes(count: int) -> str:
     return f"{count / 1000:,.0f} kB"
 
 
-def _cell(measure: Measure | None) -> str:
+def measure_cell(measure: Measure | None) -> str:
     if measure is None:
         return "<td>\u2013</td>"
     return (
@@ -262,192 +256,6 @@ def _cell(measure: Measure | None) -> str:
         f"<small>{100 * measure.low:.1f} to {100 * measure.high:.1f}</small>"
         f"<small>n = {measure.n:,}</small></td>"
     )
-
-
-# ---------------------------------------------------------------- rivals
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method's place in the comparison."""
-
-    name: str
-    after: Evaluation | None  # None: it diverged
-    reached: bool
-    settings: int  # tried
-    passes: int  # of the chosen one
-    seconds: float
-    edited: int  # weights changed
-    size: int = 0  # bytes of its patch
-    note: str = ""
-    gold: Distance | None = None  # beside a model that never saw the concept, where there is one
-
-
-def row_of(result: Result) -> Row:
-    """A rival's result as a row."""
-    chosen = result.chosen
-    return Row(
-        result.name,
-        result.after,
-        result.reached,
-        len(result.trials),
-        chosen.passes if chosen else result.passes,
-        chosen.seconds if chosen else result.seconds["tuning"],
-        result.parameters_edited,
-        held(result.patch),
-        result.note or ("diverged in every setting" if result.diverged else ""),
-    )
-
-
-def own_row(growth: Growth, after: Evaluation) -> Row:
-    """The edit on the page as a row."""
-    steps = sum(len(done.trials) for done in growth.rounds)
-    spent = growth.seconds["score"] + growth.seconds["rounds"]
-    passes = 2 * (len(growth.rounds) + steps)
-    return Row(OURS, after, growth.reached, 1, passes, spent, growth.patch.parameters_edited, held(growth.patch))
-
-
-def front_value(rows: Sequence[Row], before: Evaluation, concept: str) -> dict:
-    """Forgetting against keeping, every method a shape with its intervals; better is up and to the left.
-
-    A hollow shape missed the target on the search split. Picked, a method's cases are shown.
-    """
-    points = [row for row in rows if row.after]
-    traces = [_front_line(points), _point("unedited model", before, "original", "x-thin-open")]
-    rivals = [row.name for row in points if row.name != OURS]
-    for row in points:
-        symbol = "circle" if row.name == OURS else SYMBOLS[rivals.index(row.name) % len(SYMBOLS)]
-        named, hollow = (row.name, "") if row.reached else (f"{row.name}, target not met", "-open")
-        drawn = _point(named, row.after, "edited" if row.name == OURS else "soft", symbol + hollow)
-        traces.append(drawn | {"customdata": [row.name]})
-    layout = {
-        "xaxis": {"title": {"text": f"{literal(concept)} still there, % of its test pictures"}, "range": [-3, 104]},
-        "yaxis": {"title": {"text": "other answers right, %"}},
-        "height": 420,
-        "showlegend": True,
-        "legend": {"orientation": "h", "y": 1.12},
-    }
-    return chart_value(traces, layout, finding=front_finding(points, concept))
-
-
-def pareto(rows: Sequence[Row]) -> list[Row]:
-    """The methods that no other one beats: none forgets as much and retains as much, and more of one of them."""
-
-    def beaten(row: Row, by: Row) -> bool:
-        (x, y), (a, b) = ((r.after.forget_accuracy.value, r.after.retain_accuracy.value) for r in (row, by))
-        return a <= x and b >= y and (a, b) != (x, y)
-
-    there = [row for row in rows if row.after]
-    best = [row for row in there if not any(beaten(row, other) for other in there)]
-    return sorted(best, key=lambda row: row.after.forget_accuracy.value)
-
-
-def _front_line(rows: Sequence[Row]) -> dict:
-    """The front of what was met so far, as steps: to the right of and below it is what some method beats."""
-    best = [row.after for row in pareto(rows)]
-    return {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "front, by the values alone",
-        "x": [100 * found.forget_accuracy.value for found in best],
-        "y": [100 * found.retain_accuracy.value for found in best],
-        "line": {"color": "token:soft", "width": 1.5, "dash": "dot", "shape": "hv"},
-        "hoverinfo": "skip",
-    }
-
-
-SPOKES = {
-    "forgotten": lambda found: _less(found.forget_accuracy),
-    "other answers right": lambda found: found.retain_accuracy,
-    "neighbours right": lambda found: found.neighbor_accuracy,
-    "other questions about its pictures right": lambda found: found.cross_accuracy,
-}
-
-
-def _less(measure: Measure) -> Measure:
-    """The share that is not."""
-    return Measure(1 - measure.value, measure.n, 1 - measure.high, 1 - measure.low)
-
-
-def radar_value(rows: Sequence[Row], before: Evaluation) -> dict:
-    """The same shares as a web, further out is better: forgetting, and what is kept of each kind."""
-    sides = [("unedited model", before, "original")]
-    sides += [(row.name, row.after, "edited" if row.name == OURS else "soft") for row in rows if row.after]
-    spokes = {name: share for name, share in SPOKES.items() if all(share(found) for _, found, _ in sides)}
-    traces = []
-    for number, (name, found, colour) in enumerate(sides):
-        told = {spoke: share(found) for spoke, share in spokes.items()}
-        names, shares = [*told, next(iter(told))], [*told.values(), next(iter(told.values()))]  # round to the first
-        traces.append({
-            "type": "scatterpolar", "mode": "lines+markers", "name": literal(name), "theta": names,
-            "r": [100 * m.value for m in shares],
-            "text": [f"{literal(name)}<br>{spoke} {_hovered(m)}" for spoke, m in zip(names, shares, strict=True)],
-            "hovertemplate": "%{text}<extra></extra>",
-            "line": {"color": f"token:{colour}", "dash": DASHES[number % len(DASHES)], "width": 2},
-            "marker": {"color": f"token:{colour}", "size": 6},
-        })  # fmt: skip
-    axis = {"range": [0, 100], "gridcolor": "token:line", "ticksuffix": " %", "angle": 90, "tickangle": 90}
-    layout = {
-        "polar": {"radialaxis": axis, "angularaxis": {"gridcolor": "token:line"}, "bgcolor": "token:paper"},
-        "height": 460,
-        "margin": {"t": 48, "b": 96, "l": 48, "r": 48},
-        "showlegend": True,
-        "legend": {"orientation": "h", "y": -0.2},
-    }
-    return chart_value(traces, layout, finding="Further out is better on every spoke; hover for n and interval.")
-
-
-def front_finding(rows: Sequence[Row], concept: str) -> str:
-    """Which method keeps most of those that forget, and which lie within its interval."""
-    there = [row for row in rows if row.reached]
-    if not there:
-        return f"No method met the target for {concept} on the search split."
-    best = max(there, key=lambda row: row.after.retain_accuracy.value)
-    tied = [
-        row.name for row in there
-        if row is not best and row.after.retain_accuracy.high >= best.after.retain_accuracy.low
-    ]  # fmt: skip
-    beside = f"; {', '.join(tied)} lie{'s' if len(tied) == 1 else ''} within its interval" if tied else ""
-    right = best.after.retain_accuracy
-    kept = (
-        f"{100 * right.value:.1f} % of other answers (n = {right.n:,}, 95 % interval {100 * right.low:.1f} to "
-        f"{100 * right.high:.1f} %)"
-    )
-    if len(there) == 1:
-        return f"Only {best.name} met the target; it keeps {kept}."
-    return f"Of {len(there)} methods that met the target, {best.name} keeps most: {kept}{beside}."
-
-
-def table_html(rows: Sequence[Row], before: Evaluation) -> str:
-    """Every method with its numbers and what it took."""
-    golden = any(row.gold for row in rows)
-    heads = ("method", "still there", "other answers right", "neighbours right", *([GOLD] if golden else []),
-             "settings tried", "passes", "seconds", "weights changed", "patch")  # fmt: skip
-    lines = [("unedited model", _measures(before) + ("<td>0 %</td>" if golden else ""), ("", "", "", "", ""))]
-    for row in rows:
-        said = row.note or ("" if row.reached else "target not met on the search split")
-        name = f"{escape(row.name)}{f'<small>{escape(said)}</small>' if said else ''}"
-        numbers = _measures(row.after) if row.after else "<td></td><td></td><td></td>"
-        numbers += _way(row.gold) if golden else ""
-        lines.append(
-            (name, numbers, (row.settings, row.passes, f"{row.seconds:.1f}", f"{row.edited:,}", _size(row.size)))
-        )
-    body = "".join(
-        f"<tr><td>{name}</td>{numbers}{''.join(f'<td>{cost}</td>' for cost in costs)}</tr>"
-        for name, numbers, costs in lines
-    )
-    return _table_html("", heads, body)
-
-
-def _way(found: Distance | None) -> str:
-    """How far an edit's answers about the concept's pictures went towards those of a model that never saw it."""
-    went = found and found.way.get("forget")
-    return _cell(went) if went else "<td>\u2013</td>"
-
-
-def cases_html(name: str, shown: Sequence[Sight]) -> str:
-    """A few cases before and after one method's edit."""
-    return f'<section class="check-table"><h3>Cases of {escape(name)}</h3>{grouped(shown, 4)}</section>'
 
 
 def membership_html(found: Membership | None, concept: str) -> str:
@@ -463,14 +271,14 @@ def gold_html(found: Distance | None, concept: str) -> str:
     if found is None:
         return ""
     rows = "".join(
-        f"<tr><td>{escape(about)}</td>{_cell(found.agreement_before[side])}{_cell(found.agreement[side])}"
+        f"<tr><td>{escape(about)}</td>{measure_cell(found.agreement_before[side])}{measure_cell(found.agreement[side])}"
         f"{_bits(found.divergence_before[side])}{_bits(found.divergence[side])}</tr>"
         for side, about in (("forget", f"pictures of {concept}"), ("retain", "other pictures"))
     )
     heads = ("about", "original: same class as it", "edit: same class as it", "original: divergence",
              "edit: divergence")  # fmt: skip
     title = f"<h3>Beside a model that never saw {escape(concept)}</h3><p>{escape(gold_text(found, concept))}</p>"
-    return _table_html(title, heads, rows) + _alignments(found)
+    return table_section(title, heads, rows) + _alignments(found)
 
 
 def _alignments(found: Distance) -> str:
@@ -486,7 +294,7 @@ def _alignments(found: Distance) -> str:
     )
     said = "<p>Linear CKA of each block's mean token with that model's: 1 is the same but for rotation and scale.</p>"
     heads = ("tower", "block", "original", "edit")
-    return _table_html(f"<h3>How alike they represent things</h3>{said}", heads, rows)
+    return table_section(f"<h3>How alike they represent things</h3>{said}", heads, rows)
 
 
 def _plain_cell(measure: Measure) -> str:
@@ -501,38 +309,3 @@ def _bits(measure: Measure) -> str:
         f'<td class="measure">{measure.value:.3f} bits'
         f"<small>{measure.low:.3f} to {measure.high:.3f}</small><small>n = {measure.n:,}</small></td>"
     )
-
-
-def _measures(found: Evaluation) -> str:
-    return _cell(found.forget_accuracy) + _cell(found.retain_accuracy) + _cell(found.neighbor_accuracy)
-
-
-def _point(name: str, found: Evaluation, colour: str, symbol: str) -> dict:
-    x, y = found.forget_accuracy, found.retain_accuracy
-
-    def bars(measure: Measure) -> dict:
-        return {
-            "type": "data",
-            "symmetric": False,
-            "array": [100 * (measure.high - measure.value)],
-            "arrayminus": [100 * (measure.value - measure.low)],
-            "color": f"token:{colour}",
-            "thickness": 1,
-        }
-
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": literal(name),
-        "x": [100 * x.value],
-        "y": [100 * y.value],
-        "text": [f"{literal(name)}<br>still there {_hovered(x)}<br>other answers right {_hovered(y)}"],
-        "error_x": bars(x),
-        "error_y": bars(y),
-        "marker": {"size": 12, "symbol": symbol, "color": f"token:{colour}", "line": {"width": 2}},
-        "hovertemplate": "%{text}<extra></extra>",
-    }
-
-
-def _hovered(measure: Measure) -> str:
-    return f"{100 * measure.value:.1f} %, {100 * measure.low:.1f} to {100 * measure.high:.1f} %, n = {measure.n:,}"

@@ -6,7 +6,7 @@ from functools import partial
 
 import gradio as gr
 
-from components import check_panel
+from components import check_panel, rivals
 from components.chart import picked_key
 from components.desk import Desk, handler, on_event
 from components.session import Session
@@ -175,8 +175,8 @@ class Checking(Desk):
         status = panel.compare_status
         before, after = yield from self.measured(session, growth, status)
         session.found["rivals"], beneath = session.revision, growth.bench.beneath
-        session.found["methods"] = patches = {check_panel.OURS: beneath + growth.patch}
-        rows = [check_panel.own_row(growth, after)]
+        session.found["methods"] = patches = {rivals.OURS: beneath + growth.patch}
+        rows = [rivals.own_row(growth, after)]
         yield {panel.cases: ""} | self._compared(rows, before, growth.task)
         if gold := (yield from self._gold(session, growth, status)):
             rows[0] = replace(rows[0], gold=gold.distance(beneath + growth.patch))
@@ -190,7 +190,7 @@ class Checking(Desk):
             if result is None:
                 yield {status: status_html(STOPPED)}
                 return
-            row = check_panel.row_of(result)
+            row = rivals.row_of(result)
             if row.after:
                 patches[name] = beneath + result.patch
                 row = replace(row, gold=gold and gold.distance(patches[name]))
@@ -223,7 +223,7 @@ class Checking(Desk):
             yield {panel.compare_status: status_html(STOPPED)}
             return
         if session.found.get("methods") is patches:
-            yield {panel.cases: check_panel.cases_html(name, shown), panel.compare_status: ""}
+            yield {panel.cases: rivals.cases_html(name, shown), panel.compare_status: ""}
 
     def _gold(self, session: Session, growth: Growth, status: gr.HTML) -> Iterator[dict]:
         """The model that never saw the concept, and the original, to place edits between; made once for a growth."""
@@ -236,7 +236,7 @@ class Checking(Desk):
     def checkable(self, session: Session) -> dict:
         """Whether the gates may be moved and whether the verdict is about the edit as it stands."""
         panel, found = self.page.check, session.found
-        check, rivals = found.get("check"), found.get("rivals")
+        check, compared = found.get("check"), found.get("rivals")
         key = session.growth.patch.key() if session.growth and "limits" in found else ""
         holds, fixed = check is not None and check.key == key, found.get("limits", {}).get(key)
         shown = {number: gr.update(interactive=True) for number in panel.limits}
@@ -244,9 +244,9 @@ class Checking(Desk):
             shown = panel.held(fixed)
         shown[panel.reach] = check_panel.reach_html(counted(session))
         shown[panel.stale] = status_html(STALE_CHECK, "problem") if check and not holds else ""
-        if rivals not in (None, session.revision):
+        if compared not in (None, session.revision):
             shown[panel.compare_status] = status_html(STALE_RIVALS, "problem")
-        return {**panel.empty(check is None, rivals is None), **shown}
+        return {**panel.empty(check is None, compared is None), **shown}
 
     def unchecked(self, session: Session) -> dict:
         """Screen 4 with nothing checked."""
@@ -263,12 +263,12 @@ class Checking(Desk):
             + check_panel.gold_html(check.gold, concept),
         }
 
-    def _compared(self, rows: Sequence[check_panel.Row], before: Evaluation, task: Task) -> dict:
+    def _compared(self, rows: Sequence[rivals.Row], before: Evaluation, task: Task) -> dict:
         panel = self.page.check
         return {
-            panel.front: gr.update(value=check_panel.front_value(rows, before, task.concept)),
-            panel.radar: gr.update(value=check_panel.radar_value(rows, before)),
-            panel.table: check_panel.table_html(rows, before),
+            panel.front: gr.update(value=rivals.front_value(rows, before, task.concept)),
+            panel.radar: gr.update(value=rivals.radar_value(rows, before)),
+            panel.table: rivals.table_html(rows, before),
         }
 
     def _kept(self, session: Session, growth: Growth, check: Check) -> dict:

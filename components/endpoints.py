@@ -28,7 +28,7 @@ from razor.adapters.base import Adapter
 from razor.answers import Question
 from razor.asking import answer_table
 from razor.config import RazorConfig
-from razor.errors import InputError, PatchError, RazorError
+from razor.errors import InputError, OtherWeightsError, RazorError
 from razor.examples import Task, collect
 from razor.export import WHY_REDACTED
 from razor.growth import Growth
@@ -397,11 +397,10 @@ def _edit(adapter: Adapter, file: dict, anyway: bool) -> Patch:
     path = _path(file)
     try:
         return read_edit(path, adapter).bound_to(adapter.model)
-    except PatchError as error:
-        if anyway:
-            return rebound(read_edit(path, adapter, anyway=True), adapter)
-        more = " With anyway=True it is taken all the same." if "weights of" in str(error) else ""
-        raise PatchError(f"{error}{more}") from error
+    except OtherWeightsError as error:
+        if not anyway:
+            raise OtherWeightsError(f"{error} With anyway=True it is taken all the same.") from error
+        return rebound(read_edit(path, adapter, anyway=True), adapter)
 
 
 def _paths(files: Sequence[dict]) -> list[str]:

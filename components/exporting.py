@@ -19,7 +19,7 @@ from razor import export, report, telling
 from razor import recipe as recipes
 from razor.adapters.base import Adapter
 from razor.config import RazorConfig
-from razor.errors import InputError, ModelError, PatchError, RazorError
+from razor.errors import InputError, ModelError, OtherWeightsError, PatchError, RazorError
 from razor.examples import Task
 from razor.export import Check, Written
 from razor.growth import Growth, Plan
@@ -31,6 +31,7 @@ from razor.patches import Patch
 from razor.sights import sights
 from razor.sources import is_target
 from razor.stack import Stack, set_aside
+from razor.writing import remove
 
 
 class Exporting(Desk):
@@ -278,7 +279,7 @@ def _read(path: Path, growth: Growth, anyway: bool) -> Patch:
             raise error from None
         model, task = made.get("model") or {}, made.get("task") or {}
         whose = f"Its recipe says {model.get('name')!r}, to forget {task.get('concept')!r}."
-        if "weights of" in str(error):
+        if isinstance(error, OtherWeightsError):
             whose += " To take it all the same, tick the box for patches of other weights."
         raise PatchError(f"{error} {whose}") from error
 
@@ -315,7 +316,7 @@ def write(
     if written is None:
         return None
     if stop():
-        shutil.rmtree(written.path) if written.path.is_dir() else written.path.unlink()
+        remove(written.path)
         return None
     check = export.verify(adapter, patch, written.path)
     if not export.sound(written, check):

@@ -64,7 +64,7 @@ class Session:
     task: Task | None = None
     epoch: int = 0  # goes up whenever model or task change; work begun before that is not kept
     growth: Growth | None = None
-    planned: EditSet = field(default_factory=EditSet)  # locks and bans of a recipe, for the growth that is to repeat it
+    planned: EditSet = field(default_factory=EditSet)  # what the growth that is to repeat a recipe begins with
     grown_on: tuple[str, ...] = ()  # concepts of the stack beneath the growth
     stack: Stack = field(default_factory=Stack)
     clip_edit: Growth | None = None  # left behind when another model was loaded; may fit one with the same image tower

@@ -17,7 +17,6 @@ python -m razor app
 import argparse
 import atexit
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -30,7 +29,7 @@ from razor.arguments import parser
 from razor.errors import InputError, RazorError
 from razor.host import keep_memory
 from razor.progress import bar, note
-from razor.writing import check_place, whole, write_text
+from razor.writing import check_place, remove, whole, write_text
 
 # Heavy modules are imported inside the commands, so that --help answers at once.
 
@@ -88,7 +87,7 @@ def _run(args: argparse.Namespace) -> None:
     if getattr(args, "patch", None):
         from razor.patches import Patch
 
-        Patch.load(args.patch)
+        args.patch = Patch.load(args.patch)
     commands = {
         "score": _score, "unlearn": _unlearn, "evaluate": _evaluate, "report": _report, "compare": _compare,
         "carry": _carry, "export": _export, "diff": _diff, "ask": _ask, "bench": _bench, "app": _app,
@@ -228,20 +227,23 @@ def _evaluate(args: argparse.Namespace) -> None:
             note("Measuring it with the patch.")
         after = evaluate(adapter, bench, patch, "test").to_json()
     _print_metrics(before, after, bench.read_by)
-    findings = _attacked(attacks, Case(adapter, task, patch, bench=bench, seed=config.seed)) if attacks else []
+    case = Case(adapter, task, patch, bench=bench, seed=config.seed)
+    findings, missed = _attacked(attacks, case) if attacks else ([], {})
     gold = _beside(adapter, task, patch)
     if gold is not None:
         print(f"\n{gold_text(gold, task.concept)}")
     member = None
     if patch.deltas:
         note("Looking whether the patch gives its examples away.")
-        member = membership(adapter, bench, patch)
+        never_saw = case.gold and (case.gold.adapter, case.gold.bench)
+        member = membership(adapter, bench, patch, gold=never_saw)
     if member is not None:
         print(f"\n{membership_text(member, task.concept)}")
     if args.json:
         found = {"model": adapter.name, "concept": task.concept, "read_by": bench.read_by}
         found["membership"] = member and member.to_json()
         back = [finding.to_json() for finding in findings]
+        found["not tried"] = missed
         jsonio.write(
             args.json, {**found, "before": before, "after": after, "attacks": back, "gold": gold and gold.to_json()}
         )
@@ -254,30 +256,25 @@ def _pictures(task) -> str:
 
 
 def _patch(args: argparse.Namespace, adapter):
-    """The edit of --patch, for this model; none where none is given.
+    """The edit of --patch, which `_run` has read, for this model; none where none is given.
 
     Raises:
         PatchError: it was made for other weights and --anyway was not given, or it edits what the model does not have.
     """
-    from razor.errors import PatchError
-    from razor.importing import read_edit
+    from razor.errors import OtherWeightsError
     from razor.patches import Patch
 
-    if args.patch is None:
-        return Patch()
+    patch = args.patch or Patch()
     try:
-        return read_edit(args.patch, adapter)
-    except PatchError as error:
-        try:
-            patch = read_edit(args.patch, adapter, anyway=True)
-        except PatchError:
-            raise error from None  # it does not fit, whatever the weights
+        patch.check(adapter.model)
+        return patch
+    except OtherWeightsError as error:
         if not args.anyway:
-            raise PatchError(f"{error} To apply it to these weights all the same, add --anyway.") from error
+            raise OtherWeightsError(f"{error} To apply it to these weights all the same, add --anyway.") from error
     made = patch.recipe.get("model") or {}
     maker = f"{made.get('name')!r} with the fingerprint {made.get('fingerprint')}" if made else "another model"
     note(f"The patch was made for the weights of {maker}; it is applied to those of {adapter.name} all the same.")
-    return patch
+    return Patch(patch.deltas, patch.recipe)
 
 
 def _beside(adapter, task, patch):
@@ -292,7 +289,7 @@ def _beside(adapter, task, patch):
 def _report(args: argparse.Namespace) -> None:
     from razor import jsonio, recipe, report
     from razor.gates import usual, verdicts
-    from razor.robustness import Case
+    from razor.robustness import Case, too_few
     from razor.run import taken_up
     from razor.sights import sights
 
@@ -313,9 +310,9 @@ def _report(args: argparse.Namespace) -> None:
     note(f"Taking up the run in {args.run_folder}, with {_pictures(task)}.")
     growth, before, after = taken_up(adapter, task, args.run_folder)
     case = Case(adapter, task, growth.patch, bench=growth.bench, seed=growth.config.seed)
-    findings = _attacked(attacks, case) if attacks else []
+    findings, missed = _attacked(attacks, case) if attacks else ([], {})
     gates = [gate for gate in usual(task.chance) if gate.attack in ("", *attacks)]
-    found = verdicts(gates, before, after, findings) if findings else []
+    found = verdicts(gates, before, after, findings, too_few(task) | missed) if attacks else []
     shown = []
     if not args.no_pictures:
         note("Looking at cases before and after.")
@@ -367,15 +364,15 @@ def _attacks(names: str | None, adapter, task) -> list[str]:
     return chosen
 
 
-def _attacked(names: Sequence[str], case) -> list:
-    """Run the attacks, print what each got back, and give the findings."""
+def _attacked(names: Sequence[str], case) -> tuple[list, dict[str, str]]:
+    """Run the attacks, print what each got back, and give the findings and why others failed."""
     from razor.telling import beside_gold_text
 
     case.beside_gold()
     golden = f"{'never saw':>10}" if case.gold else ""
     print(f"\n{'attack':12}{'setting':30}{'edited':>8}{'attacked':>9}{'unedited':>9}{golden}   95 % interval     n")
-    found_all = []
-    for found in _tried(names, case):
+    found_all, missed = [], {}
+    for found in _tried(names, case, missed):
         control = f"{found.control.value:9.1%}" if found.control else f"{'':9}"
         control += f"{found.gold.value:10.1%}" if found.gold else ""
         now = found.attacked
@@ -389,11 +386,14 @@ def _attacked(names: Sequence[str], case) -> list:
         found_all.append(found)
     if told := beside_gold_text(found_all):
         print(told)
-    return found_all
+    return found_all, missed
 
 
-def _tried(names: Sequence[str], case) -> Iterator:
-    """What the attacks find, one setting after the other, under a bar of its own while each is at work."""
+def _tried(names: Sequence[str], case, missed: dict[str, str]) -> Iterator:
+    """What the attacks find, one setting after the other, under a bar of its own while each is at work.
+
+    An attack that fails is told, put among `missed`, and the others go on.
+    """
     from razor.robustness import attack
 
     for number, name in enumerate(names):
@@ -401,7 +401,11 @@ def _tried(names: Sequence[str], case) -> Iterator:
         while True:
             with bar(f"Attacks, now {name}") as tried:
                 tried(number, len(names))
-                found = next(findings, None)
+                try:
+                    found = next(findings, None)
+                except RazorError as error:
+                    found, missed[name] = None, str(error)
+                    note(f"{name} was not tried to its end: {error}")
             if found is None:
                 break
             yield found
@@ -528,20 +532,13 @@ def _export(args: argparse.Namespace) -> None:
         if not export.sound(written, check):
             raise ModelError(f"{export.compared(check)} {written.path.name} was deleted; try another form.")
     except (RazorError, KeyboardInterrupt):
-        _delete(written.path)  # nobody is to take it for the edited model
+        remove(written.path)  # nobody is to take it for the edited model
         raise
     print(export.compared(check))
     if args.json:
         told = {"model": adapter.name, "form": args.form, "path": str(written.path), "bytes": written.bytes}
         told |= {"notes": list(written.notes), "residual": written.residual, "ranks": dict(written.ranks)}
         jsonio.write(args.json, {**told, "loaded_again": vars(check)})
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 _FORMS = {"patch": "patch", "lora": "LoRA", "full": "model"}

@@ -3,7 +3,8 @@
     RazorError
     |-- InputError              a bad argument, target, file or table
     |   |-- ExampleError        pictures, captions or sets that cannot be used
-    |   `-- PatchError          a patch file that is broken or made for another model
+    |   `-- PatchError          a patch file that is broken or does not fit
+    |       `-- OtherWeightsError   it would fit, but was made for other weights
     |-- ModelError              a model that cannot be found, read or split into units
     |-- UnusableGradientError   NaN or infinite gradients
     `-- Stopped                 a person ended the work before it was done
@@ -26,6 +27,10 @@ class ExampleError(InputError):
 
 class PatchError(InputError):
     """A patch that cannot be read, or that was made for another model."""
+
+
+class OtherWeightsError(PatchError):
+    """A patch that fits by names and shapes, and was made for other weights; a person may want it all the same."""
 
 
 class ModelError(RazorError):

@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from razor.adapters.base import Adapter
-from razor.errors import InputError, PatchError
+from razor.errors import InputError, OtherWeightsError, PatchError
 from razor.lora import read_lora
 from razor.patches import Patch
 from razor.units import Slice, Unit
@@ -24,7 +24,7 @@ def read_edit(path: Path, adapter: Adapter, *, anyway: bool = False) -> Patch:
         anyway: an edit made for other weights of the same shapes is taken too.
 
     Raises:
-        PatchError: neither, broken, or made for another model.
+        PatchError: neither, broken, or made for another model; OtherWeightsError where `anyway` would take it.
     """
     if not path.is_dir() and _header(path).get("format", "").startswith(PATCH):
         patch = Patch.load(path)
@@ -36,7 +36,7 @@ def read_edit(path: Path, adapter: Adapter, *, anyway: bool = False) -> Patch:
     made = patch.recipe.get("model")
     there = made.get("fingerprint") if isinstance(made, Mapping) else None  # other programs' LoRAs say nothing of it
     if there and not anyway and there != adapter.fingerprint():
-        raise PatchError(
+        raise OtherWeightsError(
             f"{path.name} was made for another model: the weights of {made.get('name')!r} had the fingerprint {there}, "
             f"those of {adapter.name} have {adapter.fingerprint()}. Load the model it was made for."
         )

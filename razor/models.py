@@ -204,13 +204,13 @@ def _on_hub(repository: str, file: str) -> bool:
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    from razor.pipelines import _hub_errors
+    from razor.pipelines import hub_errors
 
     kept = [known for known in _KINDS if isinstance(try_to_load_from_cache(repository, known), str)]
     if file in kept:
         return True
     try:
-        with _hub_errors(repository):
+        with hub_errors(repository):
             return HfApi().file_exists(repository, file)
     except ModelError:
         if not kept:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from razor.errors import PatchError
+from razor.errors import OtherWeightsError, PatchError
 from razor.units import Slice
 
 _LOCKS: "weakref.WeakKeyDictionary[nn.Module, threading.RLock]" = weakref.WeakKeyDictionary()
@@ -94,14 +94,14 @@ class Patch:
         return Patch(self.deltas, self.recipe, _digests(model, {where.parameter for where in self.deltas}))
 
     def check(self, model: nn.Module) -> None:
-        """Raise PatchError unless the model has exactly the weights this patch was made for."""
+        """Raise PatchError unless the patch fits, OtherWeightsError unless these are the weights it was made for."""
         parameters = dict(model.named_parameters())
         self._check_shapes(parameters)
         found = _digests(model, set(self.base) & set(parameters))
         if wrong := [name for name, digest in self.base.items() if found.get(name) != digest]:
             first, model = wrong[0], self.recipe.get("model")
             maker = repr(model.get("name")) if isinstance(model, Mapping) else "the model"
-            raise PatchError(
+            raise OtherWeightsError(
                 f"This patch was made for another model: {len(wrong)} of the {len(self.base)} weights it edits are not "
                 f"those it was computed on, the weights of {first!r} first (hash {found.get(first, 'none')[:8]} here, "
                 f"{self.base[first][:8]} there). Load {maker} it was made for."

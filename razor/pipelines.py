@@ -572,7 +572,7 @@ def _numbers(layout: Layout, file: str) -> int:
         return sum(map(_product, _header(layout.folder / file, layout.name).values()))
     from huggingface_hub import HfApi
 
-    with _hub_errors(layout.name):
+    with hub_errors(layout.name):
         header = HfApi().parse_safetensors_file_metadata(layout.name, file, revision=layout.commit)
         return sum(header.parameter_count.values())
 
@@ -691,7 +691,7 @@ def _on_hub(name: str) -> Layout:
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        with _quiet(), _hub_errors(name):
+        with _quiet(), hub_errors(name):
             files = [entry.rfilename for entry in HfApi().model_info(name, timeout=HUB_PATIENCE).siblings or ()]
             if "model_index.json" not in files:
                 raise ModelError(
@@ -727,7 +727,7 @@ def _download(layout: Layout, weights: Mapping[str, Weights]) -> None:
     from huggingface_hub import snapshot_download
 
     wanted = {"revision": layout.commit, "allow_patterns": [file for part in weights.values() for file in part.files]}
-    with _hub_errors(layout.name):
+    with hub_errors(layout.name):
         listed = snapshot_download(layout.name, dry_run=True, **wanted)
         needed, free = sum(f.file_size or 0 for f in listed if f.will_download), shutil.disk_usage(layout.folder).free
         if needed > free:
@@ -739,7 +739,7 @@ def _download(layout: Layout, weights: Mapping[str, Weights]) -> None:
 
 
 @contextlib.contextmanager
-def _hub_errors(name: str) -> Iterator[None]:
+def hub_errors(name: str) -> Iterator[None]:
     """Whatever the hub or the way to it objects to becomes one sentence."""
     from huggingface_hub import errors
 

@@ -92,7 +92,7 @@ def unlearn(
     ...     answers = adapter.classify([e.image for e in task.forget.test], axis)  # (pictures, classes)
 
     Args:
-        planned: locks and bans to begin with.
+        planned: what to begin with, see Growth.plan.
         on_round: called after every round.
         on_picture: called with how many pictures are drawn to measure, and how many there will be, before the edit and
             again after it; only of a model that draws.

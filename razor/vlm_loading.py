@@ -335,7 +335,7 @@ def _on_hub(repository: str, name: str) -> Found:
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        with pipelines._hub_errors(repository):
+        with pipelines.hub_errors(repository):
             info = HfApi().model_info(repository, timeout=pipelines.HUB_PATIENCE)
             listed = [entry.rfilename for entry in info.siblings or ()]
             if "config.json" not in listed:

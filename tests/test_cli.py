@@ -18,9 +18,11 @@ from safetensors.torch import load_file, save_file
 from razor import cli, models, run, step, words
 from razor.adapters import denoising
 from razor.cli import main
-from razor.errors import InputError
+from razor.errors import InputError, ModelError
+from razor.metrics import share
 from razor.minicanvas.dataset import draw
 from razor.patches import Patch
+from razor.robustness import Finding
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from tiny_pipelines import tiny_sd, tiny_sd2, tiny_sd3, tiny_sdxl
@@ -123,6 +125,20 @@ def test_attacks_on_the_saved_patch_are_printed_and_written_beside_their_control
     assert rows[0]["control"]["value"] > 0.9  # the probe can find the style where it is
     printed = capsys.readouterr().out
     assert "95 % interval" in printed and "linear, on picture features" in printed
+
+
+def test_an_attack_that_fails_is_told_and_the_others_go_on(monkeypatch, capsys):
+    found = Finding("wording", "typos", *[share([True, False])] * 4)
+
+    def attack(name, _case):
+        if name == "probe":
+            raise ModelError("Memory ran out.")
+        yield found
+
+    monkeypatch.setattr("razor.robustness.attack", attack)
+    case = SimpleNamespace(gold=None, beside_gold=lambda: None)
+    assert cli._attacked(["probe", "wording"], case) == ([found], {"probe": "Memory ran out."})
+    assert "probe was not tried to its end: Memory ran out." in "".join(capsys.readouterr())
 
 
 def test_a_run_is_reported_from_its_folder_alone(style_run, tmp_path, capsys):

@@ -102,7 +102,8 @@ class VlmAdapter:
         self._pad = next((number for number in ends if number is not None), 0)
         self._forms: dict[tuple[str, tuple[int, int]], Prompt] = {}  # see _formed; without pixels
         self._alone: bool | None = None  # the processor makes the same of a picture without a text; None: not tried
-        with self._fitting():
+        ill = f"The processor of {name} does not fit it ({{}}); use the processor the model was saved with."
+        with _in_words(f"trying {name} on a picture", ModelError, ill):
             picture = self._formed(Image.new("RGB", (64, 64), "grey"), self._tried("What is this?"))
             self._find_parts(picture)
         self.batch = batch or (32 if picture.places <= SMALL else 8)
@@ -490,7 +491,9 @@ class VlmAdapter:
         if not question.strip():
             raise InputError("A question is empty; ask something about the picture, such as 'Who is this?'.")
         self._refuse_special(question, "A question")
-        with self._taking(picture):
+        size = f"{picture.width} x {picture.height} pixels"
+        ill = f"{self.name} cannot take a picture of {size} ({{}}); give one of another size or shape."
+        with _in_words("reading a picture", InputError, ill):
             prompt = self._formed(picture.convert("RGB"), self._text(question.strip()))
         length = len(prompt.ids)
         over = length + room - (self._context or length + room)
@@ -609,34 +612,6 @@ class VlmAdapter:
                 f"The chat template of {self.name} leaves out the question; use the processor the model was saved with."
             )
         return text
-
-    @contextmanager
-    def _fitting(self) -> Iterator[None]:
-        """Says of whatever a processor and a first forward raise that the processor does not fit."""
-        try:
-            with enough_memory(f"trying {self.name} on a picture", ADVICE):
-                yield
-        except RazorError:
-            raise
-        except Exception as error:  # many kinds, by what is wrong; all mean the same here
-            raise ModelError(
-                f"The processor of {self.name} does not fit it ({_first_line(error)}); use the processor the model was "
-                "saved with."
-            ) from error
-
-    @contextmanager
-    def _taking(self, picture: Image.Image) -> Iterator[None]:
-        """Says of whatever a processor raises that it cannot take this picture."""
-        try:
-            with enough_memory("reading a picture", ADVICE):
-                yield
-        except RazorError:
-            raise
-        except Exception as error:  # many kinds, by what is wrong; all mean the same here
-            raise InputError(
-                f"{self.name} cannot take a picture of {picture.width} x {picture.height} pixels "
-                f"({_first_line(error)}); give one of another size or shape."
-            ) from error
 
     def _find_parts(self, picture: Prompt) -> None:
         """Towers, rows and projector, from one picture run through the vision tower; see the head of this file."""
@@ -805,8 +780,22 @@ def _branched(cache: Cache) -> Cache:
     return branch
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:240]
+@contextmanager
+def _in_words(doing: str, kind: type[RazorError], said: str) -> Iterator[None]:
+    """Whatever a processor or a first forward raises becomes one sentence; it is of many kinds, by what is wrong.
+
+    Args:
+        doing: see enough_memory.
+        said: the sentence, with {} where the first line of the error goes.
+    """
+    try:
+        with enough_memory(doing, ADVICE):
+            yield
+    except RazorError:
+        raise
+    except Exception as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:240]
+        raise kind(said.replace("{}", line)) from error
 
 
 def _alike(a: Tensor, b: Tensor, share: float = 1e-2) -> bool:

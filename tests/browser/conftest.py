@@ -41,5 +41,18 @@ def new_page(chromium, app_url):
     assert not troubles, troubles
 
 
+@pytest.fixture(scope="module")
+def visitor(chromium, app_url):
+    """One visitor for all tests of a file, on the first screen; fails at the end if the page had a script error."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
+    page, troubles = context.new_page(), []
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.goto(app_url)
+    page.wait_for_selector("#story-status .status-line", timeout=240_000)
+    yield page
+    context.close()
+    assert not troubles, troubles
+
+
 def _outside(url: str, app_url: str) -> list[str]:
     return [] if url.startswith((app_url, "data:", "blob:", "about:")) else [f"outside request: {url}"]

@@ -27,21 +27,14 @@ def shoot(page, name):
 
 
 @pytest.fixture(scope="module")
-def page(chromium, app_url):
+def page(visitor):
     """One visitor who loaded mini-vlm."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
-    page = context.new_page()
-    troubles = []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.goto(app_url)
-    page.wait_for_selector("#story-status .status-line", timeout=LONG)
+    page = visitor
     page.locator("#model-name input").fill("mini-vlm")
     page.locator("#model-name input").press("Enter")
     page.click("#load-model")
     note(page, "#story-status", "mini-vlm is loaded")
-    yield page
-    context.close()
-    assert not troubles, troubles
+    return page
 
 
 def test_the_story_ends_on_answers_without_the_name(page):

@@ -3,7 +3,7 @@
 import gradio as gr
 import pytest
 
-from components import check_panel, theme
+from components import check_panel, rivals, theme
 from components.chart import picked_key
 from razor.metrics import Evaluation, share
 
@@ -12,18 +12,18 @@ pytestmark = pytest.mark.browser
 
 def row(name, forget, retain):
     forget, retain = (share([True] * hits + [False] * (n - hits)) for hits, n in ((forget, 96), (retain, 600)))
-    return check_panel.Row(name, Evaluation(forget, forget, retain, retain, None, None), True, 1, 1, 1.0, 1)
+    return rivals.Row(name, Evaluation(forget, forget, retain, retain, None, None), True, 1, 1, 1.0, 1)
 
 
-ROWS = [row(check_panel.OURS, 2, 597), row("slug", 30, 560), row("ascent", 1, 300)]
+ROWS = [row(rivals.OURS, 2, 597), row("slug", 30, 560), row("ascent", 1, 300)]
 BEFORE = row("", 95, 599).after
 
 
 def filled(panel):
     return {
-        panel.front: gr.update(value=check_panel.front_value(ROWS, BEFORE, "cat")),
-        panel.radar: gr.update(value=check_panel.radar_value(ROWS, BEFORE)),
-        panel.table: check_panel.table_html(ROWS, BEFORE),
+        panel.front: gr.update(value=rivals.front_value(ROWS, BEFORE, "cat")),
+        panel.radar: gr.update(value=rivals.radar_value(ROWS, BEFORE)),
+        panel.table: rivals.table_html(ROWS, BEFORE),
     }
 
 

@@ -32,21 +32,14 @@ def shoot(page, name):
 
 
 @pytest.fixture(scope="module")
-def page(chromium, app_url):
+def page(visitor):
     """One visitor who loaded mini-sd."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
-    page = context.new_page()
-    troubles = []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.goto(app_url)
-    page.wait_for_selector("#story-status .status-line", timeout=LONG)
+    page = visitor
     page.locator("#model-name input").fill("mini-sd")
     page.locator("#model-name input").press("Enter")
     page.click("#load-model")
     note(page, "#story-status", "mini-sd is loaded")
-    yield page
-    context.close()
-    assert not troubles, troubles
+    return page
 
 
 def test_stop_ends_the_sampling_and_leaves_no_half_pictures(page):

@@ -52,23 +52,16 @@ def estimated(page, text):
 
 
 @pytest.fixture(scope="module")
-def page(chromium, app_url):
+def page(visitor):
     """One visitor whose model is scored and grown to the target."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
-    page = context.new_page()
-    troubles = []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.goto(app_url)
-    page.wait_for_selector("#story-status .status-line", timeout=LONG)
+    page = visitor
     page.get_by_role("tab", name="2 Map & edit").click()
     page.click("#score")
     note(page, "#edit-status", "Scored.")
     page.click("#grow")
     note(page, "#edit-status", "The target is met.")
     settled(page, 4)
-    yield page
-    context.close()
-    assert not troubles, troubles
+    return page
 
 
 @pytest.fixture(autouse=True)

@@ -39,22 +39,15 @@ def saved(page, button, folder):
 
 
 @pytest.fixture(scope="module")
-def page(chromium, app_url):
+def page(visitor):
     """One visitor who has forgotten cat and is on the fifth screen."""
-    context = chromium.new_context(viewport={"width": 1440, "height": 1000})
-    page = context.new_page()
-    troubles = []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.goto(app_url)
-    page.wait_for_selector("#story-status .status-line", timeout=LONG)
+    page = visitor
     page.get_by_role("tab", name="2 Map & edit").click()
     page.click("#grow")
     note(page, "#edit-status", "The target is met.")
     page.wait_for_function("+document.querySelector('#head-map .head-map')?.dataset.units > 0", timeout=LONG)
     page.get_by_role("tab", name="5 Take away").click()
-    yield page
-    context.close()
-    assert not troubles, troubles
+    return page
 
 
 @pytest.fixture(scope="module")

@@ -10,23 +10,8 @@ import pytest
 
 import app
 from components import checking
-from components.check_panel import (
-    BUDGETS,
-    GOLD,
-    OURS,
-    RADAR,
-    TABLE,
-    Row,
-    _looked,
-    evidence_html,
-    front_finding,
-    front_value,
-    pareto,
-    radar_value,
-    table_html,
-    verdict_html,
-    worst_text,
-)  # fmt: skip
+from components.check_panel import BUDGETS, RADAR, TABLE, _looked, evidence_html, verdict_html
+from components.rivals import GOLD, OURS, Row, front_finding, front_value, pareto, radar_value, table_html
 from components.session import Sessions
 from razor import robustness, telling
 from razor.config import RazorConfig
@@ -36,6 +21,7 @@ from razor.gold import Between, Distance
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure, share
 from razor.robustness import Finding
+from razor.telling import worst_text
 
 LIMITS = [100 * gate.limit for gate in usual(1 / 6)]
 
