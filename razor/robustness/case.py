@@ -1,7 +1,7 @@
 """What every attack is given, and what it reports."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from razor.sharing import bench_for
 from razor.step import evaluate
 
 T = TypeVar("T")
+FEW = 32  # retain pictures of the test split where only the concept is looked for
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,11 @@ class Finding:
         """Plain values, as stored in run.json."""
         plain = {key: value.to_json() if isinstance(value, Measure) else value for key, value in vars(self).items()}
         return plain | {"recovery": None if self.recovery is None else round(self.recovery, 4)}
+
+
+def for_the_concept(task: Task) -> Task:
+    """The task where only the concept is looked for: few retain pictures stand in the test split, and cost no time."""
+    return replace(task, retain=replace(task.retain, test=task.retain.test[:FEW]))
 
 
 class Case:
@@ -111,7 +117,7 @@ class Case:
     def beside_gold(self) -> "Case":
         """The same, attacking the model trained without the concept alike, where one is bundled."""
         if gold := never_saw(self.adapter, self.task):
-            self.gold = Case(gold, self.task, Patch(), seed=self.seed, stop=self.stop)
+            self.gold = Case(gold, for_the_concept(self.task), Patch(), seed=self.seed, stop=self.stop)
         return self
 
     def tick(self) -> None:

@@ -9,7 +9,7 @@ from razor.baselines.tuning import Budget, Tuning
 from razor.examples import Task
 from razor.metrics import Evaluation, Measure
 from razor.patches import Patch
-from razor.robustness.case import Case, Finding
+from razor.robustness.case import Case, Finding, for_the_concept
 
 SHOTS = (1, 5, 10)  # forget pictures of the gradient split, which the test split shares none with
 STEPS = (1, 5, 10, 20)  # after which the test split is measured
@@ -83,7 +83,7 @@ def _control(case: Case, attack: str, what: str, task: Task, objective: Callable
     steps = STEPS if case.adapter.family == "clip" else STEPS[-1:]
     known, key = case.bench.unedited, ("trained", attack, what, steps, RATE, case.seed)
     if key not in known:
-        found = _trained(case, Patch(), task, objective, steps)
+        found = _trained(case, Patch(), for_the_concept(task), objective, steps)
         known[key] = {step: now.forget_accuracy for step, now in found}
     return known[key]
 
