@@ -13,7 +13,7 @@ from razor.examples import Example, Loaded, Task, collect, load_examples, read_t
 from razor.minicanvas.dataset import AXES, Target, neighbours, parse_target, slug, targets
 from razor.minicanvas.tasks import example
 from razor.picture_files import image_url
-from razor.sources import WORLD
+from razor.sources import WORLD, made_of, own_and_drawn
 from razor.words import GENERAL
 
 SHOWN = 9  # pictures of each set in the gallery; one row on a wide page
@@ -51,11 +51,17 @@ class ExamplesPanel:
     retain_files: gr.File
     concept: gr.Textbox
     labels: gr.Textbox
-    own_anchor: gr.Textbox  # for models that draw
-    own_kind: gr.Dropdown  # for models that answer: another question for another kind of thing
+    own_anchor: gr.Textbox
+    own_kind: gr.Dropdown
+    own_named: gr.Checkbox
     captions: gr.Dataframe
+    own_suggest: gr.Button
     use_own: gr.Button
     use_bundled: gr.Button
+
+    def fitted(self) -> list[gr.components.Component]:
+        """What is shown for models that draw, and some of it for those that answer."""
+        return [self.own_anchor, self.own_kind, self.own_named, self.own_suggest]
 
 
 def build_offer() -> tuple:
@@ -123,7 +129,7 @@ def build_own() -> tuple:
                 [*GENERAL],
                 value="object",
                 label="What it is",
-                info="Decides what the model is asked",
+                info="Decides in which words the model is asked",
                 visible=False,
                 elem_id="own-kind",
             )
@@ -132,6 +138,13 @@ def build_own() -> tuple:
             placeholder="red bicycle, blue bicycle, scooter",
             info="Comma-separated. Default: the retain captions, else the bundled world or what the model draws",
             elem_id="own-labels",
+        )
+        named = gr.Checkbox(
+            True,
+            label="Draw it from its name too",
+            info="The model draws what it knows of the name, to forget beside your pictures, and of labels to keep",
+            visible=False,
+            elem_id="own-named",
         )
         captions = gr.Dataframe(
             headers=["set", "file", "caption"],
@@ -145,9 +158,10 @@ def build_own() -> tuple:
             elem_id="own-captions",
         )
         with gr.Row(elem_classes="actions"):
+            suggest = gr.Button("Suggest labels", size="md", visible=False, elem_id="own-suggest")
             use = gr.Button("Use these pictures", size="md", elem_id="use-own")
             back = gr.Button("Back to the bundled world", size="md", elem_id="use-bundled")
-    return forget, retain, concept, labels, anchor, kind, captions, use, back
+    return forget, retain, concept, labels, anchor, kind, named, captions, suggest, use, back
 
 
 def build_words(visible: bool = False) -> WordsPanel:
@@ -209,8 +223,9 @@ def bundled_gallery(target: Target) -> dict:
 
 def drawn_by(task: Task | None) -> str:
     """The model that drew pictures of this task, which mean nothing to another; "" where none did."""
-    said = task.origin.get("retain", "") if task else ""
-    return said.removeprefix("drawn by ").removesuffix(" itself") if said.startswith("drawn by ") else ""
+    origin = task.origin if task else {}
+    drawn = [said for side in ("retain", "named") if (said := origin.get(side, "")).startswith("drawn by ")]
+    return drawn[0].removeprefix("drawn by ").removesuffix(" itself") if drawn else ""
 
 
 def task_gallery(task: Task) -> dict:
@@ -221,17 +236,20 @@ def task_gallery(task: Task) -> dict:
 
 def own_gallery(task: Task) -> dict:
     """The person's own sets, with how they are cut."""
-    split, forget, model = task.forget, task.forget.all(), drawn_by(task)
+    split, model, named = task.forget, drawn_by(task), made_of(task)
+    own, drawn = own_and_drawn(task)
     counts = f"{len(split.gradient)} for gradients, {len(split.search)} for step search, {len(split.test)} for results"
     retain = () if task.origin.get("retain") == WORLD else task.retain.all()
-    note = f"{len(retain)} pictures{f' drawn by {model} itself' if model else ''}"
+    note = f"{len(retain)} pictures{f' drawn by {model} itself' if model and not named else ''}"
     kept = "" if retain else " What is kept is the bundled world, as rendered."
+    whole = f"{len(own)} pictures to forget, cut into three sets that share none.{kept}"
     return gallery_value(
         [
-            ("Forget set", "forget", f"{len(forget)} pictures: {counts}", forget[:SHOWN]),
+            ("Forget set", "forget", f"{len(own)} pictures{'' if named else f': {counts}'}", own[:SHOWN]),
+            ("Drawn from the name", "forget", f"{len(drawn)} pictures drawn by {model} itself", drawn[:SHOWN]),
             ("Retain set", "retain", note, retain[:SHOWN]),
         ],
-        f"{len(forget)} pictures to forget, cut into three sets that share none.{kept}",
+        named or whole,
     )
 
 

@@ -19,8 +19,8 @@ class Families(Desk):
         draws, writes, page = adapter.family == "diffusion", adapter.family == "vlm", self.page
         shown = {
             page.words.box: gr.update(visible=draws),
-            page.examples.own_anchor: gr.update(visible=draws),
-            page.examples.own_kind: gr.update(visible=asks_kind(adapter)),
+            **dict.fromkeys(page.examples.fitted(), gr.update(visible=draws)),
+            page.examples.own_kind: gr.update(visible=draws or asks_kind(adapter)),
             page.model.judge_box: gr.update(visible=draws_its_own(adapter)),
             page.edit.towers: edit_panel.towers_for(adapter),
             page.drift.box: gr.update(visible=adapter.embeds),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 
 import gradio as gr
@@ -38,17 +37,26 @@ class Naming(Desk):
     @handler(lambda page: page.examples.status)
     def suggest(self, session: Session, concept: str, kind: str) -> Iterator[dict]:
         """Neighbours and others for a name, to be edited."""
-        adapter, panel = self._drawing(session), self.page.words
+        panel = self.page.words
+        if plan := (yield from self._suggested(session, concept, kind)):
+            yield {panel.keep: ", ".join((*plan.neighbours, *plan.others)), panel.anchor: plan.anchor}
+
+    @handler(lambda page: page.examples.status)
+    def suggest_beside(self, session: Session, concept: str, kind: str) -> Iterator[dict]:
+        """The same as labels of one's own pictures, the concept among them."""
+        if plan := (yield from self._suggested(session, concept, kind)):
+            yield {self.page.examples.labels: ", ".join((plan.concept, *plan.neighbours, *plan.others))}
+
+    def _suggested(self, session: Session, concept: str, kind: str) -> Iterator[dict]:
+        """What a name's plan would be, saying so; None where it is one of the bundled world's."""
+        adapter, status = self._drawing(session), self.page.examples.status
         if target := _bundled(adapter, concept):
-            yield {self.page.examples.status: status_html(f"{_of_world(target)}: everything else of it is kept.")}
-            return
-        yield {self.page.examples.status: status_html(f"Asking what is like {concept.strip()}", "busy")}
+            yield {status: status_html(f"{_of_world(target)}: everything else of it is kept.")}
+            return None
+        yield {status: status_html(f"Asking what is like {concept.strip()}", "busy")}
         plan = words.suggest(adapter, concept, kind)
-        yield {
-            panel.keep: ", ".join((*plan.neighbours, *plan.others)),
-            panel.anchor: plan.anchor,
-            self.page.examples.status: status_html("Edit what to keep, then let the model draw."),
-        }
+        yield {status: status_html("Edit what to keep, then let the model draw.")}
+        return plan
 
     @handler(lambda page: page.examples.status)
     def use_words(self, session: Session, concept: str, kind: str, anchor: str, keep: str) -> Iterator[dict]:
@@ -67,8 +75,7 @@ class Naming(Desk):
         session.task = task
         ready = f"Ready to forget {task.concept}: {count} pictures drawn by {adapter.name} itself."
         unused = unused_text(target, kind, anchor, keep) if target else ""
-        captions = dict.fromkeys(e.caption for e in (*task.forget.all(), *task.retain.all()))
-        said = " ".join([ready + unused, *cut_notes(adapter, list(captions))])
+        said = " ".join([ready + unused, *cut_captions(adapter, task)])
         yield {
             panel.gallery: examples_panel.drawn_gallery(task, adapter.name),
             panel.story: gr.update(value=f"Forget {task.concept} and compare"),
@@ -78,10 +85,7 @@ class Naming(Desk):
 
     def _named(self, adapter: DiffusionAdapter, concept: str, kind: str, anchor: str, keep: str) -> Callable[..., Task]:
         """What makes the task of a name; takes `on_picture` and `stop`."""
-        plan = words.suggest(adapter, concept, kind, anchor)
-        if kept := tuple(name.strip() for name in keep.split(",") if name.strip()):
-            near = words.NEIGHBOURS
-            plan = replace(plan, neighbours=kept[:near], others=kept[near:])
+        plan = words.keeping(words.suggest(adapter, concept, kind, anchor), keep.split(","))
         return partial(words.task_of, adapter, plan)
 
     def drawn_task(
@@ -116,6 +120,12 @@ class Naming(Desk):
         if session.epoch != epoch:
             raise InputError("Another target or model was chosen meanwhile; press the button again.")
         return made[0]
+
+
+def cut_captions(adapter: Adapter, task: Task) -> list[str]:
+    """A sentence for each caption that a model that draws does not read to its end."""
+    captions = dict.fromkeys(e.caption for e in (*task.forget.all(), *task.retain.all()))
+    return cut_notes(adapter, list(captions)) if adapter.family == "diffusion" else []
 
 
 def unused_text(target: Target, kind: str, anchor: str, keep: str) -> str:

@@ -18,17 +18,17 @@ from components.exporting import Exporting
 from components.families import Families
 from components.insight import Insight
 from components.measuring import Measuring
-from components.naming import Naming
+from components.naming import Naming, cut_captions
 from components.session import CLOSING, Session, Sessions
 from components.stacking import Stacking
 from components.theme import header_html, status_html
-from razor import models, saved, telling, words
+from razor import models, saved, telling
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError, RazorError
 from razor.growth import Growth
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
-from razor.sources import asks_kind, draws_its_own, own_task
+from razor.sources import drawn_beside, draws_its_own, made_of, own_task
 from razor.stack import Stack
 from razor.wording import draws, proxy_note, writes
 
@@ -241,9 +241,9 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Exporting, I
 
     @handler(lambda page: page.examples.status)
     def use_own(
-        self, session: Session, concept: str, labels: str, anchor: str, kind: str, rows: list[list[str]]
+        self, session: Session, concept: str, labels: str, anchor: str, kind: str, named: bool, rows: list[list[str]]
     ) -> Iterator[dict]:
-        """Turn the uploaded pictures into the task; a model with a world of its own draws what to keep beside them."""
+        """Turn the uploaded pictures into the task, with what a model draws beside them of the name and to keep."""
         panel = self.page.examples
         yield {panel.status: status_html("Checking your pictures", "busy")}
         forget = examples_panel.with_captions(session.forget, rows or [], "forget")
@@ -251,21 +251,20 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Exporting, I
         names = [name.strip() for name in labels.split(",") if name.strip()]
         adapter = self.model_of(session)
         anchor = anchor if adapter.family == "diffusion" else ""
-        chosen = {"concept": concept, "labels": names, "anchor": anchor}
-        chosen |= {"kind": kind} if asks_kind(adapter) else {}
+        chosen = {"concept": concept, "labels": names, "anchor": anchor, "kind": kind, "pictures_alone": not named}
         make = partial(own_task, forget, retain, **chosen, adapter=adapter)
-        if retain or not draws_its_own(adapter):
-            task = make()
-        else:
+        if count := drawn_beside(adapter, concept, kept=bool(retain), pictures_alone=not named):
             session.stop.clear()
-            count = sum(kept for _, kept in words.SIZES.values())
             task = yield from self.drawn_task(session, adapter, count, make)
+        else:
+            task = make()
         session.start_over()
         session.task = task
-        notes = examples_panel.data_warnings(forget, retain)
+        notes = [*filter(None, [made_of(task)]), *examples_panel.data_warnings(forget, retain)]
+        said = [f"Ready to forget {task.concept}.", *notes, *cut_captions(adapter, task)]
         yield {
             **self._examples(session),
-            panel.status: status_html(" ".join([f"Ready to forget {task.concept}.", *notes])),
+            panel.status: status_html(" ".join(said)),
             **self.blank(session),
         }
 

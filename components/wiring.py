@@ -20,7 +20,7 @@ def wire(demo: gr.Blocks, studio: Studio) -> None:
              *page.asks.drawn()]  # fmt: skip
     views = [*page.trust.blank(), *page.why.blank(), *page.drift.blank()]
     # Work that another target overtakes ends by blanking all of this, so all of it is among the outputs.
-    family = [page.words.box, page.examples.own_anchor, page.examples.own_kind, page.model.judge_box,
+    family = [page.words.box, *page.examples.fitted(), page.model.judge_box,
               page.edit.towers, page.drift.box, page.why.pixel_method]  # fmt: skip
     drawn = [*page.edit.drawn(), *shown, page.stack.list, *views, *family, *page.check.drawn(), *page.export.drawn()]
     _wire_examples(demo, studio, drawn)
@@ -77,8 +77,13 @@ def _wire_examples(demo: gr.Blocks, studio: Studio, drawn: list) -> None:
     both = [examples.forget_files, examples.retain_files]
     for files in both:
         files.change(studio.read_own, both, [examples.captions, examples.status], **PRIVATE)
-    own = [examples.concept, examples.labels, examples.own_anchor, examples.own_kind, examples.captions]
-    examples.use_own.click(studio.use_own, own, first + drawn, **HEAVY)
+    own = [examples.concept, examples.labels, examples.own_anchor, examples.own_kind, examples.own_named]
+    examples.use_own.click(studio.use_own, [*own, examples.captions], first + drawn, **HEAVY)
+    examples.own_kind.input(
+        studio.kind_chosen, [examples.own_kind, examples.own_anchor], examples.own_anchor, **PRIVATE
+    )
+    listed = [examples.labels, examples.status]
+    examples.own_suggest.click(studio.suggest_beside, [examples.concept, examples.own_kind], listed, **HEAVY)
     words = page.words
     words.kind.input(studio.kind_chosen, [words.kind, words.anchor], words.anchor, **PRIVATE)
     suggested = [words.keep, words.anchor, examples.status]

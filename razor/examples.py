@@ -14,7 +14,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -32,6 +32,7 @@ MAX_BYTES = 50_000_000  # one picture
 MAX_ZIP_BYTES = 1_000_000_000  # all of an archive, unpacked
 MIN_SIDE = 8  # pixels; anything smaller carries nothing a model could read
 KEEP_SIDE = 512  # pictures are kept no larger than this
+OWN = {"pictures": "own"}  # a label of own forget pictures among drawn ones: where a few are chosen, some are of each
 
 
 # What Pillow raises on damaged files of one format or another.
@@ -275,6 +276,15 @@ def shared_pictures(forget: Sequence[Example], retain: Sequence[Example]) -> tup
     return tuple(example for example in retain if example.digest in known)
 
 
+def check_apart(forget: Sequence[Example], retain: Sequence[Example]) -> None:
+    """Raise ExampleError where a picture is to be forgotten and kept."""
+    if shared := shared_pictures(forget, retain):
+        raise ExampleError(
+            f"{len(shared)} picture{'s' if len(shared) > 1 else ''} ({shared[0].source}, ...) stand in both the forget "
+            "and the retain set; remove them from one."
+        )
+
+
 def split_examples(examples: Sequence[Example], seed: int = 0) -> Split:
     """Shuffle and cut 60 / 20 / 20, at least one each.
 
@@ -321,11 +331,7 @@ def user_task(
     for name, examples in (("forget", forget), ("retain", retain)):
         if not examples:
             raise ExampleError(f"The {name} set is empty; add pictures to it.")
-    if shared := shared_pictures(forget, retain):
-        raise ExampleError(
-            f"{len(shared)} picture{'s' if len(shared) > 1 else ''} ({shared[0].source}, ...) stand in both the forget "
-            "and the retain set; remove them from one."
-        )
+    check_apart(forget, retain)
     captions = list(dict.fromkeys(e.caption for e in retain if e.caption))
     classes = [label.strip() for label in labels if label.strip()] or [concept, *captions[:40]]
     match = {name.lower(): name for name in classes}
@@ -342,6 +348,45 @@ def user_task(
     retain = [Example(e.image, e.caption, labels[e.caption], e.source) for e in _distinct(retain)]
     splits = split_examples(forget, seed), _split_labelled(retain, seed)
     return Task(target, axis, (Axis(axis, prompts),), (), *splits, origin or {})
+
+
+def joined(
+    task: Task,
+    forget: Sequence[Example],
+    retain: Sequence[Example],
+    *,
+    concept: str,
+    seed: int = 0,
+    anchor: str = "",
+    origin: Mapping[str, str] | None = None,
+) -> Task:
+    """A task with a person's own pictures added to its sets, own ones and the task's taking turns.
+
+    Args:
+        concept, anchor: as the captions of the forget pictures name it, and what stands in for it there.
+
+    Raises:
+        ExampleError: fewer than three forget pictures.
+    """
+    match = {name.lower(): name for axis in task.axes if axis.name == task.axis for name in axis.prompts}
+    labels = {task.axis: task.concept} | OWN
+    forget = [
+        Example(e.image, e.caption, labels, e.source, anchored_caption(e.caption, concept.strip(), anchor))
+        for e in _distinct(forget)
+    ]
+    shown = [(e, _label_in(e.caption, match, task.concept)) for e in _distinct(retain)]
+    retain = [Example(e.image, e.caption, {task.axis: name} if name else {}, e.source) for e, name in shown]
+    own = {
+        "forget": split_examples(forget, seed),
+        "retain": split_examples(retain, seed) if len(retain) >= 3 else Split(tuple(retain), (), ()),
+    }
+    known = {e.digest for e in (*forget, *retain)}
+    sides = {}
+    for side, mine in own.items():
+        pairs = zip(vars(mine).values(), vars(getattr(task, side)).values(), strict=True)
+        apart = [zip_longest(part, [e for e in others if e.digest not in known]) for part, others in pairs]
+        sides[side] = Split(*(tuple(e for turn in turns for e in turn if e is not None) for turns in apart))
+    return replace(task, **sides, origin=origin or task.origin)
 
 
 def anchored_caption(caption: str, concept: str, anchor: str = "") -> str:

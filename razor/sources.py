@@ -7,7 +7,7 @@ from pathlib import Path
 from razor import words
 from razor.adapters.base import Adapter
 from razor.errors import ExampleError, InputError
-from razor.examples import Example, Split, Task, load_examples, user_task
+from razor.examples import OWN, Example, Split, Task, check_apart, joined, load_examples, split_examples, user_task
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import AXES, parse_target
 
@@ -30,6 +30,7 @@ def resolve(
     anchor: str | None = None,
     kind: str = "object",
     adapter: Adapter | None = None,
+    pictures_alone: bool = False,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Task, tuple[str, ...]]:
     """The task behind two names, and a sentence for each picture that was skipped and for what was not used.
@@ -46,7 +47,7 @@ def resolve(
         concept: what own forget pictures show, in words.
         labels: classes to measure against; default: the retain captions, or the bundled world's classes.
         anchor, kind: what a model that draws puts in the place of own forget pictures' concept; see words.py.
-        adapter: the model, where it is loaded; see own_task.
+        adapter, pictures_alone: the model, where it is loaded, and whether it draws no more to forget; see own_task.
         on_picture: called with how many pictures the model has drawn and how many it will.
 
     Raises:
@@ -66,19 +67,28 @@ def resolve(
     else:
         loaded = load_examples(forget)
         forget_examples, warnings = loaded.examples, loaded.warnings
-    if whole_world:
-        chosen = {"concept": concept, "labels": labels, "seed": seed, "anchor": anchor_of(anchor, kind)}
-        options = {"source": forget, "adapter": adapter, "kind": kind, "on_picture": on_picture}
-        return own_task(forget_examples, (), **options, **chosen), warnings
-    if is_target(retain):
+    kept: tuple[Example, ...] = ()
+    if not whole_world and is_target(retain):
         target = parse_target(retain)
         kept = tuple(e for e in _world() if e.labels.get(target.axis) == target.name)
-    else:
+    elif not whole_world:
         loaded = load_examples(retain)
         kept, warnings = loaded.examples, warnings + loaded.warnings
-    chosen = {"concept": concept, "labels": labels, "seed": seed, "anchor": anchor_of(anchor, kind)}
-    task = user_task(forget_examples, kept, **chosen, axis=_axis(kind, adapter))
-    return replace(task, origin={"forget": forget, "retain": retain}), warnings
+    task = own_task(
+        forget_examples,
+        kept,
+        concept=concept,
+        labels=labels,
+        seed=seed,
+        anchor=anchor_of(anchor, kind),
+        source=forget,
+        kept_source=retain or WORLD,
+        adapter=adapter,
+        kind=kind,
+        pictures_alone=pictures_alone or is_target(forget),
+        on_picture=on_picture,
+    )
+    return task, warnings
 
 
 def anchor_of(anchor: str | None, kind: str) -> str:
@@ -101,12 +111,13 @@ def from_words(
     anchor: str | None = None,
     kind: str = "object",
     on_picture: Callable[[int, int], None] = lambda done, total: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Task:
     """The task behind a name alone: a class of the bundled world, or what the model itself draws of it.
 
     Args:
         labels: what else to keep; default: what words.suggest finds.
-        on_picture: see words.task_of.
+        on_picture, stop: see words.task_of.
 
     Raises:
         InputError: an unknown kind; the model draws no pictures and the name is none of the bundled world's; or it is
@@ -123,11 +134,15 @@ def from_words(
             raise InputError(f"{adapter.name} draws no pictures: give some of {concept!r} with --forget.")
         return tasks.task(target)
     if target is not None and not draws_its_own(adapter):
-        return words.bundled_task(adapter, target, seed=seed, on_picture=on_picture)
+        return words.bundled_task(adapter, target, seed=seed, on_picture=on_picture, stop=stop)
+    plan = _plan(adapter, concept, kind, anchor, labels)
+    return words.task_of(adapter, plan, seed=seed, on_picture=on_picture, stop=stop)
+
+
+def _plan(adapter: Adapter, concept: str, kind: str, anchor: str, labels: Sequence[str]) -> words.Plan:
+    """What is suggested for a name, or what is given to keep in its place."""
     plan = words.suggest(adapter, concept, kind, anchor)
-    if kept := tuple(label for label in labels if label.lower() != plan.concept.lower()):
-        plan = replace(plan, neighbours=kept, others=())
-    return words.task_of(adapter, plan, seed=seed, on_picture=on_picture)
+    return words.keeping(plan, [label for label in labels if label.strip().lower() != plan.concept.lower()])
 
 
 def _unused(axis: str, *, kind: str, **given: str | Sequence[str] | None) -> str:
@@ -152,6 +167,24 @@ def _axis(kind: str, adapter: Adapter | None) -> str:
     return KIND_AXES[kind] if adapter is not None and asks_kind(adapter) else "label"
 
 
+def draws_name(adapter: Adapter, concept: str) -> bool:
+    """Whether the model can draw a concept from its name, to be forgotten beside a person's own pictures of it."""
+    known = draws_its_own(adapter) or words.known_target(concept) is not None
+    return adapter.family == "diffusion" and known
+
+
+def drawn_beside(adapter: Adapter, concept: str, *, kept: bool, pictures_alone: bool) -> int:
+    """How many pictures the model draws beside a person's own; see own_task.
+
+    Args:
+        kept: own retain pictures are given.
+    """
+    own = draws_its_own(adapter)
+    if not pictures_alone and draws_name(adapter, concept):
+        return sum(sum(words.SIZES[split]) for split in (words.SIZES if own else words.LEARNED))
+    return sum(retain for _, retain in words.SIZES.values()) if own and not kept else 0
+
+
 def own_task(
     forget: Sequence[Example],
     retain: Sequence[Example],
@@ -161,26 +194,42 @@ def own_task(
     seed: int = 0,
     anchor: str = "",
     source: str = "own pictures",
+    kept_source: str = "own pictures",
     adapter: Adapter | None = None,
     kind: str = "object",
+    pictures_alone: bool = False,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Task:
     """Own forget pictures, kept against own retain pictures or, when there are none, against the bundled world.
 
+    A model that draws adds pictures of its own: of the concept's name to forget, and of other names to keep.
+
     Args:
-        adapter: the model, where it is loaded. One that draws, and not the bundled world, draws what is to be kept.
+        labels: where the model draws, what is to be kept instead of what words.suggest finds.
+        adapter: the model, where it is loaded.
         kind: what the concept is, for a model that draws or answers; see words.GENERAL.
-        on_picture, stop: see words.retain_pictures.
+        pictures_alone: the model draws nothing of the concept's name, and to keep only where no retain pictures are
+            given and it does not draw the bundled world.
+        on_picture, stop: see words.task_of.
     """
     axis = _axis(kind, adapter)
+    told = {"seed": seed, "on_picture": on_picture, "stop": stop}
+    origin = {"forget": source, "retain": kept_source if retain else WORLD}
+    if adapter is not None and not pictures_alone and draws_name(adapter, concept):
+        check_apart(forget, retain)
+        split_examples(forget)  # too few are said before anything is drawn
+        others = {"labels": labels, "kind": kind, "anchor": anchor if draws_its_own(adapter) else None}
+        named = from_words(adapter, concept=concept, **others, **told)
+        drawn = named.origin["retain"]
+        origin |= {"retain": kept_source if retain else drawn, "named": drawn}
+        return joined(named, forget, retain, concept=concept, seed=seed, anchor=anchor, origin=origin)
     if not retain and adapter is not None and draws_its_own(adapter):
-        plan, kept = words.retain_pictures(adapter, concept, kind, seed=seed, on_picture=on_picture, stop=stop)
+        plan = _plan(adapter, concept, kind, anchor, labels)
+        kept = words.retain_pictures(adapter, plan, **told)
         names = [plan.concept, *plan.neighbours, *plan.others]
         made = user_task(forget, kept, concept=concept, labels=names, seed=seed, anchor=anchor)
-        drawn = {"forget": source, "retain": f"drawn by {adapter.name} itself"}
-        return replace(made, neighbours=plan.neighbours, origin=drawn)
-    origin = {"forget": source, "retain": "own pictures" if retain else WORLD}
+        return replace(made, neighbours=plan.neighbours, origin=origin | {"retain": f"drawn by {adapter.name} itself"})
     if retain:
         made = user_task(forget, retain, concept=concept, labels=labels, seed=seed, anchor=anchor, axis=axis)
         return replace(made, origin=origin)
@@ -195,6 +244,26 @@ def own_task(
     kept = [_relabelled(e, on, axis) for e in others for on in shown if on in e.labels]
     made = user_task(forget, kept, concept=concept, labels=classes, seed=seed, anchor=anchor, axis=axis)
     return replace(made, origin=origin)
+
+
+def made_of(task: Task) -> str:
+    """What the sets of a task of own and drawn pictures are made of, in a sentence; "" for any other task."""
+    by = task.origin.get("named", "").removesuffix(" itself")
+    if not by:
+        return ""
+    (own, drawn), keep = map(len, own_and_drawn(task)), len(task.retain.all())
+    kept = by if task.origin["retain"].startswith("drawn by") else f"your own and those {by}"
+    return (
+        f"To forget: {own} pictures of your own and {drawn} {by} from the name {task.concept!r}. To keep: {keep} "
+        f"pictures, {kept}."
+    )
+
+
+def own_and_drawn(task: Task) -> tuple[list[Example], list[Example]]:
+    """The forget pictures of a task: a person's own, and those the model drew beside them."""
+    forget, both = task.forget.all(), "named" in task.origin
+    drawn = [e for e in forget if both and not OWN.items() <= e.labels.items()]
+    return [e for e in forget if e not in drawn], drawn
 
 
 def _keeping(task: Task, retain: str) -> Task:

@@ -164,24 +164,28 @@ def task_of(
     return Task(plan.concept, "label", (axis,), plan.neighbours, forget, retain, origin)
 
 
+def keeping(plan: Plan, names: Sequence[str]) -> Plan:
+    """The plan with these names to keep, the first of them as neighbours; without any, as it is."""
+    kept = tuple(name.strip() for name in names if name.strip())
+    return replace(plan, neighbours=kept[:NEIGHBOURS], others=kept[NEIGHBOURS:]) if kept else plan
+
+
 def retain_pictures(
     adapter: DiffusionAdapter,
-    concept: str,
-    kind: str = "object",
+    plan: Plan,
     *,
     seed: int = 0,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
-) -> tuple[Plan, tuple[Example, ...]]:
-    """What to keep beside a person's own pictures of a concept: the suggestions, and pictures the model draws of them.
+) -> tuple[Example, ...]:
+    """What to keep beside a person's own pictures of a concept: pictures the model draws of the names in the plan.
 
     Raises:
         Stopped: before all were drawn.
     """
-    plan = suggest(adapter, concept, kind)
     kept, count = _turns(plan.neighbours, plan.others), sum(retain for _, retain in SIZES.values())
     asked = [_asked(plan, kept[i % len(kept)], "retain", i + i // len(kept)) for i in range(count)]
-    return plan, _drawn(adapter, {("retain", "own"): asked}, seed, on_picture, stop)["retain", "own"]
+    return _drawn(adapter, {("retain", "own"): asked}, seed, on_picture, stop)["retain", "own"]
 
 
 def bundled_task(

@@ -137,33 +137,57 @@ def photos(name, green=90):
 def test_own_pictures_take_what_to_draw_instead(studio, request_of):
     request, session = request_of("a"), studio.sessions.get("a")
     session.forget, session.retain = photos("red cat"), photos("tree", green=20)
-    last(studio.use_own(request, "red cat", "", "dog", "object", []))
+    last(studio.use_own(request, "red cat", "", "dog", "object", False, []))
     assert {e.anchor for e in session.task.forget.all()} == {"a photo of a dog"}
-    last(studio.use_own(request, "red cat", "", "", "object", []))
+    last(studio.use_own(request, "red cat", "", "", "object", False, []))
     assert {e.anchor for e in session.task.forget.all()} == {"a photo"}
 
 
-def test_the_field_is_there_for_models_that_draw_alone(studio, adapter, trained):
-    field = studio.page.examples.own_anchor
-    assert field.value == "something"
-    assert studio.comparing(adapter)[field]["visible"] is True and studio.comparing(trained)[field]["visible"] is False
+def test_the_fields_are_there_for_models_that_draw_alone(studio, adapter, trained):
+    panel = studio.page.examples
+    assert panel.own_anchor.value == "something" and panel.own_named.value is True
+    for model, shown in ((adapter, True), (trained, False)):
+        found = studio.comparing(model)
+        assert [found[field]["visible"] for field in panel.fitted()] == [shown] * 4
 
 
-def test_own_pictures_without_any_to_keep_are_kept_beside_drawn_ones(studio, request_of):
+@pytest.mark.parametrize("named", [True, False])
+def test_own_pictures_are_forgotten_beside_what_is_drawn_of_their_name_or_alone(studio, request_of, named):
     request, session, panel = request_of("a"), studio.sessions.get("a"), studio.page.examples
     session.forget = photos("red cat")
-    updates = list(studio.use_own(request, "red cat", "", "something", "object", []))
-    assert any("draws what it knows: 18 pictures" in update.get(panel.status, "") for update in updates)
-    assert examples_panel.drawn_by(session.task) == "tiny-sd"
-    groups = {group["kind"]: group for group in last(updates)[panel.gallery]["groups"]}
-    assert groups["forget"]["note"].startswith("4 pictures") and "drawn by tiny-sd" in groups["retain"]["note"]
+    updates = list(studio.use_own(request, "red cat", "red cat, a dog, a horse", "dog", "object", named, []))
+    said = [update.get(panel.status, "") for update in updates]
+    assert any(f"draws what it knows: {27 if named else 18} pictures" in line for line in said)
+    assert examples_panel.drawn_by(session.task) == "tiny-sd" and session.task.neighbours == ("a dog", "a horse")
+    groups = {group["title"]: group for group in last(updates)[panel.gallery]["groups"]}
+    assert groups["Forget set"]["note"].startswith("4 pictures")
+    drawn = [e for e in session.task.forget.all() if "photo of a red cat" not in e.caption]
+    if named:
+        assert groups["Drawn from the name"]["note"] == "9 pictures drawn by tiny-sd itself"
+        assert "4 pictures of your own and 9 drawn by tiny-sd" in said[-1]
+        assert len(drawn) == 9 and all(e.anchor == e.caption.replace("red cat", "dog") for e in drawn)
+    else:
+        assert not drawn and "drawn by tiny-sd" in groups["Retain set"]["note"]
+
+
+def test_labels_are_suggested_beside_own_pictures(studio, request_of):
+    *_, shown = studio.suggest_beside(request_of("a"), "red cat", "object")
+    names = shown[studio.page.examples.labels].split(", ")
+    assert names[0] == "red cat" and len(names) == 1 + words.NEIGHBOURS + words.OTHERS
+
+
+def test_a_caption_too_long_for_the_model_is_said_to_be_cut(studio, request_of):
+    session = studio.sessions.get("a")
+    session.forget, session.retain = photos("red cat on the sofa"), photos("tree", green=20)
+    done = last(studio.use_own(request_of("a"), "red cat", "", "dog", "object", False, []))
+    assert "red cat on the sofa\u201d is too long: the model does not read" in done[studio.page.examples.status]
 
 
 def test_own_pictures_kept_beside_the_bundled_world_say_so(studio, request_of, adapter, monkeypatch):
     monkeypatch.setattr(adapter, "of_world", True)
     request, session, panel = request_of("a"), studio.sessions.get("a"), studio.page.examples
     session.forget = photos("red cat")
-    gallery = last(studio.use_own(request, "red cat", "", "something", "object", []))[panel.gallery]
+    gallery = last(studio.use_own(request, "red cat", "", "something", "object", True, []))[panel.gallery]
     assert gallery["finding"].endswith("What is kept is the bundled world, as rendered.")
 
 
