@@ -444,7 +444,11 @@ def _add_names(parser, said: str = "") -> None:
         "--concept",
         default="",
         metavar="WORDS",
-        help="what to forget, in words; alone, the model draws the pictures (default: what --forget names)",
+        help="what to forget, in words; alone, the model draws the pictures, and beside pictures of --forget one that "
+        "draws adds its own (default: what --forget names)",
+    )
+    parser.add_argument(
+        "--pictures-alone", action="store_true", help="forget the pictures of --forget without drawing more of the name"
     )
     parser.add_argument(
         "--kind", default="object", metavar="K", help="what the words name: object, style or person (default object)"

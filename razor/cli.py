@@ -344,6 +344,7 @@ def _as_in(args: argparse.Namespace, made: dict) -> None:
     task, origin = made.get("task") or {}, (made.get("task") or {}).get("origin") or {}
     args.model = args.model or (made.get("model") or {}).get("name", "")
     args.concept = args.concept or task.get("concept", "")
+    args.pictures_alone = args.pictures_alone or "named" not in origin
     if args.forget or str(origin.get("forget", "")).startswith("drawn from"):
         return
     if not is_target(origin.get("forget", "")):
@@ -668,19 +669,19 @@ def _prepare(args: argparse.Namespace):
         raise InputError("Say what to forget: --forget object:cat, --forget PICTURES, or --concept 'Van Gogh'.")
     labels = [label.strip() for label in args.labels.split(",") if label.strip()]
     chosen = {"concept": args.concept, "labels": labels, "seed": config.seed, "kind": args.kind, "anchor": args.anchor}
+    named = {**chosen, "pictures_alone": args.pictures_alone}
     if args.forget:  # before the model, which takes longer to load
-        task, warnings = sources.resolve(args.forget, args.retain, **chosen)
+        task, warnings = sources.resolve(args.forget, args.retain, **named)
         for warning in warnings:
             note(warning)
     adapter = models.load(args.model, device=args.device, dtype=args.dtype, bits=args.bits)
     if args.judge:
         adapter = models.with_judge(adapter, args.judge)
-    draws = args.forget and task.origin.get("retain") == sources.WORLD and sources.draws_its_own(adapter)
-    if draws or (args.forget and sources.asks_kind(adapter)):
-        if draws and not sources.is_target(args.forget):
-            note(f"{adapter.name} draws what is to be kept.")
-        with bar("Drawing what is to be kept") as drawn:
-            task, _ = sources.resolve(args.forget, args.retain, **chosen, adapter=adapter, on_picture=drawn)
+    if args.forget and (adapter.family == "diffusion" or sources.asks_kind(adapter)):
+        with bar("Drawing what it knows") as drawn:
+            task, _ = sources.resolve(args.forget, args.retain, **named, adapter=adapter, on_picture=drawn)
+        if said := sources.made_of(task):
+            note(said)
     if not args.forget:
         if adapter.family == "diffusion":
             note(f"{adapter.name} draws what it knows of {args.concept!r}.")

@@ -6,7 +6,8 @@ import pytest
 from test_words import SMALL, Drawer, reader
 from tiny_adapters import make_task, noise_picture, shared
 
-from razor import sources, words
+from razor import cli, models, sources, words
+from razor.arguments import parser
 from razor.config import RazorConfig
 from razor.errors import ExampleError, InputError
 from razor.examples import OWN, Example, varied
@@ -42,7 +43,7 @@ def made(adapter, *retain, concept="a red cat", anchor="a cat", **more):
     return own_task(photos(concept, 0), retain, concept=concept, anchor=anchor, adapter=adapter, **more)
 
 
-def own(examples):
+def owned(examples):
     return [e for e in examples if OWN.items() <= e.labels.items()]
 
 
@@ -51,12 +52,12 @@ def test_what_is_forgotten_is_made_of_own_pictures_and_of_prompts_that_name_it()
     task = made(drawer)
     assert (task.concept, task.axis) == ("a red cat", "label")
     assert task.neighbours[0] == "a dog" and len(task.axes[0].classes) == 17
-    sizes = {split: (len(own(part)), len(part)) for split, part in vars(task.forget).items()}
+    sizes = {split: (len(owned(part)), len(part)) for split, part in vars(task.forget).items()}
     assert sizes == {"gradient": (3, 8), "search": (1, 4), "test": (1, 5)}
-    drawn = [e for e in task.forget.all() if e not in own(task.forget.all())]
+    drawn = [e for e in task.forget.all() if e not in owned(task.forget.all())]
     assert {e.caption for e in drawn} <= {caption for caption, _ in drawer.asked}
     assert all("a red cat" in e.caption and e.anchor == e.caption.replace("a red cat", "a cat") for e in drawn)
-    assert {(e.caption, e.anchor) for e in own(task.forget.all())} == {("a photo of a red cat", "a photo of a cat")}
+    assert {(e.caption, e.anchor) for e in owned(task.forget.all())} == {("a photo of a red cat", "a photo of a cat")}
     assert [len(part) for part in vars(task.retain).values()] == [6, 5, 5]
     assert task.origin == {
         "forget": "own pictures", "retain": "drawn by a drawer itself", "named": "drawn by a drawer itself"
@@ -69,9 +70,9 @@ def test_what_is_forgotten_is_made_of_own_pictures_and_of_prompts_that_name_it()
 
 def test_own_and_drawn_ones_take_turns_and_of_a_few_chosen_some_are_of_each():
     search = made(Studio()).forget.gradient
-    assert [e in own(search) for e in search[:6]] == [True, False] * 3
+    assert [e in owned(search) for e in search[:6]] == [True, False] * 3
     few = [search[i] for i in varied(search, 4)]
-    assert Counter(e in own(few) for e in few) == {True: 2, False: 2}
+    assert Counter(e in owned(few) for e in few) == {True: 2, False: 2}
 
 
 def test_own_pictures_to_keep_are_kept_beside_drawn_ones():
@@ -86,7 +87,7 @@ def test_own_pictures_to_keep_are_kept_beside_drawn_ones():
 def test_pictures_alone_are_kept_beside_what_the_model_draws_of_the_names_given():
     drawer = Studio()
     task = made(drawer, pictures_alone=True, labels=["A red cat", "a fox", "a wolf"])
-    assert len(task.forget.all()) == 5 and not own(task.forget.all()) and "named" not in task.origin
+    assert len(task.forget.all()) == 5 and not owned(task.forget.all()) and "named" not in task.origin
     assert task.neighbours == ("a fox", "a wolf") and task.axes[0].classes == ("a red cat", "a fox", "a wolf")
     assert len(drawer.asked) == 16 and made_of(task) == ""
     drawer = Studio()
@@ -105,9 +106,9 @@ def test_a_class_of_the_bundled_world_is_asked_for_in_its_own_words(monkeypatch)
     task = made(drawer, concept="a cat", anchor="")
     bundled = words.bundled_task(drawer, Target("object", "cat"))
     assert (task.concept, task.axes, task.neighbours) == ("cat", bundled.axes, bundled.neighbours)
-    drawn = [e for e in task.forget.gradient if not own([e])]
+    drawn = [e for e in task.forget.gradient if not owned([e])]
     assert [(e.caption, e.anchor) for e in drawn] == [(e.caption, e.anchor) for e in bundled.forget.gradient]
-    assert {(e.caption, e.anchor) for e in own(task.forget.all())} == {("a photo of a cat", "a photo")}
+    assert {(e.caption, e.anchor) for e in owned(task.forget.all())} == {("a photo of a cat", "a photo")}
     with pytest.raises(InputError, match="has no use for the labels; leave that out"):
         made(drawer, concept="a cat", labels=["a dog"])
 
@@ -142,7 +143,32 @@ def test_a_folder_and_a_name_are_forgotten_by_a_pipeline(tmp_path, monkeypatch, 
     said = {"concept": "a red cat", "labels": ["a dog", "a hat"], "anchor": "a cat", "adapter": adapter}
     task, warnings = sources.resolve(str(tmp_path), **said, on_picture=lambda *done: told.append(done))
     assert not warnings and told[-1] == (15, 15) and task.origin["forget"] == str(tmp_path)
-    assert len(task.forget.all()) == 11 and len(own(task.forget.all())) == 5
+    assert len(task.forget.all()) == 11 and len(owned(task.forget.all())) == 5
     growth = Growth(adapter, task, RazorConfig(rounds=1, inner_steps=1, tau=0.0, batch=2, retain_budget=1.0))
     (done,) = growth.run()
     assert done.members and growth.patch.deltas and same_weights(adapter.model, before)
+
+
+@pytest.mark.parametrize(("options", "own", "kept"), [([], 5, 9 + 4), (["--pictures-alone"], 0, 4)])
+def test_the_command_line_forgets_a_folder_and_its_name_or_the_folder_alone(
+    tmp_path, monkeypatch, capsys, options, own, kept
+):
+    monkeypatch.setattr(words, "SIZES", dict.fromkeys(SMALL, (2, 3)))
+    monkeypatch.setattr(models, "load", lambda name, **_: shared("sd"))
+    for side, pictures in (("forget", photos("a red cat", 0)), ("retain", photos("a dog", 20, 4))):
+        (tmp_path / side).mkdir()
+        for e in pictures:
+            e.image.save(tmp_path / side / e.source)
+    sets = [word for side in ("forget", "retain") for word in (f"--{side}", str(tmp_path / side))]
+    _, task, _ = cli._prepare(parser().parse_args(["score", "--model", "m", *sets, "--concept", "a red cat", *options]))
+    assert (len(task.forget.all()), len(task.retain.all())) == (5 if options else 11, kept)
+    assert len(owned(task.forget.all())) == own
+    assert ("5 pictures of your own and 6 drawn by tiny sd" in capsys.readouterr().err) is not bool(options)
+
+
+@pytest.mark.parametrize(("origin", "alone"), [({"named": "drawn by a drawer itself"}, False), ({}, True)])
+def test_a_recipe_says_whether_pictures_were_forgotten_alone(origin, alone):
+    made = {"task": {"concept": "a red cat", "origin": {"forget": "cats", **origin}}, "model": {"name": "m"}}
+    args = parser().parse_args(["unlearn", "--recipe", "r.json", "--forget", "cats", "--out", "o"])
+    cli._as_in(args, made)
+    assert args.pictures_alone is alone and args.concept == "a red cat"
