@@ -13,7 +13,7 @@ from components.head_map import UnitState, head_map, map_value
 from components.measure_panel import MeasurePanel
 from components.timeline import timeline, timeline_value
 from razor import telling
-from razor.adapters.base import Adapter
+from razor.adapters.base import Adapter, ascended, growing
 from razor.config import RazorConfig
 from razor.edit_set import MAX_STRENGTH
 from razor.grids import TOWER_TITLES, grids
@@ -33,6 +33,7 @@ MARKS = {  # tower -> its symbol and colour on the scatter
     "projector": ("square", "retain"),
     "language": ("diamond", "edited"),
 }
+LOSSES = {"answer": "the name as the answer", "alignment": "what is read of the picture"}
 KINDS = {"heads": "head", "MLPs": "mlp", "whole layers": "layer"}
 HEADERS = ["rank", "unit", "phi", "pressure", "separation", "forget / retain", "state"]
 CURVE_POINTS = 60  # points of the iso-phi curve
@@ -75,6 +76,7 @@ class EditPanel:
     budget: gr.Slider
     towers: gr.CheckboxGroup
     kinds: gr.CheckboxGroup
+    forget_loss: gr.Radio
 
     def settings(self) -> list[gr.components.Component]:
         """The widgets `config_from` reads, in its order."""
@@ -88,6 +90,7 @@ class EditPanel:
             self.budget,
             self.towers,
             self.kinds,
+            self.forget_loss,
         ]
 
     def looked_at(self) -> list[gr.components.Component]:
@@ -176,6 +179,11 @@ def _growth_settings() -> dict:
             _tower_choices(("image", "text")), value=["image", "text"], label="Towers growth may edit", elem_id="towers"
         )
         kinds = gr.CheckboxGroup([*KINDS], value=["heads"], label="Units growth may take")
+        forget_loss = gr.Radio(
+            [], label="Forget loss", info="What is pushed away from the concept; ticks the towers it goes by",
+            visible=False,
+            elem_id="forget-loss",
+        )  # fmt: skip
     return {
         "rounds": rounds,
         "rho": rho,
@@ -184,32 +192,45 @@ def _growth_settings() -> dict:
         "budget": budget,
         "towers": towers,
         "kinds": kinds,
+        "forget_loss": forget_loss,
     }
 
 
-def towers_for(adapter: Adapter) -> dict:
+def towers_for(adapter: Adapter, forget_loss: str | None = None) -> dict:
     """The choice of towers for a model: all it has, those growth edits by itself ticked."""
-    return gr.update(choices=_tower_choices(adapter.towers), value=list(adapter.growing))
+    return gr.update(choices=_tower_choices(adapter.towers), value=list(growing(adapter, forget_loss)))
+
+
+def losses_for(adapter: Adapter) -> dict:
+    """The choice of forget losses for a model, its usual one chosen; hidden where it has only one."""
+    choices = [(LOSSES[name], name) for name in adapter.forget_losses]
+    return gr.update(choices=choices, value=ascended(adapter, None) or None, visible=bool(choices))
 
 
 def settings_shown(panel: EditPanel, config: RazorConfig, adapter: Adapter) -> dict:
     """The widgets at these settings; what the page has no widget for keeps its default."""
     kinds = [words for words, kind in KINDS.items() if kind in config.granularity]
     values = (config.alpha, config.tau, config.rho, config.rounds, config.step_size, config.inner_steps,
-              config.retain_budget, list(config.towers or adapter.growing), kinds)  # fmt: skip
+              config.retain_budget, list(config.towers or growing(adapter, config.forget_loss)), kinds,
+              ascended(adapter, config.forget_loss) or None)  # fmt: skip
     return dict(zip(panel.settings(), values, strict=True))
 
 
 def fitting(config: RazorConfig, adapter: Adapter) -> RazorConfig:
-    """The settings without towers this model lacks: the page keeps its ticks when another model is loaded."""
-    return replace(config, towers=tuple(t for t in config.towers or () if t in adapter.towers) or None)
+    """The settings without what this model lacks: the page keeps its ticks when another model is loaded.
+
+    The usual forget loss is left open, as where there is no choice.
+    """
+    towers = tuple(t for t in config.towers or () if t in adapter.towers) or None
+    loss = config.forget_loss if config.forget_loss in [*adapter.forget_losses][1:] else None
+    return replace(config, towers=towers, forget_loss=loss)
 
 
 def _tower_choices(towers: Iterable[str]) -> list[tuple[str, str]]:
     return [(TOWER_TITLES.get(tower, tower), tower) for tower in towers]
 
 
-def config_from(alpha, tau, rho, rounds, step_size, inner_steps, budget, towers, kinds) -> RazorConfig:
+def config_from(alpha, tau, rho, rounds, step_size, inner_steps, budget, towers, kinds, forget_loss) -> RazorConfig:
     """The settings on the page; raises InputError where one is out of range."""
     return RazorConfig(
         alpha=alpha,
@@ -221,6 +242,7 @@ def config_from(alpha, tau, rho, rounds, step_size, inner_steps, budget, towers,
         retain_budget=budget,
         towers=tuple(towers),
         granularity=tuple(KINDS.get(kind, str(kind)) for kind in kinds),
+        forget_loss=forget_loss,
     )
 
 

@@ -192,7 +192,7 @@ class Exporting(Desk):
             f"The settings of {name} are set: it edited {telling.names(members) or 'nothing'} in {len(rounds)} "
             f"round{'s' if len(rounds) != 1 else ''}.",
             _again(made, session.planned, growth is not None),
-            _no_widget(replace(config, towers=ours.towers), ours),
+            _no_widget(asked, ours),
             *recipes.left_out(made),
         ]
         if growth is not None:
@@ -200,6 +200,7 @@ class Exporting(Desk):
             growth.history.branch_from(growth.history.free_name(), 0)  # a repetition begins at the unedited model
             session.settle(ours)
             growth.plan(session.planned)
+        ours, asked = (edit_panel.fitting(c, adapter) for c in (ours, replace(config, towers=ours.towers)))
             session.edited()
             said.append(f"It is on {growth.history.position.branch}, by itself; Undo returns to the edit before.")
         if other := recipes.other_versions(made):

@@ -23,6 +23,7 @@ class Families(Desk):
             page.examples.own_kind: gr.update(visible=draws or asks_kind(adapter)),
             page.model.judge_box: gr.update(visible=draws_its_own(adapter)),
             page.edit.towers: edit_panel.towers_for(adapter),
+            page.edit.forget_loss: edit_panel.losses_for(adapter),
             page.drift.box: gr.update(visible=adapter.embeds),
             page.why.pixel_method: gr.update(visible=not draws),
             page.compare.answers: gr.update(visible=not draws and not writes),

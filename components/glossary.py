@@ -39,6 +39,11 @@ TERMS: dict[str, tuple[str, str]] = {
         "Rho",
         "How strongly each step pushes towards forgetting, from 0 to 1, next to the part of it that keeps the rest.",
     ),
+    "forget loss": (
+        "Forget loss",
+        "What the edit drives up on the forget set. In a model that answers: how unlikely the name is as the answer, "
+        "or how far what is read of a picture is from what it was.",
+    ),
     "rank": ("Rank", "The place of a unit when all are sorted by phi; 1 is the highest."),
     "unit": (
         "Unit",

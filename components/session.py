@@ -155,12 +155,12 @@ class Session:
 
     def keep(self, view: str, value: object) -> None:
         """What an expensive view found about the scores shown."""
-        self.found[view] = self.growth.scored_at, value
+        self.found[view] = self._scored_as(), value
 
     def kept(self, view: str):
         """The same again, while those scores are the ones shown; else None."""
         at, value = self.found.get(view, (None, None))
-        fits = self.growth is not None and self.growth.showable and at == self.growth.scored_at
+        fits = self.growth is not None and self.growth.showable and at == self._scored_as()
         return value if fits else None
 
     def look_at_best(self) -> None:
@@ -181,6 +181,10 @@ class Session:
         """Take over settings; rounds already grown stay."""
         if self.growth is not None:
             self.growth.configure(config)
+
+    def _scored_as(self) -> tuple[int, str]:
+        """The state whose scores are shown, and the loss they are of."""
+        return self.growth.scored_at, self.growth.forget_loss
 
 
 class Sessions:

@@ -21,7 +21,7 @@ def wire(demo: gr.Blocks, studio: Studio) -> None:
     views = [*page.trust.blank(), *page.why.blank(), *page.drift.blank()]
     # Work that another target overtakes ends by blanking all of this, so all of it is among the outputs.
     family = [page.words.box, *page.examples.fitted(), page.model.judge_box,
-              page.edit.towers, page.drift.box, page.why.pixel_method]  # fmt: skip
+              page.edit.towers, page.edit.forget_loss, page.drift.box, page.why.pixel_method]  # fmt: skip
     drawn = [*page.edit.drawn(), *shown, page.stack.list, *views, *family, *page.check.drawn(), *page.export.drawn()]
     _wire_examples(demo, studio, drawn)
     _wire_growth(studio, drawn)
@@ -116,6 +116,7 @@ def _wire_growth(studio: Studio, drawn: list) -> None:
         edit.timeline.branch_change(studio.change_branch, None, drawn, trigger_mode="multiple", **PRIVATE),
         drawn,
     )
+    edit.forget_loss.input(studio.choose_loss, edit.forget_loss, [edit.towers, edit.status], **PRIVATE)
     edit.measure.run.click(studio.measure, None, drawn, **HEAVY)
     stops = ((edit.stop, edit.status), (edit.measure.stop, edit.measure.status))
     for stop, status in (*stops, (page.examples.stop, page.examples.status)):

@@ -5,7 +5,7 @@ import os
 import textwrap
 from pathlib import Path
 
-from razor.config import RazorConfig
+from razor.config import FORGET_LOSSES, RazorConfig
 
 VERSION = "0.1.0"
 _WIDTH = 79  # of what argparse leaves as it is written
@@ -84,7 +84,7 @@ def _add_score(commands) -> None:
         "--model mini-clip --forget style:neon --alpha 0 --top 5",
         "--model ViT-B-32/laion2b_s34b_b79k --forget my_dog/ --retain dogs.zip --concept 'my dog' --json dog.json",
     )
-    _add_task(score, used="Of these alpha, granularity, batch and seed matter to scores.")
+    _add_task(score, used="Of these alpha, granularity, forget-loss, batch and seed matter to scores.")
     score.add_argument("--top", type=int, default=15, metavar="N", help="units printed (default 15)")
     _add_json(score, "every unit's scores")
 
@@ -520,7 +520,13 @@ def _add_task(parser: argparse.ArgumentParser, said: str = "", used: str | None 
         "--towers",
         metavar="T",
         help="towers growth may edit, comma-separated (default: of CLIP image,text; of models that draw the text "
-        "encoders; of models that answer language)",
+        "encoders; of models that answer language, with --forget-loss alignment image)",
+    )
+    add(
+        "--forget-loss",
+        choices=FORGET_LOSSES,
+        help="of models that answer alone, what is driven up on forget pictures: answer, how unlikely the name is as "
+        "the answer; alignment, how far what the language model reads of them is from what it read (default answer)",
     )
     add(
         "--granularity",

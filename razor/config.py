@@ -22,6 +22,9 @@ _RANGES = {
     "batch": (2, 4096),
 }
 
+# What is ascended on forget pictures by models that answer, see adapters/answering.py; the first by default.
+FORGET_LOSSES = ("answer", "alignment")
+
 # The rule as published, as far as that says: one unit to begin with, a head or a whole layer, one more a round, and in
 # each round one step whose length is searched.
 PAPER = {"start_units": 1, "granularity": ("head", "layer"), "inner_steps": 1}
@@ -52,6 +55,7 @@ class RazorConfig:
     batch: int | None = None  # retain examples per inner step; None: what suits the model's family
     granularity: tuple[str, ...] = ("head",)  # kinds of units growth may take in by itself
     towers: tuple[str, ...] | None = None  # towers growth may edit by itself; None: what suits the model
+    forget_loss: str | None = None  # A_f, one of FORGET_LOSSES where the family has a choice; None: what it uses itself
     rescore: bool = True  # score again on the edited model before each round (paper); False keeps the first ranking
     seed: int = 0
 
@@ -79,6 +83,8 @@ class RazorConfig:
             raise InputError(f"granularity is {self.granularity!r}; choose at least one of {', '.join(kinds)}.")
         if self.towers is not None and not self.towers:
             raise InputError("towers is empty; name at least one tower growth may edit.")
+        if self.forget_loss not in (None, *FORGET_LOSSES):
+            raise InputError(f"forget_loss is {self.forget_loss!r}; choose {' or '.join(FORGET_LOSSES)}.")
 
     def to_json(self) -> dict:
         """Plain values, as stored in recipes."""

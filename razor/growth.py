@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from razor.adapters.base import GLANCE, Adapter
+from razor.adapters.base import GLANCE, Adapter, ascended, growing
 from razor.config import RazorConfig
 from razor.edit_set import EditSet, check_names, describe_changes
 from razor.errors import InputError
@@ -71,6 +71,7 @@ class Growth:
     """
 
     def __init__(self, adapter: Adapter, task: Task, config: RazorConfig, *, beneath: Patch = Patch()):
+        ascended(adapter, config.forget_loss)  # what there is no choice of is refused before any work
         self.adapter, self.task, self.config = adapter, task, config
         self.seconds: dict[str, float] = {"encode": 0.0, "score": 0.0, "rounds": 0.0}
         started = time.monotonic()
@@ -84,6 +85,7 @@ class Growth:
         parameters = dict(adapter.model.named_parameters())
         self.sizes = {name: unit.size(parameters) for name, unit in self.every.items()}
         self.units: list[Unit] = []
+        self.forget_loss = ""  # see Bench
         self.rounding = False  # a round is under way
         self._lock = threading.Lock()  # a click on the map may come while a round ends
         self._meanwhile: list[tuple[str, tuple[str, ...]]] = []  # actions since the round under way began
@@ -222,12 +224,14 @@ class Growth:
             raise InputError(
                 f"{self.adapter.name} has no tower {unknown[0]!r}; growth may edit {', '.join(self.adapter.towers)}."
             )
+        loss = ascended(self.adapter, config.forget_loss)
         self.config = config
         # Heads and MLPs are always scored, so that the map is whole; layers, which overlap them, only when asked for.
         kinds = ("head", "mlp", *(["layer"] if "layer" in config.granularity else []))
         units = [u for u in self.every.values() if u.kind in kinds]
-        if units != self.units:
+        if (units, loss) != (self.units, self.forget_loss):
             self.units, self._stats, self._trials = units, {}, (0, {})
+            self.forget_loss = self.bench.forget_loss = loss
         target = self.bench.aim if config.forget_target is None else config.forget_target
         self.goal = Goal(target, config.retain_budget, self.base, self.bench.spared)
 
@@ -246,7 +250,7 @@ class Growth:
         if self._grown(state).deltas:
             return self.rescore()
         units, config = self.units, self.config
-        settings = [unit.name for unit in units], config.rho, config.retain_weight
+        settings = [unit.name for unit in units], config.rho, config.retain_weight, self.forget_loss
         asked, found, steps = self.bench.unedited.get("scores", (None, [], {}))
         if asked != settings:
             found = self.rescore()
@@ -323,9 +327,14 @@ class Growth:
         """phi from `shown_stats`."""
         return score(self.shown_stats(), alpha=self.config.alpha)
 
+    @property
+    def growing(self) -> Sequence[str]:
+        """Towers growth edits by itself unless the settings say otherwise."""
+        return growing(self.adapter, self.config.forget_loss)
+
     def candidates(self, scores: Sequence[UnitScore]) -> list[UnitScore]:
         """Those of a kind and tower growth may take in by itself; tau is a quantile of these."""
-        kinds, towers = self.config.granularity, self.config.towers or self.adapter.growing
+        kinds, towers = self.config.granularity, self.config.towers or self.growing
         return [s for s in scores if s.unit.kind in kinds and s.unit.tower in towers]
 
     def proposal(self) -> list[UnitScore]:
@@ -634,8 +643,9 @@ class Growth:
             yield self.next_round(stop)
 
     def _usual(self, config: RazorConfig) -> RazorConfig:
-        """The settings with the towers named."""
-        return replace(config, towers=tuple(sorted(config.towers or self.adapter.growing)))
+        """The settings with the towers and the forget loss named."""
+        towers, loss = config.towers or growing(self.adapter, config.forget_loss), config.forget_loss
+        return replace(config, towers=tuple(sorted(towers)), forget_loss=ascended(self.adapter, loss) or None)
 
     def _nothing_left(self, scores: Sequence[UnitScore], edit_set: EditSet) -> str:
         open_units = [s.unit.name for s in self.candidates(scores)]

@@ -103,7 +103,7 @@ def command(growth: Growth) -> str:
         if growth.adapter.family == "diffusion" and "named" not in task.origin:
             parts += ["--pictures-alone"]
     for name, value in vars(config).items():
-        if name == "towers" and set(value or ()) == set(growth.adapter.growing):
+        if name == "towers" and set(value or ()) == set(growth.growing):
             continue
         if value != getattr(usual, name) and name in _FLAGS:
             parts += [f"--{name.replace('_', '-')}", ",".join(value) if isinstance(value, tuple) else str(value)]
@@ -123,7 +123,7 @@ def _how(report: Report) -> list[str]:
 
 
 _FLAGS = ("seed", "alpha", "tau", "rho", "rounds", "start_units", "inner_steps", "step_size", "forget_target",
-          "retain_budget", "batch", "towers", "granularity")  # fmt: skip
+          "retain_budget", "batch", "towers", "forget_loss", "granularity")  # fmt: skip
 
 
 # ---------------------------------------------------------------- the page

@@ -43,12 +43,20 @@ def test_towers_are_named_or_left_to_the_model():
         RazorConfig(towers=())
 
 
+@pytest.mark.parametrize("value", ["cosine", "", ("answer",), 1])
+def test_a_forget_loss_is_one_of_those_there_are(value):
+    with pytest.raises(InputError) as caught:
+        RazorConfig(forget_loss=value)
+    assert str(caught.value) == f"forget_loss is {value!r}; choose answer or alignment."
+
+
 def test_ends_of_a_range_are_allowed():
     RazorConfig(alpha=0, tau=0, rho=1, inner_steps=1, batch=2, forget_target=0, retain_budget=1)
 
 
 def test_settings_survive_json():
-    config = RazorConfig(alpha=0.5, forget_target=0.1, granularity=("layer",), towers=("image",), rescore=False, seed=7)
+    kinds = {"granularity": ("layer",), "towers": ("image",), "forget_loss": "alignment"}
+    config = RazorConfig(alpha=0.5, forget_target=0.1, **kinds, rescore=False, seed=7)
     stored = json.loads(json.dumps(config.to_json()))
     assert RazorConfig.from_json(stored) == config
     assert RazorConfig.from_json(RazorConfig().to_json()) == RazorConfig()

@@ -105,6 +105,16 @@ def test_scores_under_other_settings_replace_those_kept(trained, mine):
     assert len(first.bench.unedited) == 1
 
 
+def test_scores_of_one_forget_loss_are_never_taken_for_those_of_another(make_task):
+    adapter, task = VlmAdapter(*tiny_vlms.tiny("llava"), name="tiny"), make_task(each=2)
+    answer, alignment = (Growth(adapter, task, replace(CONFIG, forget_loss=name)) for name in ("answer", "alignment"))
+    found = [numbers(growth) for growth in (answer, alignment)]
+    assert found[0] != found[1] and answer.bench.unedited is alignment.bench.unedited
+    again = Growth(adapter, task, CONFIG)
+    assert numbers(again) == found[0] and numbers(answer) == found[0] and numbers(alignment) == found[1]
+    assert [g.bench.forget_loss for g in (answer, alignment, again)] == ["answer", "alignment", "answer"]
+
+
 def test_only_the_benches_asked_for_last_are_kept(trained, make_task):
     tasks = [make_task(each=3) for _ in range(KEPT + 1)]
     first = bench_for(trained, tasks[0])

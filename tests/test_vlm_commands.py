@@ -1,6 +1,7 @@
 """The command line on a vision-language model from a folder: scored, edited, measured, reported and exported."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,14 @@ import pytest
 import tiny_vlms
 from PIL import Image
 
+from razor import recipe, report
 from razor.adapters.questions import PLAIN
 from razor.adapters.vlm import VlmAdapter
 from razor.cli import main
-from razor.config import RazorConfig
+from razor.config import FORGET_LOSSES, RazorConfig
+from razor.errors import InputError
 from razor.growth import Growth
+from razor.patches import Patch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -62,6 +66,50 @@ def test_every_command_takes_a_vision_language_model(place, capsys):
     main(["diff", str(run), str(run)])
     assert (place / "full" / "config.json").is_file() and Path(patch).is_file()
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_forget_loss_is_in_the_recipe_which_repeats_it(place):
+    target = ["--forget", str(place / "forget"), "--retain", str(place / "retain"), "--concept", "red"]
+    first, again = place / "moved", place / "moved-again"
+    main(
+        ["unlearn", "--model", str(place / "model"), *target, *SHORT, "--forget-loss", "alignment", "--out", str(first)]
+    )
+    main(["unlearn", "--recipe", str(first), *target, "--device", "cpu", "--out", str(again)])
+    made = [recipe.read(run) for run in (first, again)]
+    assert [one["config"]["forget_loss"] for one in made] == ["alignment"] * 2 and not recipe.differences(*made)
+    assert recipe.planned(recipe.from_link(recipe.to_link(made[0]))).config.forget_loss == "alignment"
+    assert all(name.startswith("image.") for name in made[0]["edit_set"]["members"])
+    patches = [Patch.load(run / "patch.safetensors") for run in (first, again)]
+    assert patches[0].key() == patches[1].key() and patches[0].deltas
+
+
+def test_another_forget_loss_scores_anew_and_opens_its_own_tower(place, make_task):
+    adapter = VlmAdapter(*tiny_vlms.tiny("llava", 1), name="tiny")
+    usual = RazorConfig(batch=4, tau=0.0)
+    growth = Growth(adapter, make_task(each=1), usual)
+    towers = lambda: {s.unit.tower for s in growth.candidates(growth.scores())}  # noqa: E731
+    phi = lambda: [s.phi for s in growth.scores()]  # noqa: E731
+    before = phi()
+    assert towers() == {"language"}
+    growth.configure(replace(usual, forget_loss="alignment"))
+    assert not growth.scored and towers() == {"image"} and phi() != before
+    growth.configure(replace(growth.config, towers=("image",)))
+    assert report.command(growth).endswith("--batch 4 --forget-loss alignment --out runs/again")
+    growth.configure(replace(usual, forget_loss="answer"))
+    assert towers() == {"language"} and phi() == pytest.approx(before)
+    growth.configure(usual)
+    assert growth.scored  # the usual one is the same by name
+
+
+def test_models_with_one_forget_loss_refuse_to_choose_before_any_work(trained, task, monkeypatch):
+    monkeypatch.setattr(trained, "bench", None)
+    with pytest.raises(InputError) as caught:
+        Growth(trained, task, RazorConfig(forget_loss="answer"))
+    assert str(caught.value) == (
+        f"{trained.name} has only one forget loss, and 'answer' is one of models that answer questions; leave "
+        "forget_loss out."
+    )
+    assert (*VlmAdapter.forget_losses,) == FORGET_LOSSES
 
 
 def test_a_locked_unit_stays_in_and_a_banned_one_out(place, make_task):

@@ -1,19 +1,19 @@
 """One forgetting task on one vision-language model: losses, class scores for the search, written answers.
 
 With a the answer that names the forgotten class, f(x) the mean of a picture's tokens as the language model reads them,
-and r the mean of f over the retain pictures, the terms are
+and r the mean of f over the retain pictures, the terms are, with `forget_loss` of the settings,
 
     A_f = mean -log p(a_1 | picture, question)                       "answer": ascended; a_1 is a up to the token that
                                                                      tells it from the answers of the other classes
-    A_f = mean (1 - cos(f(x) - r, mean f_0(forget) - r))             "alignment"; ascended; f_0 of the frozen model
+    A_f = mean (1 - cos(f(x) - r, mean f_0(forget) - r))             "alignment": ascended; f_0 of the frozen model
     R   = mean -log p(right answer | picture, question)              on retain pictures, over all axes
     M   = mean KL(p_0(next token) || p(next token))                  after neutral questions on pictures of both sets
 
-Steps are made where there is most left to do: of WIDER times as many pictures, A_f on those that are named most surely,
-R and M on those with the least likely right answers. A_f ascends no further than log c + MARGIN in each, beyond chance
-of c classes, and with it -log p(a_2 | picture, question, b_1) up to log c + LATER, for a_2 the rest of the name and b
-another class: where a first name alone is forgotten, the last one is said after someone else's. Or it is said by
-itself, so that -log p(last name | picture, question) ascends like that of a_1.
+Steps are made where there is most left to do: of WIDER times as many pictures, "answer" on those that are named most
+surely, R and M on those with the least likely right answers. "answer" ascends no further than log c + MARGIN in each,
+beyond chance of c classes, and with it -log p(a_2 | picture, question, b_1) up to log c + LATER, for a_2 the rest of
+the name and b another class: where a first name alone is forgotten, the last one is said after someone else's. Or it is
+said by itself, so that -log p(last name | picture, question) ascends like that of a_1.
 
 A step search that wrote answers would take minutes. Inside it every class of an axis is scored by its answer's
 log-probability, and the best one counts as the model's answer; where the unedited model would write the right one,
@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from razor import losses, metrics, processes
-from razor.adapters.base import GLANCE, Terms, glimpse
+from razor.adapters.base import GLANCE, Terms, ascended, glimpse
 from razor.answers import classes_named, last_names
 from razor.errors import ModelError, Stopped
 from razor.examples import Example, Task, evenly, varied, varied_beside
@@ -47,7 +47,6 @@ from razor.replay import PrefixCache
 if TYPE_CHECKING:
     from razor.adapters.vlm import Prompt, VlmAdapter
 
-FORGET_LOSSES = ("answer", "alignment")
 SEEING = ("image", "projector")  # towers a picture runs through before the language model
 WIDER = 3  # times as many pictures are asked about in a step as it is made on
 MARGIN = 6.0  # nats beyond chance from which a forget picture is left alone
@@ -104,7 +103,7 @@ class VlmBench:
         self.axis = [axis.name for axis in task.axes].index(task.axis)
         self.target = task.axes[self.axis].classes.index(task.concept)
         self.slow_towers = tuple(adapter.towers)  # whatever is edited, the language model has to run
-        self.measure = LEAD
+        self.measure, self.forget_loss = LEAD, ascended(adapter, None)
         self.unedited: dict[Hashable, Any] = {}
         self._said: dict[tuple[str, str], list[bool]] = {}  # whether the unedited model would write the right answer
         self._named = 0.0  # share of forget pictures of the search split the unedited model names without any lead
@@ -139,7 +138,8 @@ class VlmBench:
     def another(self) -> "VlmBench":
         """See Bench."""
         made = copy.copy(self)
-        made.measure, made._lately, made.answers = LEAD, OrderedDict(), {}
+        made.measure, made.forget_loss = LEAD, ascended(self.adapter, None)
+        made._lately, made.answers = OrderedDict(), {}
         return made
 
     # What the method asks for
@@ -253,7 +253,7 @@ class VlmBench:
 
     def _alignment(self, rows: Tensor, edited: Sequence[str] | None = None, *, sated: bool = False) -> Tensor:
         """A_f on these forget pictures; with `sated`, what steps ascend. See the module's head."""
-        if self.adapter.alignment == "alignment":
+        if self.forget_loss == "alignment":
             means = self._each("forget", rows, edited, lambda _, tokens: _means(tokens))
             middle, direction = (kept.to(means.device) for kept in (self._middle, self._direction))
             return losses.alignment(means - middle, direction)
@@ -271,7 +271,7 @@ class VlmBench:
 
     def _best_known(self, rows: Tensor, count: int, edited: Sequence[str] | None) -> Tensor:
         """So many of these forget pictures of the gradient split as are named most surely, not forgotten already."""
-        if self.adapter.alignment == "alignment" or len(rows) <= count:
+        if self.forget_loss == "alignment" or len(rows) <= count:
             return rows[:count]
         with torch.no_grad():
             unsure = self._each("forget", rows, edited, self._first_words)

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 from PIL import Image
 from torch import Tensor, nn
 
+from razor.errors import InputError
 from razor.examples import Task
 from razor.metrics import Evaluation
 from razor.patches import Patch
@@ -34,6 +35,7 @@ class Bench(Protocol):
     aim: float  # forget accuracy to reach on the search split where the settings leave it open
     retain_weight: float  # w_r of the fused step where the settings leave it open, see step.py
     spared: int  # neighbours the search may lose whatever the budget, see step.Goal
+    forget_loss: str  # A_f where the family has a choice, else ""; see `ascended`
     measure: float  # what remains of the concept is counted by it; numbers counted by different ones do not compare
     unedited: dict[Hashable, Any]  # what else was found out about the unedited model, for all who share the bench
 
@@ -138,6 +140,7 @@ class Adapter(Protocol):
     model: nn.Module
     towers: Mapping[str, str]  # tower -> regular expression of its parameters' paths, see units.tower_of
     growing: Sequence[str]  # towers growth edits by itself unless the settings say otherwise
+    forget_losses: Mapping[str, Sequence[str]]  # A_f to choose from, the usual one first -> `growing` with it; else {}
     batch: int  # retain examples per inner step unless the settings say otherwise
     embeds: bool  # pictures and texts have embeddings in one space, so that they can be compared and placed
 
@@ -160,3 +163,22 @@ class Adapter(Protocol):
         self, task: Task, *, batch: int | None, mismatch_weight: float, seed: int, beneath: Patch = Patch()
     ) -> Bench:
         """The task, made ready to run on this model as it is with `beneath` applied."""
+
+
+def ascended(adapter: Adapter, forget_loss: str | None) -> str:
+    """The loss that is ascended on forget pictures: the one chosen, else the family's own; "" where it has only one.
+
+    Raises:
+        InputError: one is chosen where there is no choice.
+    """
+    if forget_loss is not None and forget_loss not in adapter.forget_losses:
+        raise InputError(
+            f"{adapter.name} has only one forget loss, and {forget_loss!r} is one of models that answer questions; "
+            "leave forget_loss out."
+        )
+    return forget_loss or next(iter(adapter.forget_losses), "")
+
+
+def growing(adapter: Adapter, forget_loss: str | None) -> Sequence[str]:
+    """Towers growth edits by itself with this forget loss, unless the settings say otherwise."""
+    return adapter.forget_losses.get(forget_loss, adapter.growing)

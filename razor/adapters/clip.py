@@ -42,6 +42,7 @@ class ClipAdapter:
 
     family = "clip"
     growing = ("image", "text")
+    forget_losses: Mapping[str, Sequence[str]] = {}
     batch = 96
     embeds = True
 

@@ -72,6 +72,7 @@ class DiffusionAdapter:
 
     family = "diffusion"
     embeds = False
+    forget_losses: Mapping[str, Sequence[str]] = {}
 
     def __init__(
         self,

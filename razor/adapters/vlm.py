@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from razor.adapters.answering import FORGET_LOSSES, WRITTEN, VlmBench
+from razor.adapters.answering import WRITTEN, VlmBench
 from razor.adapters.questions import PLAIN, Questions
 from razor.errors import InputError, ModelError, RazorError
 from razor.examples import Task
@@ -57,18 +57,19 @@ class VlmAdapter:
 
     Args:
         questions: how an axis is asked about and a class named.
-        alignment: what is ascended on forget pictures: "answer", the cross-entropy of the class's name, or
-            "alignment", the distance of the picture's tokens from the class's direction (see answering.py).
         at_once: tokens in one forward with a gradient; default what 8 GB hold.
         batch: retain pictures per inner step unless the settings say otherwise; default 32 where a picture takes few
             tokens, else 8.
 
     Raises:
-        InputError: no such `alignment`.
         ModelError: a model that cannot be edited, or a processor that does not fit it.
     """
 
     family = "vlm"
+    # The vision tower serves every answer, and in mini-vlm its edits cost the others far more; but the alignment of a
+    # picture's tokens is decided there.
+    growing = ("language",)
+    forget_losses: Mapping[str, Sequence[str]] = {"answer": growing, "alignment": ("image",)}
     embeds = False
 
     def __init__(
@@ -78,19 +79,11 @@ class VlmAdapter:
         *,
         name: str,
         questions: Questions | None = None,
-        alignment: str = "answer",
         at_once: int | None = None,
         batch: int | None = None,
     ):
-        if alignment not in FORGET_LOSSES:
-            raise InputError(
-                f"No forget loss {alignment!r} for a vision-language model; choose {' or '.join(FORGET_LOSSES)}."
-            )
         self.model, self.processor, self.name = model.eval().requires_grad_(False), processor, name
-        self.tokenizer, self.questions, self.alignment = processor.tokenizer, questions or PLAIN, alignment
-        # The vision tower serves every answer, and in mini-vlm its edits cost the others far more; but the alignment of
-        # a picture's tokens is decided there.
-        self.growing = ("language",) if alignment == "answer" else ("image",)
+        self.tokenizer, self.questions = processor.tokenizer, questions or PLAIN
         self._refuse_other_kinds()
         self.image_token, self._image_id = self._picture_token()
         self._refuse_larger_tokenizer()

@@ -1,6 +1,7 @@
 """The page for models that answer in words: questions on both sides, a person's own, and what is refused."""
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from components import answer_panel, asking
 from components.desk import STALE
 from components.guide import STEPS
 from components.session import Sessions
-from razor import models
+from razor import models, recipe
 from razor.adapters.vlm import VlmAdapter
 from razor.config import RazorConfig
 from razor.errors import ModelError
@@ -226,10 +227,32 @@ def test_a_model_that_answers_shows_its_own_panel(studio, speaker):
 
 
 def test_the_map_names_every_tower_and_shared_heads(studio, visitor):
-    drawn = last(studio.score(visitor("a"), 1.0, 0.0, 1.0, 1, 0.02, 1, 0.05, ["image", "language"], ["heads"]))
+    drawn = last(studio.score(visitor("a"), 1.0, 0.0, 1.0, 1, 0.02, 1, 0.05, ["image", "language"], ["heads"], None))
     towers = {tower["title"]: tower for tower in drawn[studio.page.edit.map]["value"]["towers"]}
     assert [*towers] == ["Image tower", "Projector", "Language model"]
     assert any(column.startswith("kv ") for column in towers["Language model"]["columns"])
+
+
+def test_the_forget_loss_is_chosen_with_its_towers_and_comes_back_with_a_recipe(studio, visitor, speaker, tmp_path):
+    request, edit, session = visitor("a"), studio.page.edit, studio.sessions.get("a")
+    offered = studio.comparing(speaker)
+    assert offered[edit.forget_loss]["visible"] and offered[edit.forget_loss]["value"] == "answer"
+    assert offered[edit.towers]["value"] == ["language"]
+    assert last(studio.choose_loss(request, "alignment"))[edit.towers]["value"] == ["image"]
+    settings = (1.0, 0.0, 1.0, 1, 0.02, 1, 0.05, ["image"], ["heads"])
+    last(studio.score(request, *settings, "answer"))
+    growth, phi = session.growth, session.growth.scores()
+    assert growth.config.forget_loss is None  # the usual one
+    last(studio.score(request, *settings, "alignment"))
+    assert session.growth is growth and growth.forget_loss == growth.bench.forget_loss == "alignment"
+    assert [s.phi for s in growth.scores()] != [s.phi for s in phi]
+    (tmp_path / "r.json").write_text(json.dumps(recipe.recipe(growth)), "utf-8")
+    last(studio.score(request, *settings, "answer"))
+    assert [s.phi for s in growth.scores()] == pytest.approx([s.phi for s in phi])
+    end = last(studio.bring_in(request, str(tmp_path / "r.json"), False, *settings, "answer"))
+    assert end[edit.forget_loss] == "alignment" and end[edit.towers] == ["image"]
+    assert "no setting" not in end[studio.page.export.bring_status]
+    assert growth.forget_loss == "alignment"
 
 
 @pytest.mark.parametrize("tower", ["image", "language"])

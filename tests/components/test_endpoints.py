@@ -162,6 +162,8 @@ def test_only_what_was_sent_along_is_read(calls, uploaded, tmp_path):
         ("score", {"forget": "object:x", "forget_pictures": [{}]}, "not both"),
         ("score", {"model": 5}, "model is '5'; it should be a valid string"),
         ("score", {"settings": [1]}, "settings is '.1.'; it should be a valid dictionary"),
+        ("score", {"settings": {"forget_loss": "cosine"}}, "forget_loss is 'cosine'; choose answer or alignment"),
+        ("score", {"forget": "object:x", "settings": {"forget_loss": "answer"}}, "tiny has only one forget loss"),
         ("score", {"settings": {"towers": 5}}, "towers is 5; it must be a list of names"),
         ("score", {"settings": {"seed": "1"}}, "seed is '1'"),
         ("score", {"forget_pictures": 5}, "forget_pictures is '5'; it should be a valid list"),

@@ -14,7 +14,7 @@ forget set, retain set, neighbour, forget accuracy, retain accuracy, retrieval s
 interval, strength, overshoot, lock, ban, branch, estimate, bootstrap, attribution, integrated gradients, ablation,
 drift, chance, patch, conflict, spearman, trial step, unlearning accuracy, in-domain retain accuracy,
 cross-domain retain accuracy, concept still predicted, retained prompts kept, prediction stability, search point, judge,
-draw instead
+draw instead, forget loss
 """
 
 

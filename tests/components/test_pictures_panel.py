@@ -218,7 +218,7 @@ def test_the_story_and_the_guide_end_on_the_suggested_pairs(studio, edited, adap
 
 def test_the_story_ends_by_drawing_on_the_compare_screen(studio, visitor, adapter, monkeypatch):
     monkeypatch.setattr(adapter, "judge", None)  # who knows that a random model draws nothing
-    page, grow = studio.page, (1.0, 0.0, 1.0, 1, 0.02, 1, 0.05, ["cross"], ["heads"])
+    page, grow = studio.page, (1.0, 0.0, 1.0, 1, 0.02, 1, 0.05, ["cross"], ["heads"], None)
     updates = list(studio.tell(visitor("a"), *grow))
     opened = next(i for i, u in enumerate(updates) if page.tabs in u)
     assert updates[opened][page.tabs].selected == "compare" and page.compare.cards not in updates[opened]

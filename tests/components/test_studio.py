@@ -18,7 +18,7 @@ from razor.metrics import Measure
 from razor.patches import Patch
 from razor.step import evaluate
 
-SETTINGS = (1.0, 0.0, 1.0, 2, 0.02, 4, 0.05, ["image", "text"], ["heads"])
+SETTINGS = (1.0, 0.0, 1.0, 2, 0.02, 4, 0.05, ["image", "text"], ["heads"], None)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from razor.examples import Axis, Example, Split, Task
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 70, 230)}
 CONFIG = RazorConfig(inner_steps=1, tau=0.0)
-SETTINGS = (1.0, 0.0, 1.0, 1, 0.02, 1, 0.05, ["cross"], ["heads"])  # of screen 2: one round of one step
+SETTINGS = (1.0, 0.0, 1.0, 1, 0.02, 1, 0.05, ["cross"], ["heads"], None)  # of screen 2: one round of one step
 
 
 class Eyes:
