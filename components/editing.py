@@ -387,12 +387,12 @@ class Editing(Desk):
             **self.unit_shown(session),
         }
 
-    def brush_tau(self, event: gr.EventData, request: gr.Request) -> float:
     @handler(lambda page: page.edit.status)
     def choose_loss(self, session: Session, forget_loss: str) -> Iterator[dict]:
         """Another forget loss is chosen: the towers it grows in are ticked."""
         yield {self.page.edit.towers: edit_panel.towers_for(self.model_of(session), forget_loss)}
 
+    def brush_tau(self, event: gr.EventData, request: gr.Request) -> float:
         """The threshold dragged on the map: the slider follows."""
         self.sessions.get(request.session_hash)
         try:

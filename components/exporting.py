@@ -186,6 +186,7 @@ class Exporting(Desk):
         config = _repeatable(made, adapter, task)
         shown = edit_panel.settings_shown(page.edit, config, adapter)
         ours = edit_panel.config_from(*(shown[widget] for widget in page.edit.settings()))
+        ours, asked = (edit_panel.fitting(c, adapter) for c in (ours, replace(config, towers=ours.towers)))
         session.planned = recipes.planned(made)
         rounds, members = made.get("rounds", []), made.get("edit_set", {}).get("members", [])
         said = [
@@ -200,7 +201,6 @@ class Exporting(Desk):
             growth.history.branch_from(growth.history.free_name(), 0)  # a repetition begins at the unedited model
             session.settle(ours)
             growth.plan(session.planned)
-        ours, asked = (edit_panel.fitting(c, adapter) for c in (ours, replace(config, towers=ours.towers)))
             session.edited()
             said.append(f"It is on {growth.history.position.branch}, by itself; Undo returns to the edit before.")
         if other := recipes.other_versions(made):
