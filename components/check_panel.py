@@ -64,12 +64,8 @@ class CheckPanel:
 
     def blank(self, chance: float) -> dict:
         """Nothing checked yet, the limits as a task of this chance of guessing needs them."""
-        values = (round(100 * gate.limit, 1) for gate in usual(chance))
         return {
-            **{
-                number: gr.update(value=value, interactive=True)
-                for number, value in zip(self.limits, values, strict=True)
-            },
+            **self.at(usual(chance), interactive=True),
             self.status: "",
             self.stale: "",
             self.reach: "",
@@ -77,11 +73,11 @@ class CheckPanel:
             **self.empty(True, True),
         }
 
-    def held(self, gates: Sequence[Gate]) -> dict:
-        """The limits an edit was checked at, which stay."""
+    def at(self, gates: Sequence[Gate], *, interactive: bool) -> dict:
+        """The limits of these gates: to be moved, or those an edit was checked at, which stay."""
         values = (round(100 * gate.limit, 1) for gate in gates)
         pairs = zip(self.limits, values, strict=True)
-        return {number: gr.update(value=value, interactive=False) for number, value in pairs}
+        return {number: gr.update(value=value, interactive=interactive) for number, value in pairs}
 
     def empty(self, verdict: bool, rivals: bool) -> dict:
         """Either view with nothing in it, where there is nothing to show."""

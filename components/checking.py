@@ -18,13 +18,13 @@ from razor.baselines import find, run
 from razor.bench.measure import peak_mib
 from razor.errors import InputError, RazorError, Stopped
 from razor.examples import Task
-from razor.gates import Gate, Verdict, overall, usual, verdicts, with_limits
+from razor.gates import Gate, Verdict, judged, usual, verdicts, with_limits
 from razor.gold import Distance, between, bundled
 from razor.growth import Growth
 from razor.membership import Membership, membership
 from razor.metrics import Evaluation
 from razor.minicanvas.dataset import AXES, parse_target
-from razor.recipe import recipe
+from razor.recipe import recipe, with_gates
 from razor.robustness import Case, Finding, attack, possible, too_few
 from razor.sights import sights
 from razor.wording import judge_of
@@ -60,15 +60,14 @@ class Check:
         before, after = self.tested
         return {
             "concept": growth.task.concept,
-            "verdict": overall(self.verdicts),
-            "gates": [v.to_json() for v in self.verdicts],
+            **judged(self.verdicts),
             "before": before.to_json(),
             "after": after.to_json(),
             "attacks": [f.to_json() for f in self.findings],
             "not tried": self.missed,
             "gold": self.gold and self.gold.to_json(),
             "membership": self.membership and self.membership.to_json(),
-            "recipe": recipe(growth) | {"gates": {gate.key: gate.limit for gate in self.gates}},
+            "recipe": with_gates(recipe(growth), self.gates),
         }
 
 
@@ -196,6 +195,9 @@ class Checking(Desk):
                 row = replace(row, gold=gold and gold.distance(patches[name]))
             rows.append(row)
             yield self._compared(rows, before, growth.task)
+            if result.stopped:
+                yield {status: status_html(STOPPED)}
+                return
         said = f"{len(methods)} methods compared on the same pictures. Pick one on the chart to see cases of it."
         yield {status: status_html(said)}
 
@@ -237,11 +239,11 @@ class Checking(Desk):
         """Whether the gates may be moved and whether the verdict is about the edit as it stands."""
         panel, found = self.page.check, session.found
         check, compared = found.get("check"), found.get("rivals")
-        key = session.growth.patch.key() if session.growth and "limits" in found else ""
-        holds, fixed = check is not None and check.key == key, found.get("limits", {}).get(key)
+        fixed = self.fixed(session)
+        holds = check is not None and session.growth is not None and check.key == session.growth.patch.key()
         shown = {number: gr.update(interactive=True) for number in panel.limits}
         if fixed:
-            shown = panel.held(fixed)
+            shown = panel.at(fixed, interactive=False)
         shown[panel.reach] = check_panel.reach_html(counted(session))
         shown[panel.stale] = status_html(STALE_CHECK, "problem") if check and not holds else ""
         if compared not in (None, session.revision):
@@ -317,13 +319,15 @@ def chance_of(session: Session) -> float:
 
 
 def rival(session: Session, growth: Growth, name: str, seconds: float):
-    """Work for `told`: tune and measure a method, saying how far it is in %."""
+    """Work for `told`: tune and measure a method, telling % done; None if stopped before anything was tried."""
     budget = replace(check_panel.RIVAL, seconds=float(seconds))
     options = {"forget_target": growth.goal.target, "beneath": growth.bench.beneath, "stop": session.stop.is_set}
 
     def work(tell):
-        return run(
-            name, growth.adapter, growth.task, budget, **options, progress=lambda share: tell(round(100 * share), 100)
-        )
+        progress = lambda share: tell(round(100 * share), 100)  # noqa: E731
+        try:
+            return run(name, growth.adapter, growth.task, budget, **options, progress=progress)
+        except Stopped:
+            return None
 
     return work

@@ -34,6 +34,7 @@ from razor.adapters.clip import ClipAdapter
 from razor.adapters.diffusion import DiffusionAdapter
 from razor.errors import InputError, RazorError, Stopped
 from razor.examples import Task
+from razor.gates import Gate
 from razor.growth import Growth
 from razor.host import rest_cores
 from razor.metrics import Evaluation
@@ -291,6 +292,11 @@ class Desk:
         panel = self.page.export
         hidden = dict.fromkeys((panel.report_file, panel.card_file), gr.update(visible=False))
         return {panel.report_status: status_html("The edit has changed; write the report again."), **hidden}
+
+    def fixed(self, session: Session) -> tuple[Gate, ...]:
+        """What the edit as it stands has to stand, fixed when it was checked; () where it was not."""
+        limits = session.found.get("limits")
+        return limits.get(session.growth.patch.key(), ()) if limits and session.growth else ()
 
     def unchecked(self, session: Session) -> dict:
         """Screen 4 with nothing checked; see Checking."""

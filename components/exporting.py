@@ -33,6 +33,8 @@ from razor.sources import is_target
 from razor.stack import Stack, set_aside
 from razor.writing import remove
 
+LIMITS_SET = "What it has to stand is set on screen 4."
+
 
 class Exporting(Desk):
     """Handlers of the export panel."""
@@ -48,7 +50,7 @@ class Exporting(Desk):
         session.stop.clear()
         hidden = gr.update(visible=False)  # the file before goes
         yield {panel.status: status_html("Writing the edit and loading it again", "busy"), panel.file: hidden}
-        recipe = session.stack.recipe(recipes.recipe(growth), session.grown_on)
+        recipe = session.stack.recipe(self._gated(session), session.grown_on)
         patch = patch.bound_to(growth.adapter.model).with_recipe(recipe)
         name = unnamed(growth.adapter) if redacted and form in ("full", "single") else file_name(growth)
         options = {"rank": int(rank) or None} if rank else {}
@@ -92,7 +94,9 @@ class Exporting(Desk):
             findings, gold = check.findings, check.gold
             found = check.verdicts
         stack = session.stack.recipe(recipes.recipe(growth), session.grown_on).get("stack", ())
-        told_of = report.Report(growth, before, after, shown, found, findings, gold, (reason or "").strip(), stack)
+        told_of = report.Report(
+            growth, before, after, shown, found, findings, gold, (reason or "").strip(), stack, self.fixed(session)
+        )
         name = file_name(growth)
         with taken_away(session.new_folder("report")) as home:
             files = {home / f"{name}.html": report.html, home / f"{name}.md": report.model_card}
@@ -123,6 +127,7 @@ class Exporting(Desk):
         yield {status: status_html("Getting model and pictures ready", "busy")}
         growth = self.start(session, settings)
         patch = _read(path, growth, anyway)
+        limits = self._limits(patch.recipe, growth.task)
         changes = by_unit(patch, growth.every.values(), growth.adapter.model)
         if not growth.showable:
             yield {status: status_html(f"Scoring {len(growth.units)} units", "busy")}
@@ -134,10 +139,11 @@ class Exporting(Desk):
             return
         session.edited()
         self.sessions.save(session)
-        said = status_html(" ".join([done.reason, *_remarks(patch, growth)]))
+        said = status_html(" ".join([done.reason, *_remarks(patch, growth), *([LIMITS_SET] if limits else [])]))
         yield {
             **self.drawn(session, growth),
             **self.uncompared(),
+            **limits,
             status: said,
             self.page.edit.status: said,
             self.page.tabs: gr.Tabs(selected="edit"),
@@ -149,7 +155,7 @@ class Exporting(Desk):
         growth = session.need_growth()
         if growth.adapter.name not in BUNDLED or not is_target(growth.task.origin.get("forget", "")):
             raise InputError("A link repeats runs of bundled models on bundled targets; take the recipe as a file.")
-        yield {self.page.export.link: f"?recipe={recipes.to_link(recipes.recipe(growth))}"}
+        yield {self.page.export.link: f"?recipe={recipes.to_link(self._gated(session))}"}
 
     @handler(lambda page: page.export.bring_status)
     def follow_link(self, session: Session, link: str) -> Iterator[dict]:
@@ -178,12 +184,20 @@ class Exporting(Desk):
             page.examples.status: settings[page.edit.status],
         }
 
+    def _gated(self, session: Session) -> dict:
+        """The recipe of the edit as it stands, with the gates that its check fixed."""
+        return recipes.with_gates(recipes.recipe(session.growth), self.fixed(session))
+
+    def _limits(self, made: Mapping, task: Task) -> dict:
+        """The limits of a recipe on screen 4, to be moved until a check fixes them; nothing where it has none."""
+        return self.page.check.at(recipes.gates_of(made, task.chance), interactive=True) if "gates" in made else {}
+
     def _repeat(self, session: Session, made: Mapping, name: str) -> dict:
         """The settings of a recipe on the page. Raises InputError as `_repeatable` does."""
         adapter, page = self.model_of(session), self.page
         growth = session.growth
         task = growth.task if growth else _beside(session.stack, self.task_of(session))
-        config = _repeatable(made, adapter, task)
+        config, limits = _repeatable(made, adapter, task), self._limits(made, task)
         shown = edit_panel.settings_shown(page.edit, config, adapter)
         ours = edit_panel.config_from(*(shown[widget] for widget in page.edit.settings()))
         ours, asked = (edit_panel.fitting(c, adapter) for c in (ours, replace(config, towers=ours.towers)))
@@ -195,6 +209,7 @@ class Exporting(Desk):
             _again(made, session.planned, growth is not None),
             _no_widget(asked, ours),
             *recipes.left_out(made),
+            LIMITS_SET if limits else "",
         ]
         if growth is not None:
             growth.still()
@@ -209,6 +224,7 @@ class Exporting(Desk):
         return {
             **({**self.drawn(session, growth), **self.uncompared()} if growth is not None and growth.showable else {}),
             **shown,
+            **limits,
             page.export.bring_status: status,
             page.edit.status: status,
             page.tabs: gr.Tabs(selected="edit"),

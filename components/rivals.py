@@ -25,7 +25,7 @@ class Row:
     """One method's place in the comparison."""
 
     name: str
-    after: Evaluation | None  # None: it diverged
+    after: Evaluation | None  # None: it diverged, or was stopped before this was measured
     reached: bool
     settings: int  # tried
     passes: int  # of the chosen one
@@ -34,6 +34,7 @@ class Row:
     size: int = 0  # bytes of its patch
     note: str = ""
     gold: Distance | None = None  # beside a model that never saw the concept, where there is one
+    searched: Evaluation | None = None  # on the search split, where it was stopped before `after` was measured
 
 
 def row_of(result: Result) -> Row:
@@ -49,6 +50,7 @@ def row_of(result: Result) -> Row:
         result.parameters_edited,
         held(result.patch),
         result.note or ("diverged in every setting" if result.diverged else ""),
+        searched=chosen.evaluation if chosen and result.after is None else None,
     )
 
 
@@ -211,7 +213,8 @@ def table_html(rows: Sequence[Row], before: Evaluation) -> str:
     for row in rows:
         said = row.note or ("" if row.reached else "target not met on the search split")
         name = f"{escape(row.name)}{f'<small>{escape(said)}</small>' if said else ''}"
-        numbers = _measures(row.after) if row.after else "<td></td><td></td><td></td>"
+        found = row.after or row.searched
+        numbers = _measures(found) if found else "<td></td><td></td><td></td>"
         numbers += _way(row.gold) if golden else ""
         lines.append(
             (name, numbers, (row.settings, row.passes, f"{row.seconds:.1f}", f"{row.edited:,}", kilobytes(row.size)))

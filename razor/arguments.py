@@ -126,10 +126,10 @@ def _add_evaluate(commands) -> None:
         "evaluate",
         "measure a model with or without a patch",
         "Measures on test pictures what a model still knows of the concept and of everything else, before and after a "
-        "patch, each number with its n and 95 % interval. With --attacks it also tries to bring the concept back, and "
-        "does the same to the unedited model as a control.",
+        "patch, each number with its n and 95 % interval. With --attacks it also tries to bring the concept back, "
+        "does the same to the unedited model as a control, and says which limits the edit stands.",
         "--model mini-clip --forget style:neon --patch runs/neon/patch.safetensors",
-        "--model mini-clip --forget style:neon --patch runs/neon/patch.safetensors --attacks all --json neon.json",
+        "--model mini-clip --forget style:neon --patch runs/neon/patch.safetensors --attacks all --gate forget=5",
         "--model mini-vlm --forget identity:mara-voss",
     )
     _add_task(evaluate, used="Of these batch and seed matter here; the others are taken, so that unlearn's can stand.")
@@ -385,6 +385,15 @@ def _add_attacks(parser) -> None:
         metavar="A",
         help="try to bring the concept back: all, or any of quantise, relearn, benign; of CLIP wording, prefix, probe; "
         "of models that draw opened, transfer (default: none)",
+    )
+    parser.add_argument(
+        "--gate",
+        action="append",
+        default=[],
+        metavar="KEY=PERCENT",
+        help="a limit the edit has to stand, such as forget=10, set before it is tested; any number of times: forget, "
+        "retain, neighbours, and of attacks 'quantise/8 bits', 'quantise/4 bits', 'benign/retain pictures, 20 steps', "
+        "'relearn/5 pictures, 5 steps' (default: those of the run's recipe, else the usual ones)",
     )
 
 

@@ -21,8 +21,9 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from razor.arguments import parser
@@ -170,6 +171,7 @@ def _unlearn(args: argparse.Namespace) -> None:
 
         rounds(0, config.rounds)
         run = unlearn(adapter, task, config, planned=recipes.planned(made), on_round=on_round, on_picture=drawn)
+        run = _with_gates_of(made, run)
     if not run.known:
         note(f"The unedited model does not know {task.concept!r}: there was nothing to forget.")
     elif not run.reached:
@@ -186,6 +188,14 @@ def _unlearn(args: argparse.Namespace) -> None:
         print("The units of the recipe." if then == now else f"Not the units of the recipe: {', '.join(then)}.")
     if args.json:
         jsonio.write(args.json, {"model": adapter.name, "concept": task.concept, **result})
+
+
+def _with_gates_of(made: dict, run):
+    """The run with what its edit has to stand, where the recipe it repeats says so."""
+    if "gates" not in made:
+        return run
+    kept = {**run.recipe, "gates": made["gates"]}
+    return replace(run, recipe=kept, patch=run.patch.with_recipe(kept))
 
 
 def _recipe(args: argparse.Namespace) -> dict:
@@ -208,6 +218,7 @@ def _recipe(args: argparse.Namespace) -> dict:
 def _evaluate(args: argparse.Namespace) -> None:
     from razor import jsonio
     from razor.adapters.base import watched
+    from razor.gates import judged
     from razor.membership import membership
     from razor.patches import Patch
     from razor.robustness import Case
@@ -215,6 +226,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     from razor.step import evaluate
     from razor.telling import gold_text, membership_text
 
+    made = args.patch.recipe if args.patch else {}
+    _gates(args, made)
     adapter, task, config = _prepare(args)
     attacks = _attacks(args.attacks, adapter, task)
     patch = _patch(args, adapter)
@@ -222,13 +235,16 @@ def _evaluate(args: argparse.Namespace) -> None:
     bench = bench_for(adapter, task, batch=config.batch, mismatch_weight=config.mismatch_weight, seed=config.seed)
     with bar("Drawing to measure") as drawn, watched(bench, drawn):
         note("Measuring the unedited model.")
-        before = evaluate(adapter, bench, Patch(), "test").to_json()
+        tested = [evaluate(adapter, bench, Patch(), "test")]
         if patch.deltas:
             note("Measuring it with the patch.")
-        after = evaluate(adapter, bench, patch, "test").to_json()
+        tested.append(evaluate(adapter, bench, patch, "test"))
+    before, after = (found.to_json() for found in tested)
     _print_metrics(before, after, bench.read_by)
     case = Case(adapter, task, patch, bench=bench, seed=config.seed)
     findings, missed = _attacked(attacks, case) if attacks else ([], {})
+    said = _verdicts(args, made, attacks, task, tested, findings, missed)
+    _print_verdicts(said, task.concept)
     gold = _beside(adapter, task, patch)
     if gold is not None:
         print(f"\n{gold_text(gold, task.concept)}")
@@ -243,10 +259,47 @@ def _evaluate(args: argparse.Namespace) -> None:
         found = {"model": adapter.name, "concept": task.concept, "read_by": bench.read_by}
         found["membership"] = member and member.to_json()
         back = [finding.to_json() for finding in findings]
-        found["not tried"] = missed
+        found |= {"not tried": missed} | (judged(said) if said else {})
         jsonio.write(
             args.json, {**found, "before": before, "after": after, "attacks": back, "gold": gold and gold.to_json()}
         )
+
+
+def _gates(args: argparse.Namespace, made: dict, chance: float = 1.0) -> tuple:
+    """The gates of a recipe, or the usual ones, at the limits of --gate. What is wrong is so at any chance of guessing.
+
+    Raises:
+        InputError: a limit that is none, or of a gate there is none of.
+    """
+    from razor.gates import limits_from, with_limits
+    from razor.recipe import gates_of
+
+    return with_limits(gates_of(made, chance), limits_from(args.gate))
+
+
+def _verdicts(args: argparse.Namespace, made: dict, attacks: Sequence[str], task, tested, findings, missed) -> list:
+    """What the evidence says to every gate, where anything was attacked or a limit given; else nothing."""
+    from razor.gates import verdicts
+    from razor.robustness import too_few
+
+    if not attacks and not args.gate:
+        return []
+    gates = _gates(args, made, task.chance)
+    unasked = {gate.attack: "It was not asked for." for gate in gates if gate.attack and gate.attack not in attacks}
+    return verdicts(gates, *tested, findings, too_few(task) | unasked | missed)
+
+
+def _print_verdicts(said: Sequence, concept: str) -> None:
+    """The overall word and what it comes to, then gate by gate; nothing where there is none."""
+    from razor.gates import overall
+    from razor.telling import HEADLINE
+    from razor.wording import capital
+
+    if not said:
+        return
+    print(f"\n{capital(overall(said))}: {capital(HEADLINE[overall(said)].format(concept))}")
+    for verdict in said:
+        print(f"  {verdict.said:14}{verdict.gate.words} {verdict.why}")
 
 
 def _pictures(task) -> str:
@@ -288,14 +341,15 @@ def _beside(adapter, task, patch):
 
 def _report(args: argparse.Namespace) -> None:
     from razor import jsonio, recipe, report
-    from razor.gates import usual, verdicts
-    from razor.robustness import Case, too_few
+    from razor.gates import judged
+    from razor.robustness import Case
     from razor.run import taken_up
     from razor.sights import sights
 
     if not args.run_folder.is_dir():
         raise InputError(f"{args.run_folder} is no run's folder; give the one that unlearn wrote.")
     made = recipe.read(args.run_folder)
+    _gates(args, made)
     _as_in(args, made)
     outs = [out for out in (args.out, args.card) if out is not None]
     if len({out.resolve() for out in outs}) < len(outs):
@@ -311,22 +365,22 @@ def _report(args: argparse.Namespace) -> None:
     growth, before, after = taken_up(adapter, task, args.run_folder)
     case = Case(adapter, task, growth.patch, bench=growth.bench, seed=growth.config.seed)
     findings, missed = _attacked(attacks, case) if attacks else ([], {})
-    gates = [gate for gate in usual(task.chance) if gate.attack in ("", *attacks)]
-    found = verdicts(gates, before, after, findings, too_few(task) | missed) if attacks else []
+    found = _verdicts(args, made, attacks, task, (before, after), findings, missed)
+    fixed = _gates(args, made, task.chance) if args.gate or "gates" in made else ()
     shown = []
     if not args.no_pictures:
         note("Looking at cases before and after.")
         with bar("Cases") as looked:
             shown = sights(adapter, task, growth.patch, growth.bench.neighbours, report=looked)
     gold = _beside(adapter, task, growth.patch)
-    made = report.Report(growth, before, after, shown, found, findings, gold, args.reason)
+    made = report.Report(growth, before, after, shown, found, findings, gold, args.reason, gates=fixed)
     for out, text in ((args.out, report.html), (args.card, report.model_card)):
         if out is not None:
             write_text(out, text(made))
             print(f"{out.stat().st_size / 1000:,.0f} kB in {out}")
     if args.json:
         sides = {"before": before.to_json(), "after": after.to_json()}
-        told = {"files": [str(out) for out in outs], "gates": [verdict.to_json() for verdict in found]}
+        told = {"files": [str(out) for out in outs], "gates": []} | (judged(found) if found else {})
         jsonio.write(args.json, {**sides, "attacks": [finding.to_json() for finding in findings], **told})
 
 
@@ -428,18 +482,56 @@ def _compare(args: argparse.Namespace) -> None:
     options = {"forget_target": config.forget_target, "batch": config.batch, "seed": config.seed}
     rows, gold = [], between(adapter, task)
     print(f"{'method':18}{'forget':>16}{'retain':>16}{'settings':>10}{'passes':>8}{'seconds':>9}  chosen")
+    with _ended_by_ctrl_c() as stop:
+        tuned = lambda name, tell: run(name, adapter, task, budget, **options, stop=stop, progress=tell)  # noqa: E731
+        for result in _results(names, tuned):
+            if not rows and not result.known:
+                raise InputError(f"{result.note} There is nothing to compare; choose something it knows.")
+            placed = gold.distance(result.patch) if gold and result.after else None
+            row = result.save(args.out / result.name) if args.out else result.to_json(0)
+            rows.append(row | {"gold": placed and placed.to_json()})
+            way = f"; {placed.place('forget'):.0%} of the way to gold" if placed else ""
+            print(_compared(result) + way, flush=True)
+            if args.json:
+                jsonio.write(args.json, {"model": adapter.name, "concept": task.concept, "methods": rows})
+    if stop():
+        raise KeyboardInterrupt
+
+
+def _results(names: Sequence[str], tuned: Callable) -> Iterator:
+    """What `tuned(name, progress)` gives of the methods one after the other, under a bar, until one is stopped."""
+    from razor.errors import Stopped
+
     for name in names:
-        with bar(name) as tuned:
-            tuned(0, 100)
-            result = run(name, adapter, task, budget, **options, progress=lambda share: tuned(round(100 * share), 100))
-        if not rows and not result.known:
-            raise InputError(f"{result.note} There is nothing to compare; choose something it knows.")
-        placed = gold.distance(result.patch) if gold and result.after else None
-        row = result.save(args.out / name) if args.out else result.to_json(0)
-        rows.append(row | {"gold": placed and placed.to_json()})
-        print(_compared(result) + (f"; {placed.place('forget'):.0%} of the way to gold" if placed else ""), flush=True)
-        if args.json:
-            jsonio.write(args.json, {"model": adapter.name, "concept": task.concept, "methods": rows})
+        with bar(name) as done:
+            done(0, 100)
+            try:
+                result = tuned(name, lambda share: done(round(100 * share), 100))
+            except Stopped:  # before anything was tried
+                return
+        yield result
+        if result.stopped:
+            return
+
+
+@contextmanager
+def _ended_by_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C asks the block to end at its next step, as what it is given tells; a second one ends it at once."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+
+    def ask(number: int, _frame) -> None:
+        signal.signal(number, before)
+        pressed.set()
+        note("Stopping after this step; Ctrl-C again ends at once.")
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _check_methods_free(out: Path, names: Sequence[str], replace: bool) -> None:
@@ -454,17 +546,20 @@ def _check_methods_free(out: Path, names: Sequence[str], replace: bool) -> None:
 
 def _compared(result) -> str:
     """One line of the comparison."""
-    if result.diverged:
-        return f"{result.name:18}{'diverged in every setting':>32}{len(result.trials):10}{result.passes:8}"
+    if result.chosen is None:
+        said = "diverged in every setting" + (" so far" if result.stopped else "")
+        return f"{result.name:18}{said:>32}{len(result.trials):10}{result.passes:8}"
+    now = result.after or result.chosen.evaluation
     sides = [
-        f"{getattr(result.before, key).value:7.1%} ->{getattr(result.after, key).value:6.1%}"
+        f"{getattr(result.before, key).value:7.1%} ->{getattr(now, key).value:6.1%}"
         for key in ("forget_accuracy", "retain_accuracy")
     ]
     chosen = ", ".join(f"{key} {value}" for key, value in result.chosen.setting.items())
     met = "" if result.reached else " (target not met)"
+    said = f"; {result.note}" if result.stopped else ""
     return (
         f"{result.name:18}{sides[0]:>16}{sides[1]:>16}{len(result.trials):10}{result.chosen.passes:8}"
-        f"{result.chosen.seconds:9.1f}  {chosen}{met}"
+        f"{result.chosen.seconds:9.1f}  {chosen}{met}{said}"
     )
 
 

@@ -5,6 +5,7 @@ inconclusive where the interval holds the limit: too few cases were counted to s
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -80,12 +81,31 @@ def with_limits(gates: Sequence[Gate], limits: Mapping[str, float]) -> tuple[Gat
     known = {gate.key for gate in gates}
     for key, limit in limits.items():
         if key not in known:
-            raise InputError(f"There is no gate {key!r}; there are {', '.join(sorted(known))}.")
-        if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 < limit <= 1:
+            raise InputError(f"There is no gate {key!r}; there are {', '.join(map(repr, sorted(known)))}.")
+        number = isinstance(limit, int | float) and not isinstance(limit, bool)
+        if not number or not 0 < limit <= 1:
             words = next(gate.words for gate in gates if gate.key == key)
             why = "no number of cases shows that there are none" if limit == 0 else "it is a share"
-            raise InputError(f"The limit of {words!r} is {limit!r}; it must be above 0 and at most 100 %, as {why}.")
+            said = f"{100 * limit:.4g} %" if number else repr(limit)
+            raise InputError(f"The limit of {words!r} is {said}; it must be above 0 and at most 100 %, as {why}.")
     return tuple(replace(gate, limit=float(limits.get(gate.key, gate.limit))) for gate in gates)
+
+
+def limits_from(texts: Sequence[str]) -> dict[str, float]:
+    """Limits as a person types them, in % or points; of two of one gate the later one counts.
+
+    Raises:
+        InputError: one that is no limit.
+
+    >>> limits_from(["forget=10", "quantise/8 bits = 12.5 %"])
+    {'forget': 0.1, 'quantise/8 bits': 0.125}
+    """
+    found = {}
+    for text in texts:
+        if (read := re.fullmatch(r"(.+)=\s*(-?\d*\.?\d+)\s*%?\s*", text)) is None:
+            raise InputError(f"{text!r} is no limit of a gate; write KEY=PERCENT, such as forget=10.")
+        found[read[1].strip()] = float(read[2]) / 100
+    return found
 
 
 def verdicts(
@@ -110,6 +130,11 @@ def overall(found: Sequence[Verdict]) -> str:
     """FAIL where any gate failed, else OPEN where any is, else PASS."""
     said = {verdict.said for verdict in found}
     return FAIL if FAIL in said else OPEN if OPEN in said or not said else PASS
+
+
+def judged(found: Sequence[Verdict]) -> dict:
+    """The overall word and every verdict as plain values, for a file."""
+    return {"verdict": overall(found), "gates": [verdict.to_json() for verdict in found]}
 
 
 def judge(measure: Measure, limit: float) -> str:

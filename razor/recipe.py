@@ -19,6 +19,7 @@ from razor.config import RazorConfig
 from razor.edit_set import ACTIONS, EditSet, describe_changes
 from razor.errors import InputError
 from razor.examples import Example, Split, Task
+from razor.gates import Gate, usual, with_limits
 from razor.growth import KINDS, Growth, Plan, Step
 from razor.history import MAIN, GrowthRound, Offshoot, State, moved, moves
 from razor.patches import Patch
@@ -92,6 +93,27 @@ def _round_entry(done: GrowthRound, config: Mapping) -> dict:
     if other := {key: v for key, v in done.settings.items() if key != "rounds" and v != config[key]}:
         entry["settings"] = other
     return entry
+
+
+def with_gates(made: Mapping, gates: Sequence[Gate]) -> dict:
+    """The recipe with what its edit has to stand, as fixed before the edit was tested; as it is where nothing was."""
+    return {**made, "gates": {gate.key: gate.limit for gate in gates}} if gates else dict(made)
+
+
+def gates_of(made: Mapping, chance: float) -> tuple[Gate, ...]:
+    """The usual gates, at the limits of a recipe where it has any.
+
+    Args:
+        chance: accuracy of guessing on the target's axis.
+
+    Raises:
+        InputError: the recipe has a limit that is none, or of a gate there is none of.
+    """
+    held = made.get("gates") or {}
+    try:
+        return with_limits(usual(chance), held if isinstance(held, Mapping) else {str(held)[:40]: held})
+    except InputError as error:
+        raise InputError(f"The gates of the recipe cannot be used: {error}") from error
 
 
 def rebound(patch: Patch, adapter: Adapter) -> Patch:
@@ -438,7 +460,7 @@ def _pictures_differ(then: Mapping, now: Mapping) -> Iterator[str]:
 
 
 def check(made: Mapping, adapter: Adapter, task: Task, load: str = "name it with --model") -> None:
-    """Raise InputError where a recipe is of another model or task, or names units there are none of; says which.
+    """Raise InputError where a recipe is of another model or task, or names units or gates there are none of.
 
     Args:
         load: how a person loads the right model.
@@ -451,6 +473,7 @@ def check(made: Mapping, adapter: Adapter, task: Task, load: str = "name it with
         )
     check_task(made, task)
     check_units(made, adapter)
+    gates_of(made, task.chance)
 
 
 def other_versions(made: Mapping) -> str:

@@ -88,6 +88,7 @@ _PLACES: Mapping[str, Mapping[str, str]] = {  # of a recipe, and of what its lis
         "model": "an object of texts",
         **_TASK,
         **_EDIT,
+        "gates": "an object of finite numbers",
         "branch": "a text",
         "branches": "a list",
         "stack": "a list",

@@ -15,14 +15,14 @@ from html import escape
 from razor import telling
 from razor.config import RazorConfig
 from razor.figures import map_svg, rounds_svg, training_svgs
-from razor.gates import Verdict, overall
+from razor.gates import Gate, Verdict, overall
 from razor.gold import Distance
 from razor.grids import grids
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
 from razor.modelspec import shareable, short_name
 from razor.picture_files import image_url
-from razor.recipe import left_out, planned, recipe
+from razor.recipe import left_out, planned, recipe, with_gates
 from razor.robustness import Finding
 from razor.sights import Sight
 from razor.sources import is_target
@@ -65,6 +65,7 @@ class Report:
         verdicts, findings: what screen 4 or `evaluate --attacks` found; empty where nothing was checked.
         reason: why it had to be forgotten, in the words of whoever asked for it.
         stack: the edits it acts together with, as a recipe tells them; see Stack.recipe.
+        gates: what the edit has to stand, where that was fixed; the recipe keeps it.
     """
 
     growth: Growth
@@ -76,12 +77,14 @@ class Report:
     gold: Distance | None = None  # beside a model that never saw the concept, where there is one
     reason: str = ""
     stack: Sequence[Mapping] = ()
+    gates: Sequence[Gate] = ()
     made: date = field(default_factory=date.today)
 
     @property
     def recipe(self) -> dict:
         """The recipe without places on this machine."""
-        return shareable(recipe(self.growth)) | ({"stack": list(self.stack)} if self.stack else {})
+        made = shareable(recipe(self.growth)) | ({"stack": list(self.stack)} if self.stack else {})
+        return with_gates(made, self.gates)
 
     @property
     def lead(self) -> str:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,11 +16,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from razor import cli, models, run, step, words
+from razor import baselines, cli, models, run, step, words
 from razor.adapters import denoising
 from razor.cli import main
 from razor.errors import InputError, ModelError
-from razor.metrics import share
+from razor.metrics import Evaluation, share
 from razor.minicanvas.dataset import draw
 from razor.patches import Patch
 from razor.robustness import Finding
@@ -117,14 +118,49 @@ def test_a_recipe_fills_in_what_is_not_given_and_what_is_missing_is_named(style_
 
 def test_attacks_on_the_saved_patch_are_printed_and_written_beside_their_controls(style_run, tmp_path, capsys):
     out, patch = tmp_path / "eval.json", str(style_run / "patch.safetensors")
-    chosen = ["--patch", patch, "--attacks", "probe, wording", "--json", str(out)]
+    chosen = ["--patch", patch, "--attacks", "probe, wording", "--gate", "forget=25", "--json", str(out)]
     main(["evaluate", "--model", "mini-clip", "--forget", "style:thermal", *chosen])
     rows = json.loads(out.read_text())["attacks"]
     assert [row["attack"] for row in rows] == ["probe", *["wording"] * 5]
     assert all(set(row[side]) >= KEYS for row in rows for side in ("edited", "attacked", "control"))
     assert rows[0]["control"]["value"] > 0.9  # the probe can find the style where it is
+    said = {gate["gate"]["key"]: gate for gate in json.loads(out.read_text())["gates"]}
+    assert said["forget"]["gate"]["limit"] == 0.25 and said["forget"]["verdict"] == "pass"
+    assert said["quantise/4 bits"]["why"] == "Not tried: It was not asked for."
+    assert json.loads(out.read_text())["verdict"] == "inconclusive"
     printed = capsys.readouterr().out
+    assert "\nInconclusive: These tests cannot say yet whether thermal is suppressed.\n" in printed
+    assert "  pass          Is it suppressed? 0.0 % of its pictures still recognised (n = 96, " in printed
     assert "95 % interval" in printed and "linear, on picture features" in printed
+
+
+def test_gates_of_the_runs_recipe_hold_where_the_command_line_names_none(make_task, tmp_path, fail):
+    args, made, right = Namespace(gate=["forget=0.01"]), {"gates": {"retain": 0.5, "forget": 0.2}}, share([True] * 50)
+    answers = Evaluation(share([False] * 50), right, right, None, None, None)
+    said = {v.gate.key: v for v in cli._verdicts(args, made, ["quantise"], make_task(), (answers, answers), [], {})}
+    assert (said["forget"].gate.limit, said["retain"].gate.limit) == (pytest.approx(0.0001), 0.5)
+    assert said["retain"].said == "pass" and said["quantise/8 bits"].why == "Not tried."
+    assert said["benign/retain pictures, 20 steps"].why == "Not tried: It was not asked for."
+    assert cli._verdicts(Namespace(gate=[]), made, [], make_task(), (answers, answers), [], {}) == []
+    named = ["evaluate", "--model", "nowhere", "--forget", "style:thermal"]
+    assert "There is no gate 'forgot'" in fail(*named, "--gate", "forgot=1")  # before anything is loaded
+    (tmp_path / "recipe.json").write_text(json.dumps({"format": "razor-recipe-1"}))
+    assert "'forget' is no limit of a gate" in fail("report", str(tmp_path), "--gate", "forget")
+
+
+def test_a_repeated_run_keeps_the_gates_of_its_recipe(style_run, tmp_path, fail, monkeypatch):
+    made, kept = json.loads((style_run / "recipe.json").read_text()) | {"gates": {"forget": 0.05}}, []
+
+    def save(self, folder):
+        kept.extend([self.recipe, self.patch.recipe])
+        raise InputError("far enough")
+
+    done = run.Run(Patch(), {}, None, None, (), "", True, True, {}, None)
+    monkeypatch.setattr(run, "unlearn", lambda *_, **__: done)
+    monkeypatch.setattr(run.Run, "save", save)
+    (tmp_path / "r.json").write_text(json.dumps(made))
+    assert "far enough" in fail("unlearn", "--recipe", str(tmp_path / "r.json"), "--out", str(tmp_path / "again"))
+    assert kept == [{"gates": {"forget": 0.05}}] * 2
 
 
 def test_an_attack_that_fails_is_told_and_the_others_go_on(monkeypatch, capsys):
@@ -187,6 +223,35 @@ def test_methods_are_compared_and_every_setting_is_kept(tmp_path, capsys):
     assert row["before"]["forget_accuracy"]["value"] >= 0.95
     assert (folder / "null-space" / "patch.safetensors").stat().st_size == row["patch_bytes"]
     assert "gamma" in capsys.readouterr().out
+
+
+def test_a_comparison_ended_by_ctrl_c_keeps_what_was_tried(tmp_path, capsys, monkeypatch):
+    out, mine, asked = tmp_path / "compare.json", signal.getsignal(signal.SIGINT), []
+    found = Evaluation(share([True]), share([True]), share([True]), None, None, None)
+    tried = baselines.Trial({"gamma": 1}, found, 3, 1.0)
+
+    def tuned(name, *_, stop, **__):
+        asked.append(name)
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+        note = "Stopped; best of 1 setting so far."
+        return baselines.Result(
+            name, Patch(), found, found, (tried,), tried, False, True, "", 3, {}, note, stopped=True
+        )
+
+    adapter = SimpleNamespace(family="clip", name="tiny")
+    config = SimpleNamespace(forget_target=None, batch=None, seed=0)
+    monkeypatch.setattr(cli, "_prepare", lambda args: (adapter, SimpleNamespace(concept="red"), config))
+    monkeypatch.setattr(baselines, "run", tuned)
+    monkeypatch.setattr("razor.gold.between", lambda *_: None)
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "--model", "m", "--forget", "f", "--methods", "ssd,slug", "--json", str(out)])
+    (row,) = json.loads(out.read_text())["methods"]
+    assert asked == ["ssd"] and row["stopped"] and row["grid"] == [json.loads(json.dumps(tried.to_json()))]
+    told = capsys.readouterr()
+    assert stop.value.code == 130 and "gamma 1 (target not met); Stopped; best of 1 setting so far.\n" in told.out
+    assert told.err.splitlines()[-1] == "razor: stopped; no model was changed." and "Ctrl-C again ends" in told.err
+    assert signal.getsignal(signal.SIGINT) is mine
 
 
 @pytest.mark.parametrize("file", ["patch.safetensors", "run.json"])

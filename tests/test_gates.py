@@ -6,7 +6,20 @@ from dataclasses import replace
 import pytest
 
 from razor.errors import InputError
-from razor.gates import FAIL, OPEN, PASS, judge, least, lost, overall, strictest, usual, verdicts, with_limits
+from razor.gates import (
+    FAIL,
+    OPEN,
+    PASS,
+    judge,
+    least,
+    limits_from,
+    lost,
+    overall,
+    strictest,
+    usual,
+    verdicts,
+    with_limits,
+)
 from razor.metrics import Evaluation, Measure, share
 from razor.robustness import Finding
 
@@ -108,6 +121,18 @@ def test_verdicts_rest_on_the_evidence_of_their_gate():
     )
     assert "points of other answers lost (n = 600, " in found["retain"].why
     assert overall(list(found.values())) == FAIL
+
+
+def test_limits_are_typed_in_percent():
+    typed = ["forget=10", "relearn/5 pictures, 5 steps = 62.5 %", "forget=5"]
+    assert limits_from(typed) == {"forget": 0.05, "relearn/5 pictures, 5 steps": 0.625}
+    for text in ("forget", "10", "forget=", "forget=ten", "forget=nan", "forget=1.2.3"):
+        with pytest.raises(
+            InputError, match=rf"^'{text}' is no limit of a gate; write KEY=PERCENT, such as forget=10\.$"
+        ):
+            limits_from([text])
+    with pytest.raises(InputError, match="is -5 %; it must be above 0"):
+        with_limits(usual(0.05), limits_from(["forget=-5"]))
 
 
 def test_a_task_without_neighbours_has_no_verdict_on_them():

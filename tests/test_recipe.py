@@ -15,6 +15,7 @@ from razor import recipe, saved
 from razor.cli import main
 from razor.config import RazorConfig
 from razor.errors import InputError
+from razor.gates import usual, with_limits
 from razor.growth import Growth
 from razor.modelspec import RECIPE, recipe_header
 from razor.patches import Patch, digest
@@ -169,6 +170,9 @@ def test_what_is_no_recipe_is_refused_with_the_reason(tmp_path, name, text, said
         ("stack", [{"task": {"concept": 1}}]),
         ("versions", {"torch": 2}),
         ("versions", []),
+        ("gates", [0.1]),
+        ("gates", {"forget": "0.1"}),
+        ("gates", {"forget": True}),
     ],
 )
 def test_a_recipe_with_a_wrong_kind_of_value_is_refused_with_its_place(tmp_path, capsys, place, value):
@@ -185,6 +189,34 @@ def test_a_recipe_with_a_wrong_kind_of_value_is_refused_with_its_place(tmp_path,
     with pytest.raises(SystemExit) as caught:
         main(["diff", str(tmp_path / "r.json"), str(tmp_path / "r.json")])
     assert caught.value.code == 2 and "is broken: its" in capsys.readouterr().err
+
+
+def test_gates_stand_in_a_recipe_and_are_read_back_and_those_it_leaves_out_are_the_usual_ones():
+    fixed = with_limits(usual(0.05), {"forget": 0.2, "quantise/8 bits": 0.03})
+    made = recipe.with_gates(ONE, fixed)
+    assert recipe.from_link(recipe.to_link(made))["gates"]["quantise/8 bits"] == 0.03 and "gates" not in ONE
+    assert recipe.gates_of(made, 0.5) == with_limits(usual(0.5), made["gates"]) and len(made["gates"]) == len(fixed)
+    assert recipe.gates_of(ONE | {"gates": {"forget": 0.2}}, 0.05) == with_limits(usual(0.05), {"forget": 0.2})
+    assert recipe.gates_of(ONE, 0.05) == usual(0.05) and recipe.with_gates(ONE, ()) == ONE
+    assert [d.place for d in differences(ONE, made)] == ["gates"]
+
+
+@pytest.mark.parametrize(
+    ("gates", "said"),
+    [
+        (
+            {"forget": 5},
+            "^The gates of the recipe cannot be used: The limit of 'Is it suppressed\\?' is 500 %; it must ",
+        ),
+        ({"forgot": 0.1}, "There is no gate 'forgot'; there are 'benign/retain pictures, 20 steps', 'forget', "),
+        ({"forget": None}, "is None; it must be above 0"),
+        ([0.1], "There is no gate '\\[0.1\\]'"),
+    ],
+)
+def test_gates_that_will_not_do_are_one_sentence(clip, wrap, task, gates, said):
+    adapter = wrap(clip)
+    with pytest.raises(InputError, match=said):
+        recipe.check(recipe.unedited(adapter, task) | {"gates": gates}, adapter, task)
 
 
 def test_a_recipe_that_nests_too_deep_is_refused():

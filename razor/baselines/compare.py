@@ -1,12 +1,13 @@
 """Run one method on one task as fairly as every other: one rule, one budget, the same splits, one form of result."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from razor import jsonio
-from razor.adapters.base import Adapter
+from razor.adapters.base import Adapter, Bench, watched
 from razor.baselines.ablations import ABLATIONS
 from razor.baselines.ascent import ascent
 from razor.baselines.ascent_retain import ascent_retain
@@ -64,7 +65,7 @@ class Result:
     name: str
     patch: Patch
     before: Evaluation
-    after: Evaluation | None  # None where every setting diverged
+    after: Evaluation | None  # None where every setting diverged, or it was stopped before this was measured
     trials: tuple[Trial, ...]  # every setting tried, on the search split
     chosen: Trial | None
     reached: bool  # the chosen one met the target on the search split
@@ -73,11 +74,12 @@ class Result:
     passes: int  # forward-and-backward passes of all settings together
     seconds: Mapping[str, float]  # encode, tuning, report, total
     note: str = ""  # what else there is to say
+    stopped: bool = False  # a person ended it; the best of what was tried so far counts
 
     @property
     def diverged(self) -> bool:
         """No setting gave a model that answers."""
-        return self.known and self.chosen is None
+        return self.known and self.chosen is None and not self.stopped
 
     @property
     def parameters_edited(self) -> int:
@@ -93,6 +95,7 @@ class Result:
             "read_by": self.read_by,
             "reached_on_search_split": self.reached,
             "diverged": self.diverged,
+            "stopped": self.stopped,
             "note": self.note,
             "chosen": self.chosen.to_json() if self.chosen else None,
             "grid": [trial.to_json() for trial in self.trials],
@@ -140,8 +143,11 @@ def run(
     stop: Callable[[], bool] = lambda: False,
     progress: Callable[[float], None] = lambda share: None,
     on_trial: Callable[[Trial], None] = lambda trial: None,
-) -> Result | None:
+) -> Result:
     """Tune the method on the search split, then measure its choice on the test split. Leaves the model as found.
+
+    Where `stop` ends it, the best of what was tried so far counts. That is measured on the test split only where it
+    takes neither drawing nor writing.
 
     With an adapter as models.load gives it and a task as sources.resolve does:
 
@@ -158,48 +164,91 @@ def run(
         progress: called with the share of the settings that are done, 0..1.
         on_trial: called after every setting, or part of one, that was measured.
 
-    Returns:
-        None where `stop` ended it.
-
     Raises:
         InputError: no such method, or a task that cannot be used.
+        Stopped: `stop` ended it before anything was tried.
     """
-    method, started = find(name, adapter.family), time.monotonic()
-    bench = adapter.bench(task, batch=batch, seed=seed, beneath=beneath)
+    method, seconds = find(name, adapter.family), dict.fromkeys(("encode", "tuning", "report"), 0.0)
+    with _timed(seconds, "encode"):
+        bench = adapter.bench(task, batch=batch, seed=seed, beneath=beneath)
+        base = evaluate(adapter, bench, Patch(), "search")
+    with _timed(seconds, "report"), watched(bench, stop=stop):
+        before = evaluate(adapter, bench, Patch(), "test")
     target = bench.aim if forget_target is None else forget_target
-    base = evaluate(adapter, bench, Patch(), "search")
-    seconds, started = {"encode": time.monotonic() - started, "tuning": 0.0}, time.monotonic()
-    before = evaluate(adapter, bench, Patch(), "test")
-    seconds["report"] = time.monotonic() - started
     tuning = Tuning(adapter, bench, budget, target, bench.batch, seed, stop, progress, on_trial)
     with edited(adapter, bench, Patch()):
         known = bench.knows(base)
     if not known:
         note = f"The unedited model does not know {task.concept!r}."
-        seconds["total"] = sum(seconds.values())
-        return Result(name, Patch(), before, before, (), None, False, False, bench.read_by, 0, seconds, note)
-    started, note = time.monotonic(), ""
-    try:
-        method(tuning)
-    except Stopped:
-        return None
-    except OutOfTime as error:
-        note = str(error)
-    except Diverged as error:  # before there was a setting to measure
-        tuning.failed({}, error)
-    try:
-        chosen, patch, reached = tuning.choose()
-    except Stopped:
-        return None
-    seconds["tuning"], started = time.monotonic() - started, time.monotonic()
-    after = evaluate(adapter, bench, patch, "test") if chosen else None
+        return Result(name, Patch(), before, before, (), None, False, False, bench.read_by, 0, _summed(seconds), note)
+    with _timed(seconds, "tuning"):
+        (chosen, patch, reached), note, stopped = _tuned(method, tuning)
+    with _timed(seconds, "report"):
+        after = _measured(adapter, bench, patch, stop) if chosen and (adapter.embeds or not stopped) else None
     if chosen:
         made = {"baseline": {"name": name, "setting": dict(chosen.setting)}, "concept": task.concept, "seed": seed}
         patch = patch.bound_to(adapter.model).with_recipe(made)
-    seconds["report"] += time.monotonic() - started
-    seconds["total"] = sum(seconds.values())
+    if stopped := stopped or (chosen is not None and after is None):
+        note = _so_far(tuning.trials, after)
     progress(1.0)
     return Result(
         name, patch, before, after, tuple(tuning.trials), chosen, reached, True, bench.read_by,
-        tuning.passes, seconds, note,
+        tuning.passes, _summed(seconds), note, stopped,
     )  # fmt: skip
+
+
+def _tuned(method: Method, tuning: Tuning) -> tuple[tuple[Trial | None, Patch, bool], str, bool]:
+    """What `Tuning.choose` or, stopped, `Tuning.best` gives of the method's settings; a note; whether it was stopped.
+
+    Raises:
+        Stopped: a person ended it before anything was tried.
+    """
+    try:
+        note = _tried(method, tuning)
+        return tuning.choose(), note, False
+    except Stopped:
+        if not tuning.trials:
+            raise
+        return tuning.best(), "", True
+
+
+def _tried(method: Method, tuning: Tuning) -> str:
+    """Try the method's settings; returns what ended that early, "" for nothing."""
+    try:
+        method(tuning)
+    except OutOfTime as error:
+        return str(error)
+    except Diverged as error:  # before there was a setting to measure
+        tuning.failed({}, error)
+    return ""
+
+
+def _measured(adapter: Adapter, bench: Bench, patch: Patch, stop: Callable[[], bool]) -> Evaluation | None:
+    """The edit on the test split; None where that takes drawing and a person ended it."""
+    try:
+        with watched(bench, stop=stop):
+            return evaluate(adapter, bench, patch, "test")
+    except Stopped:
+        return None
+
+
+def _so_far(trials: Sequence[Trial], after: Evaluation | None) -> str:
+    """What a method that was stopped came to."""
+    many = f"{len(trials)} setting{'' if len(trials) == 1 else 's'}"
+    if all(trial.evaluation is None for trial in trials):
+        return f"Stopped; {many} so far diverged."
+    return f"Stopped; best of {many} so far{'' if after else ', on the search split alone'}."
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Add what the block takes to the phase."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds[phase] += time.monotonic() - started
+
+
+def _summed(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {**seconds, "total": sum(seconds.values())}

@@ -248,6 +248,13 @@ class Tuning:
         number = min(left, key=lambda n: self.trials[n].evaluation.forget_accuracy.value)
         return self.trials[number], self._best[number], False
 
+    def best(self) -> tuple[Trial | None, Patch, bool]:
+        """The same by the search metrics alone: nothing more is run."""
+        if not self._best:
+            return None, Patch(), False
+        number = next(iter(self._best))
+        return self.trials[number], self._best[number], self._meets(number)
+
     @property
     def _judged(self) -> bool:
         """Somebody looks at pictures, whatever the search metrics say."""

@@ -23,7 +23,7 @@ from razor.baselines import slug as slug_module
 from razor.baselines.compare import find
 from razor.baselines.tuning import Tuning
 from razor.config import RazorConfig
-from razor.errors import InputError, ModelError
+from razor.errors import InputError, ModelError, Stopped
 from razor.patches import Patch
 from razor.step import evaluate
 from razor.units import Slice
@@ -125,11 +125,30 @@ def test_the_model_is_bit_equal_when_a_run_is_stopped_or_raises(trained, task, m
 
     monkeypatch.setattr(Tuning, "gradient", counted)
     if ending == "stop":
-        assert run("salun", trained, task, SHORT, batch=8, stop=lambda: len(calls) > 3) is None
+        assert run("salun", trained, task, SHORT, batch=8, stop=lambda: len(calls) > 3).stopped
     else:
         with pytest.raises(RuntimeError, match="out of memory"):
             run("salun", trained, task, SHORT, batch=8)
     assert len(calls) == 4 and unchanged(trained, before)
+
+
+def test_a_run_that_is_stopped_gives_the_best_of_what_was_tried(trained, task, tmp_path, monkeypatch):
+    before, tried = alike(trained), []
+    stopped = lambda: run(  # noqa: E731
+        "null-space", trained, task, SHORT, on_trial=tried.append, stop=lambda: len(tried) % 2 == 1
+    )
+    result = stopped()
+    assert unchanged(trained, before) and list(result.trials) == tried[:1] and result.chosen is tried[0]
+    assert result.stopped and not result.diverged and result.note == "Stopped; best of 1 setting so far."
+    assert result.after.forget_accuracy.n == 10 and result.patch.deltas
+    assert result.save(tmp_path)["stopped"] and Patch.load(tmp_path / "patch.safetensors").recipe["baseline"]
+    tried.clear()
+    monkeypatch.setattr(trained, "embeds", False)  # measuring takes long where answers are drawn or written
+    result = stopped()
+    assert result.after is None and result.note == "Stopped; best of 1 setting so far, on the search split alone."
+    assert result.to_json(0)["grid"] == [tried[0].to_json()] and not result.diverged
+    with pytest.raises(Stopped):  # nothing was tried
+        run("null-space", trained, task, SHORT, stop=lambda: True)
 
 
 def test_a_run_out_of_time_reports_what_it_has(trained, task, monkeypatch):

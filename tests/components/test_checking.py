@@ -14,6 +14,7 @@ from components.check_panel import BUDGETS, RADAR, TABLE, _looked, evidence_html
 from components.rivals import GOLD, OURS, Row, front_finding, front_value, pareto, radar_value, table_html
 from components.session import Sessions
 from razor import robustness, telling
+from razor.baselines.tuning import Tuning
 from razor.config import RazorConfig
 from razor.errors import ModelError, Stopped, UnusableGradientError
 from razor.gates import strictest, usual, verdicts
@@ -230,6 +231,26 @@ def test_rivals_are_drawn_beside_the_edit(studio, visitor):
     with pytest.warns(UserWarning):
         assert "must be one of the points" in studio.pick_method(picked("<b>"), visitor)[panel.compare_status]
     assert list(studio.show_method(visitor)) == [gr.skip()]  # it was shown already
+
+
+def test_a_comparison_that_is_stopped_keeps_the_best_of_what_was_tried(studio, visitor, monkeypatch):
+    panel, session = studio.page.check, studio.sessions.get("a")
+
+    def tried(self, trial):
+        self.trials.append(trial)
+        session.stop.set()
+
+    monkeypatch.setattr(Tuning, "_record", tried)
+    end = last(studio.compare_methods(visitor, ["null-space", "head-gate"], 60))
+    assert "Stopped; best of 1 setting so far." in end[panel.table] and "head-gate" not in end[panel.table]
+    assert "what was found so far stays" in end[panel.compare_status] and session.found["methods"]["null-space"]
+
+
+def test_a_method_stopped_before_its_test_shows_the_search_split():
+    found = Evaluation(of(0, 24), of(0, 24), of(50, 60), of(9, 12), None, None)
+    row = Row("esd-x", None, False, 3, 1, 1.0, 1, note="Stopped; best of 3 settings so far.", searched=found)
+    shown = table_html([row], found)
+    assert shown.count("<small>n = 24</small>") == 2 and "Stopped; best of 3 settings so far." in shown
 
 
 def test_methods_are_placed_beside_a_model_that_never_saw_the_concept(studio, visitor, monkeypatch):

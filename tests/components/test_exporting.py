@@ -14,6 +14,7 @@ from components import export_panel, exporting
 from components.session import OWN
 from razor import recipe, writing
 from razor.export import Check, Written
+from razor.gates import usual, with_limits
 from razor.lora import read_lora
 from razor.patches import Patch
 from razor.stack import Concept
@@ -213,6 +214,28 @@ def test_a_recipe_alone_sets_the_settings_that_repeat_it(studio, edited, tmp_pat
     with pytest.warns(UserWarning):
         end = last(studio.bring_in(request, None, False, *SETTINGS))
     assert "Choose a file first" in end[panel.bring_status]
+
+
+def test_gates_that_a_check_fixed_are_taken_away_and_come_back_with_the_recipe(studio, edited, tmp_path):
+    request, panel, session = edited("a"), studio.page.export, studio.sessions.get("a")
+    first, check = session.growth.patch, studio.page.check
+    session.found["limits"] = {first.key(): with_limits(usual(1 / 3), {"forget": 0.25, "retain": 0.04})}
+    path = Path(last(studio.write_export(request, "patch", 0, False))[panel.file]["value"])
+    made = recipe.read(path)
+    assert made["gates"]["forget"] == 0.25 and len(made["gates"]) == len(usual(1 / 3))
+    page = Path(last(studio.write_report(request, "", False))[panel.report_file]["value"])
+    assert recipe.read(page)["gates"] == made["gates"]
+    (tmp_path / "r.json").write_text(json.dumps(made), "utf-8")
+    for file in (path, tmp_path / "r.json"):
+        session.growth.act("out", list(session.growth.edit_set.members))
+        end = last(studio.bring_in(request, str(file), False, *SETTINGS))
+        assert [end[number]["value"] for number in check.limits[:2]] == [25, 4] and exporting.LIMITS_SET in str(end)
+    session.growth.act("in", [session.growth.units[1].name])
+    assert "gates" not in recipe.read(Path(last(studio.write_export(request, "patch", 0, False))[panel.file]["value"]))
+    (tmp_path / "r.json").write_text(json.dumps(made | {"gates": {"forget": 2}}), "utf-8")
+    with pytest.warns(UserWarning):
+        end = last(studio.bring_in(request, str(tmp_path / "r.json"), False, *SETTINGS))
+    assert "The gates of the recipe cannot be used: " in end[panel.bring_status]
 
 
 @pytest.mark.parametrize("begun", [False, True])
