@@ -40,7 +40,7 @@ OVERSHOT = 0.15  # forget accuracy by which a step may raise what is left before
 MEND = 6  # steps after the target is met that bring back what the way there cost
 HOPE = 3  # of them in a row without a better point, after which it ends
 MENDING = 0.3  # rho of those steps, as a share of the others', while the target is met
-WORTH_MENDING = 0.1  # share of the budget that was lost, from which on that is tried
+WORTH_MENDING = 0.1  # share of what may be lost that was, from which on that is tried
 LONGEST = 3  # a step may grow to this many times its first length while nothing breaks
 SHORTEST = 0.15  # a round ends when what breaks has shortened its steps to this share of the first
 STRICTER_AT_MOST = 12  # times a point that is not borne out is measured more strictly
@@ -89,6 +89,11 @@ class Goal:
         if before and after:
             return before.value - after.value
         return 1 - now.prediction_stability.value if now.prediction_stability else 0.0
+
+    def worth_mending(self, now: Evaluation) -> bool:
+        """So much was lost on the way to the target that a few steps to bring some of it back are worth their time."""
+        allowed = self.budget if now.retain_probability else DRIFT * self.budget
+        return self.lost(now) >= WORTH_MENDING * allowed
 
     def spent(self, now: Evaluation) -> float:
         """What is lost, in answers or in how sure they are, as a share of the budget, 0 to 1."""
@@ -284,7 +289,7 @@ def _mended(adapter, bench, units, met, goal, config, first_batch, length, stop)
     """
     best, now, trials, towers = met, met, [], _towers(adapter, met.patch, units)
     left = lambda found: found.forget_probability.value + goal.lost(found)  # noqa: E731
-    steps = MEND if goal.lost(met.evaluation) >= WORTH_MENDING * goal.budget else 0
+    steps = MEND if goal.worth_mending(met.evaluation) else 0
     for number in range(1, steps + 1):
         if stop():
             break

@@ -223,6 +223,10 @@ def test_where_no_answer_has_a_probability_moved_predictions_are_what_was_lost(m
     costly = lambda w: found(0.0 if w[1] > 0 else 1.0, stable=w[0] / 6)  # noqa: E731
     _, result = mended(model, costly)
     assert (result.chosen, len(result.trials)) == (1, 4)  # further left predictions move more
+    goal = Goal(0.0, 0.02, found(1.0))  # predictions may move by five budgets, and a tenth of that is mended
+    assert not goal.worth_mending(found(0.0, stable=0.991)) and goal.worth_mending(found(0.0, stable=0.989))
+    answered = Goal(0.0, 0.02, found(1.0, right=0.9))
+    assert not answered.worth_mending(found(0.0, right=0.899)) and answered.worth_mending(found(0.0, right=0.897))
 
 
 def test_a_stopped_second_look_leaves_the_point_that_was_borne_out(model):
