@@ -15,6 +15,7 @@ except ImportError:
     spaces = None
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from components import (
     answer_panel,
@@ -34,6 +35,7 @@ from components import (
     trust_panel,
     why_panel,
 )
+from components.arrivals import Arrivals
 from components.blocks import Blocks
 from components.desk import Page
 from components.session import Sessions
@@ -176,6 +178,7 @@ def launch(
             max_file_size="100mb",
             ssr_mode=False,
             mcp_server=mcp,
+            app_kwargs={"middleware": [Middleware(Arrivals)]},
             quiet=True,
             prevent_thread_lock=True,
         )

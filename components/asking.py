@@ -28,7 +28,7 @@ class Asking(Desk):
     @handler(lambda page: page.asks.status)
     def ask_both(self, session: Session, left: str, right: str, groups: list[str], count: int) -> Iterator[dict]:
         """Suggested questions on both sides, group by group."""
-        session.stop.clear()
+        session.begin()
         yield {self.page.asks.status: status_html("Getting the model ready", "busy")}
         adapter = self._answering_model(session)
         yield from self.settle_sides(session, left, right)
@@ -46,7 +46,7 @@ class Asking(Desk):
         Returns:
             The last update, {} where another target or model was chosen meanwhile.
         """
-        session.stop.clear()
+        session.begin()
         adapter, task = self._answering_model(session), self.current_task(session)
         asked = suggested(adapter, task, SUGGESTED, answer_panel.COUNTS[0], _near(session))
         return (yield from self._suggested(session, adapter, task, asked, note))
@@ -78,7 +78,7 @@ class Asking(Desk):
         self, session: Session, left: str, right: str, files: list[str] | None, typed: str, rule: str
     ) -> Iterator[dict]:
         """A person's own pictures and questions on both sides, scored by a benchmark's rule where one is chosen."""
-        session.stop.clear()
+        session.begin()
         session.uploads.update(files or ())
         panel = self.page.asks
         yield {panel.own_status: status_html("Reading pictures and questions", "busy")}

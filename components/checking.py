@@ -82,7 +82,7 @@ class Checking(Desk):
             raise InputError(NOTHING)
         key, fixed = growth.patch.key(), session.found.setdefault("limits", {})
         gates = fixed.get(key) or gates_at(growth.task.chance, limits)
-        session.stop.clear()
+        session.begin()
         yield {panel.stale: "", **{number: gr.update(interactive=False) for number in panel.limits}}
         try:
             tested = yield from self.measured(session, growth, panel.status)
@@ -170,7 +170,7 @@ class Checking(Desk):
             raise InputError("Tick a method to compare with.")
         for name in methods:
             find(name, growth.adapter.family)
-        session.stop.clear()
+        session.begin()
         status = panel.compare_status
         before, after = yield from self.measured(session, growth, status)
         session.found["rivals"], beneath = session.revision, growth.bench.beneath
@@ -214,7 +214,7 @@ class Checking(Desk):
         panel, patches, growth = self.page.check, session.found.get("methods", {}), session.growth
         if (name := session.found.pop("method", None)) not in patches:
             return
-        session.stop.clear()
+        session.begin()
         work = partial(
             sights, growth.adapter, growth.task, patches[name], growth.bench.neighbours, stop=session.stop.is_set
         )

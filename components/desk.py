@@ -16,13 +16,14 @@ import gradio as gr
 
 from components import compare_panel, edit_panel, examples_panel, guide, model_panel, picture_reading, reading
 from components.answer_panel import AnswerPanel
+from components.arrivals import came
 from components.check_panel import CheckPanel
 from components.drift_panel import DriftPanel
 from components.export_panel import ExportPanel
 from components.head_map import map_value, picked_value
 from components.picture_panel import PicturePanel
 from components.picture_reading import Shown
-from components.session import Measured, Session, Sessions
+from components.session import ASKED, Measured, Session, Sessions
 from components.stack_panel import StackPanel
 from components.theme import status_html
 from components.timeline import timeline_value
@@ -80,11 +81,14 @@ def handler(status: Callable[[Page], gr.HTML]):
         def run(self: "Desk", request: gr.Request, *args):
             silent = True
             with self.sessions.working(request.session_hash) as session:
+                asked = came(request)
+                ASKED.set(asked)
                 try:
                     for update in work(self, session, *args):
                         silent = False
                         rest_cores()  # the next step may be on another thread
                         yield update or gr.skip()
+                        ASKED.set(asked)
                     if silent:
                         yield gr.skip()  # a generator that ends without a word would blank every widget
                 except Stopped as error:  # as was asked for: nothing to warn of

@@ -39,7 +39,7 @@ class Drawing(Desk):
         self, session: Session, left: str, right: str, prompts: str, groups: list[str], count: int, *settings
     ) -> Iterator[dict]:
         """The prompts on both sides, streamed as they are drawn."""
-        session.stop.clear()
+        session.begin()
         panel = self.page.pictures
         yield {panel.status: status_html("Getting the model ready", "busy")}
         adapter = self._drawing_model(session)
@@ -56,7 +56,7 @@ class Drawing(Desk):
 
     def draw_suggested(self, session: Session) -> Iterator[dict]:
         """The suggested pairs with the model's own settings; what the story and the guide end on."""
-        session.stop.clear()
+        session.begin()
         adapter, task = self._drawing_model(session), self.current_task(session)
         yield from self._pairs(session, adapter, task, pictures.suggested(task), DrawSettings.of(adapter))
 
@@ -167,7 +167,7 @@ class Drawing(Desk):
     @handler(lambda page: page.pictures.cost)
     def draw_grid(self, session: Session, *grid) -> Iterator[dict]:
         """The grid, cell by cell."""
-        session.stop.clear()
+        session.begin()
         panel = self.page.pictures
         yield {panel.cost: status_html("Getting the model ready", "busy")}
         adapter, epoch, task = self._drawing_model(session), session.epoch, self.current_task(session)

@@ -31,7 +31,7 @@ class Editing(Desk):
     @handler(lambda page: page.edit.status)
     def score(self, session: Session, *settings) -> Iterator[dict]:
         """Score every unit at the weights the last round left and draw the map."""
-        session.stop.clear()
+        session.begin()
         yield self.note("Getting model and pictures ready", "busy")
         growth = self.start(session, settings)
         yield self.note(f"Scoring {len(growth.units)} units", "busy")
@@ -88,7 +88,7 @@ class Editing(Desk):
         return len(path) > 1 and not by_hand and growth.goal.reached(path[-1].evaluation)
 
     def _grow(self, session: Session, settings, rounds: int | None) -> Iterator[dict]:
-        session.stop.clear()
+        session.begin()
         yield self.note("Getting model and pictures ready", "busy")
         growth = self.start(session, settings)
         if rounds is None:
@@ -132,8 +132,9 @@ class Editing(Desk):
     def stop(self, request: gr.Request) -> str:
         """Ask the session's work to end at the next step."""
         session = self.sessions.get(request.session_hash)
-        session.stop.set()
-        return status_html("Stopping after this step" if session.running else "Nothing is running.")
+        session.halt()
+        idle = "Nothing is running, and nothing that waits its turn will begin."
+        return status_html("Stopping after this step" if session.running else idle)
 
     # Going back and forth
 

@@ -47,7 +47,7 @@ class Exporting(Desk):
             raise InputError(NOTHING)
         if form not in FORMS or growth.adapter.family not in FORMS[form][1]:
             raise InputError(f"There is no form {form!r} for {growth.adapter.name}; choose one of those shown.")
-        session.stop.clear()
+        session.begin()
         hidden = gr.update(visible=False)  # the file before goes
         yield {panel.status: status_html("Writing the edit and loading it again", "busy"), panel.file: hidden}
         recipe = session.stack.recipe(self._gated(session), session.grown_on)
@@ -78,7 +78,7 @@ class Exporting(Desk):
             raise InputError(NOTHING)
         if len(reason or "") > LONGEST:
             raise InputError(f"The reason has {len(reason):,} characters; up to {LONGEST:,} fit.")
-        session.stop.clear()
+        session.begin()
         revision = session.revision
         before, after = yield from self.measured(session, growth, status)
         shown = []
@@ -119,7 +119,7 @@ class Exporting(Desk):
         if not file:
             raise InputError("Choose a file first: a patch or a LoRA, or a recipe.")
         session.uploads.add(file)
-        session.stop.clear()
+        session.begin()
         path = Path(file)
         if path.suffix.lower() != ".safetensors":
             yield self._repeat(session, recipes.read(path), path.name)

@@ -39,7 +39,7 @@ class Insight(Desk):
     def resample(self, session: Session) -> Iterator[dict]:
         """phi on resampled batches: its spread, and faded cells on the map."""
         growth, panel = self._scored(session), self.page.trust
-        session.stop.clear()
+        session.begin()
         patch = growth.scored_patch
         work = lambda tell: trust.bootstrap(  # noqa: E731
             growth.adapter, growth.bench, growth.units, patch, progress=tell, stop=session.stop.is_set
@@ -73,7 +73,7 @@ class Insight(Desk):
     def alone(self, session: Session) -> Iterator[dict]:
         """Edit every unit alone by its trial step, and see which score foretold the outcome."""
         growth, panel = self._scored(session), self.page.trust
-        session.stop.clear()
+        session.begin()
         growth.scores()
         patch = growth.patch_of(growth.history.state.edit_set)
         inside = growth.history.state.changes
@@ -108,7 +108,7 @@ class Insight(Desk):
     def attribute(self, session: Session, method: str) -> Iterator[dict]:
         """Attribution to every head's gate, as a second map beside phi."""
         growth, panel = self._scored(session), self.page.why
-        session.stop.clear()
+        session.begin()
         work = lambda tell: head_gates(  # noqa: E731
             growth.adapter, growth.bench, growth.units, method=why_panel.METHODS.get(method, method),
             patch=growth.scored_patch, progress=tell, stop=session.stop.is_set,
@@ -128,7 +128,7 @@ class Insight(Desk):
         growth, panel = self._scored(session), self.page.why
         if session.focus is None:
             raise InputError("Choose a unit first: click a cell of the map.")
-        session.stop.clear()
+        session.begin()
         unit = growth.every[session.focus]
         yield {panel.explain_status: status_html(f"Switching {unit.name} off and on", "busy")}
         card = explain_head(growth.adapter, growth.bench, unit)  # what the head does before anything is edited
@@ -210,7 +210,7 @@ class Insight(Desk):
         example = why_panel.example_of(growth.task, choice or "forget/0")
         if example is None:
             raise InputError("Choose one of the pictures in the list.")
-        session.stop.clear()
+        session.begin()
         if draws(growth):
             words = yield from self._words(session, growth, panel.look_status, example=example)
             if words is None or session.growth is not growth:

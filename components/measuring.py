@@ -24,7 +24,7 @@ class Measuring(Desk):
         growth, panel = session.need_growth(), self.page.edit.measure
         if not draws(growth):
             raise InputError(f"{growth.adapter.name} is measured after every growth; there is nothing to draw.")
-        session.stop.clear()
+        session.begin()
         yield {panel.status: status_html("Getting the model ready", "busy")}
         count = measure_panel.to_draw(growth)
         if count:

@@ -62,7 +62,7 @@ class Naming(Desk):
     def use_words(self, session: Session, concept: str, kind: str, anchor: str, keep: str) -> Iterator[dict]:
         """Draw the pictures and make them the task."""
         adapter, panel = self._drawing(session), self.page.examples
-        session.stop.clear()
+        session.begin()
         yield {panel.status: status_html(f"Getting {adapter.name} ready", "busy")}
         target = _bundled(adapter, concept)
         if target:

@@ -5,6 +5,7 @@ closed page or a restarted server loses at most the round under way. Pictures a 
 their rounds are kept in memory for as long as the pictures are.
 """
 
+import math
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +25,7 @@ from razor import saved
 from razor.adapters.base import Adapter
 from razor.config import RazorConfig
 from razor.edit_set import EditSet
-from razor.errors import InputError
+from razor.errors import InputError, Stopped
 from razor.examples import Example, Task
 from razor.growth import Growth
 from razor.history import Position
@@ -38,6 +40,7 @@ CLOSING = 3.0  # seconds the server may take to hear that a page was closed
 ARRIVING = 0.5  # seconds a gesture waits for one made before it
 KEEP_SAVED = 7 * 24 * 3600.0  # seconds saved rounds stay on disk
 OWN = "razor-taken-"  # how folders of `Session.new_folder` are called
+ASKED: ContextVar[float] = ContextVar("asked", default=math.inf)  # when the work at hand was asked for
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 
 
@@ -84,9 +87,25 @@ class Session:
     uploads: set[str] = field(default_factory=set)  # files Gradio keeps for this visitor; they go with the session
     easel: Easel | None = None  # with the pictures a model drew for this visitor; they go with the session too
     stop: threading.Event = field(default_factory=threading.Event)
+    stopped: float = -math.inf  # when a person last asked for a stop
     running: int = 0  # handlers at work for this visitor
     touched: float = 0.0
     closed_at: float | None = None
+
+    def halt(self) -> None:
+        """End work at its next step, and before it begins what was asked for until now and waits its turn."""
+        self.stopped = time.monotonic()
+        self.stop.set()
+
+    def begin(self) -> None:
+        """Let work go on that was asked for after the last stop.
+
+        Raises:
+            Stopped: it was asked for before that, and waited.
+        """
+        if ASKED.get() < self.stopped:
+            raise Stopped("Stopped before it began; nothing was changed.")
+        self.stop.clear()
 
     def forget_files(self) -> None:
         """Stop work and delete what this visitor uploaded and had drawn."""
@@ -207,7 +226,7 @@ class Sessions:
         """The page was left: stop its work; its state and uploads go after a grace period."""
         with self._lock:
             if session := self._all.get(key):
-                session.stop.set()
+                session.halt()
                 session.closed_at = time.monotonic()
         timer = threading.Timer(GRACE + 1, self.sweep)
         timer.daemon = True

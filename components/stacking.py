@@ -39,7 +39,7 @@ class Stacking(Desk):
     @handler(lambda page: page.stack.status)
     def check(self, session: Session) -> Iterator[dict]:
         """Measure on the test split what the concepts do to one another."""
-        session.stop.clear()
+        session.begin()
         if not session.stack.active:
             raise InputError("Nothing on the stack is switched on; put an edit on it or switch one on.")
         adapter, stack = self.model_of(session), session.stack

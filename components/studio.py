@@ -254,7 +254,7 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Exporting, I
         chosen = {"concept": concept, "labels": names, "anchor": anchor, "kind": kind, "pictures_alone": not named}
         make = partial(own_task, forget, retain, **chosen, adapter=adapter)
         if count := drawn_beside(adapter, concept, kept=bool(retain), pictures_alone=not named):
-            session.stop.clear()
+            session.begin()
             task = yield from self.drawn_task(session, adapter, count, make)
         else:
             task = make()
@@ -274,7 +274,7 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Exporting, I
     def tell(self, session: Session, *settings) -> Iterator[dict]:
         """The guided run, from pictures to a compared result, ending on the compare screen."""
         page = self.page
-        session.stop.clear()
+        session.begin()
         session.growth, session.shown, session.sides, session.found = None, None, None, {}  # from the start
         yield {page.examples.status: story.told_html(story.Told(0, "getting model and pictures ready"))}
         growth = self.start(session, settings)

@@ -1,6 +1,12 @@
 """Sessions: each visitor its own, nothing kept once a page was left for good."""
 
+import asyncio
+import time
+
+from fastapi import Request
+
 from components import session as module
+from components.arrivals import Arrivals, came
 from components.session import Sessions
 
 
@@ -20,6 +26,18 @@ def test_a_closed_session_stops_at_once_and_goes_after_the_grace_period(monkeypa
     monkeypatch.setattr(module, "GRACE", -1.0)
     sessions.sweep()
     assert not upload.exists() and sessions.get("a") is not session
+
+
+def test_a_request_is_told_by_when_it_came():
+    found = []
+
+    async def page(scope, receive, send):
+        found.append(Request(scope))
+
+    began = time.monotonic()
+    asyncio.run(Arrivals(page)({"type": "http", "state": {}}, None, None))
+    then = came(found[0])
+    assert began <= then <= time.monotonic() and came(found[0]) == then
 
 
 def test_coming_back_within_the_grace_period_keeps_everything():

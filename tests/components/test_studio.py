@@ -2,6 +2,7 @@
 
 import errno
 import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -278,6 +279,16 @@ def test_a_stopped_growth_keeps_what_was_done_and_says_so(studio, visitor):
     studio.stop(request)
     last(work)
     assert studio.sessions.get("a").growth.rounds == []
+
+
+def test_a_stop_pressed_while_work_waits_its_turn_ends_it_before_it_begins(studio, visitor):
+    request, status = visitor("a"), studio.page.edit.status
+    waiting = SimpleNamespace(session_hash="a", state=SimpleNamespace(came=time.monotonic()))
+    assert "nothing that waits its turn will begin" in studio.stop(request)
+    for work in (studio.score, studio.grow):
+        (update,) = work(waiting, *SETTINGS)
+        assert "Stopped before it began" in update[status] and studio.sessions.get("a").growth is None
+    assert "Scored." in last(studio.score(request, *SETTINGS))[status]  # asked for after the stop
 
 
 def test_captions_typed_in_any_row_order_reach_their_pictures(picture):
