@@ -45,7 +45,7 @@ class Evaluation:
     retain_probability: mean probability given to the right answer, over the answers retain_accuracy counts.
     neutral_kl: how far a language model's next word after neutral questions moved: mean KL(unedited || now), in nats.
     association: how close the concept and its pictures still are: 1 as in the unedited model, 0 as the concept and
-        other pictures are there. Far below 0 the edit pushes further than forgetting needs.
+        other pictures are there. Far below 0 the edit pushes further than forgetting needs. None where a model answers.
     by_neighbor: neighbor_accuracy, class by class.
     """
 

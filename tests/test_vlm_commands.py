@@ -58,6 +58,13 @@ def test_every_command_takes_a_vision_language_model(place, capsys):
     main(["unlearn", *model, *target, *SHORT, "--out", str(run)])
     found = json.loads((run / "run.json").read_text())
     assert found["before"]["forget_accuracy"]["value"] == 1 and "neutral_kl" in found["after"]
+    told = [
+        found["before"],
+        found["after"],
+        *(r[k] for r in found["rounds"] for k in ("search_before", "search_after")),
+    ]
+    measures = [m for side in told for name, m in side.items() if name != "by_neighbor" and m is not None]
+    assert len(measures) > 16 and all({"value", "n", "low", "high"} <= m.keys() for m in measures)
     main(["evaluate", *model, *target, *SHORT, "--patch", patch, "--json", str(place / "test.json")])
     assert json.loads((place / "test.json").read_text())["after"]["neutral_kl"]["n"] > 0
     main(["report", str(run), *target, "--device", "cpu", "--out", str(place / "report.html")])

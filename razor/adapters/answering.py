@@ -124,7 +124,6 @@ class VlmBench:
         self._questions: dict[tuple[str, str], list[Prompt]] = {}  # one for each of the asked
         self._frozen: dict[tuple[str, str], list[Tensor]] = {}  # tokens of each picture
         self._frozen_next: dict[tuple[str, str], Tensor] = {}  # see `_next`, by set and split
-        self._frozen_association: dict[str, tuple[float, float]] = {}
         self._lately: OrderedDict[tuple, _Scores] = OrderedDict()
         self._prefixes = PrefixCache(adapter)
         with enough_memory("reading the examples", "Take fewer pictures, or load the model in half precision"):
@@ -469,21 +468,7 @@ class VlmBench:
             forget_probability=metrics.mean(torch.where(wrote, name.exp(), among)),
             retain_probability=metrics.mean(torch.stack(right)),
             neutral_kl=metrics.mean(found.drift, highest=math.inf),
-            association=self._association(name, scored["retain"], split, edited),
         )
-
-    def _association(
-        self, named: Tensor, retain: Sequence[tuple[Asked, Tensor]], split: str, edited: Sequence[str]
-    ) -> float | None:
-        """Evaluation.association, by how likely the name is to be said.
-
-        None where the unedited model sees no difference, or nothing to compare with.
-        """
-        now, other = named.mean().item(), [scores[self.target] for a, scores in retain if a.axis == self.axis]
-        if not edited:
-            self._frozen_association[split] = now, torch.stack(other).mean().item() if other else now
-        full, none = self._frozen_association[split]
-        return (now - none) / (full - none) if full > none else None
 
     def _written_unedited(self) -> Evaluation:
         """What `_written` tells of the unedited model, which writes once for all."""
@@ -521,7 +506,7 @@ class VlmBench:
         right: Sequence[bool],
         asked: Sequence[Asked],
         cross: Sequence[bool],
-        **more: metrics.Measure | float | None,
+        **more: metrics.Measure,
     ) -> Evaluation:
         """What both ways of measuring share.
 
