@@ -162,27 +162,45 @@ class Exporting(Desk):
         """Open the page at what repeats a run: its model, its target, its settings."""
         if not link:
             return
-        made, page = recipes.from_link(link), self.page
-        name = str((made.get("model") or {}).get("name"))
-        target = str(((made.get("task") or {}).get("origin") or {}).get("forget"))
+        made = recipes.from_link(link)
+        name, target = recipes.of(made)
         if name not in BUNDLED or not is_target(target):
             raise InputError(f"This link is of {name!r} and {target!r}, not both bundled; bring the recipe as a file.")
-        yield {page.export.bring_status: status_html(f"Loading {name}", "busy")}
+        yield {self.page.export.bring_status: status_html(f"Loading {name}", "busy")}
+        yield from self.take_up(session, made, "the linked recipe")
+        yield {self.page.tabs: gr.Tabs(selected="edit")}
+
+    def take_up(self, session: Session, made: Mapping, said: str) -> Iterator[dict]:
+        """Set model, target and settings of a run of a bundled target; the page stays on its screen.
+
+        Args:
+            said: what the recipe is called.
+
+        Returns:
+            How a person repeats it, in words.
+
+        Raises:
+            InputError: it is of other weights or another task; before anything is changed.
+        """
+        page, (name, target) = self.page, recipes.of(made)
         stack = session.stack if name == session.model else Stack()
         _repeatable(made, self.load(name), _beside(stack, tasks.task(parse_target(target))))  # before anything goes
         if name != session.model:
             yield from self.choose_model.work(self, session, name)
         session.start_over()
         session.target = target
-        settings = self._repeat(session, made, "the linked recipe")
+        settings = self._repeat(session, made, said) if "config" in made else {}
+        settings.pop(page.tabs, None)
+        chosen = status_html(f"{name} and {target} are chosen.")
         yield {
             **self._examples(session),
             **self.blank(session),
             **settings,
             page.model.name: name,
             page.examples.target: target,
-            page.examples.status: settings[page.edit.status],
+            page.examples.status: settings.get(page.edit.status, chosen),
         }
+        return _again(made, session.planned, begun=False) if settings else ""
 
     def _gated(self, session: Session) -> dict:
         """The recipe of the edit as it stands, with the gates that its check fixed."""

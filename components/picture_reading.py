@@ -315,6 +315,23 @@ def restored_text(
     return f"{set_now}. {same}, and {shown}: Draw both sides repeats the picture.", "ready"
 
 
+def taken_up_text(info: PictureInfo, model: str, target: str, again: str) -> str:
+    """What a picture said of itself, once its model and target are chosen.
+
+    Args:
+        again: how a person repeats the edit on screen 2.
+    """
+    chosen = f"Prompt, seed, steps, guidance and size are set, and {model} and {target} with them"
+    if not info.edit:
+        return f"{chosen}. It shows the unedited model: Draw both sides repeats the picture."
+    whole, cell = strengths(info)
+    weaker = "" if whole * cell == 1 else f", at a strength of {whole * cell:.0%}"
+    return (
+        f"{chosen}, as are the settings of its run. Once its edit is there{weaker}, Draw both sides repeats the "
+        f"picture. On screen 2: {again}"
+    )
+
+
 def _model_differs(info: PictureInfo, adapter: DiffusionAdapter, fingerprint: str) -> list[str]:
     if info.fingerprint == fingerprint:
         return []
@@ -358,9 +375,12 @@ def _way_back(info: PictureInfo, here: bool) -> list[str]:
         here: model and task are those of the picture.
     """
     target = str(_dict(info.recipe, "task", "origin").get("forget"))
-    if not info.edit or not (here or is_target(target)):
+    from_words = target.startswith("drawn from")
+    if not info.edit or not (here or is_target(target) or from_words):
         return []
-    first = "" if here else f"choose {info.model} and {target:.80} on screen 1, then "
+    concept = str(_dict(info.recipe, "task").get("concept"))
+    named = f"let it draw {concept:.80} from words alone" if from_words else f"{target:.80}"
+    first = "" if here else f"choose {info.model} and {named} on screen 1, then "
     return [f"To grow its edit again, {first}give this file to Bring one back on screen 5: it sets what repeats it."]
 
 

@@ -56,7 +56,7 @@ def _wire_examples(demo: gr.Blocks, studio: Studio, drawn: list) -> None:
     opened = demo.load(studio.open_page, [examples.target, page.model.name, examples.token], offer, **PRIVATE)
     shown = opened.then(studio.show_family, None, drawn, **HEAVY)
     taken = page.export
-    linked = [*first, *drawn, page.model.name, page.model.judge, examples.target, *page.edit.settings(), page.tabs]
+    linked = _taken_up(studio, drawn)
     link = "() => new URLSearchParams(location.search).get('recipe') || ''"
     shown.then(studio.follow_link, taken.link, linked, js=link, **HEAVY)
     taken.link.submit(studio.follow_link, taken.link, linked, **HEAVY)
@@ -93,6 +93,13 @@ def _wire_examples(demo: gr.Blocks, studio: Studio, drawn: list) -> None:
     words.stop.click(studio.stop, None, examples.status, queue=False, **PRIVATE)
     told = examples.story.click(studio.tell, page.edit.settings(), [*first, *drawn, page.tabs], **HEAVY)
     told.then(studio.choices, None, [page.trust.choices, page.why.example, page.trust.status], **PRIVATE)
+
+
+def _taken_up(studio: Studio, drawn: list) -> list:
+    """What changes where a run is taken up again, with its model and target."""
+    page, examples = studio.page, studio.page.examples
+    first = [examples.gallery, examples.status, examples.story, page.model.card, page.header]
+    return [*first, *drawn, page.model.name, page.model.judge, examples.target, *page.edit.settings(), page.tabs]
 
 
 def _wire_growth(studio: Studio, drawn: list) -> None:
@@ -190,7 +197,7 @@ def _wire_pictures(studio: Studio, drawn: list) -> None:
         typed.append(menu.input(studio.grid_values, menu, text, **PRIVATE).then(**priced))
     for event in typed:
         event.then(studio.grid_pace, panel.grid(), panel.cost, **HEAVY)
-    panel.file.upload(studio.restore, panel.file, drawn, **HEAVY)
+    panel.file.upload(studio.restore, panel.file, _taken_up(studio, drawn), **HEAVY)
 
 
 def _wire_asking(studio: Studio, drawn: list) -> None:

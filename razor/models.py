@@ -74,6 +74,16 @@ def load(name: str, *, device: str | None = None, dtype: str | None = None, bits
         return adapter
 
 
+def on_this_machine(name: str) -> bool:
+    """Whether loading it takes nothing but what is here already."""
+    with _shelf:
+        loaded = any(name == known for known, *_ in (*_loaded, *_alive))
+    try:
+        return loaded or name in BUNDLED or Path(name).exists()
+    except (OSError, ValueError):  # a name no file system takes
+        return False
+
+
 def with_judge(adapter: Adapter, name: str) -> Adapter:
     """The diffusion model, with an unedited CLIP to look at the pictures it draws.
 

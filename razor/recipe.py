@@ -170,6 +170,11 @@ def read(path: Path) -> dict:
     return _checked(_READERS.get(path.suffix.lower(), _from_json)(path), said)
 
 
+def of(made: Mapping) -> tuple[str, str]:
+    """The model of a recipe, and where its forget pictures came from; as texts, whatever is there."""
+    return str((made.get("model") or {}).get("name")), str(((made.get("task") or {}).get("origin") or {}).get("forget"))
+
+
 def _checked(found: dict, path: str) -> dict:
     kind, _, number = str(found.get("format", "")).rpartition("-")
     if kind != "razor-recipe" or not number.isdecimal():

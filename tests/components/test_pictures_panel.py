@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import pytest
 from PIL import Image
-from tiny_drawing import Eyes, colour_task, last
+from tiny_drawing import CONFIG, Eyes, colour_task, last
 
 import app
 from components import compare_panel, picture_panel, picture_reading
@@ -18,6 +18,9 @@ from components.drawing import NAME_ONE, NO_JUDGE, NOTHING_EDITED
 from components.session import Sessions
 from razor import recipe
 from razor.errors import InputError, ModelError
+from razor.growth import Growth
+from razor.minicanvas import tasks
+from razor.minicanvas.dataset import parse_target
 from razor.picture_files import PictureInfo, Spec, png_bytes, read_png
 from razor.picture_grid import GridAxis, GridPlan
 from razor.pictures import GROUPS, DrawSettings, Prompt
@@ -364,6 +367,69 @@ def test_what_differs_from_the_picture_is_said_exactly(studio, visitor, edited, 
     assert say(replace(info, edit=""))[1] == "ready"
     odd = mine | {"rounds": 7, "edit_set": [1]}
     assert "the edit that drew it is none there is here" in say(replace(info, recipe=odd))[0]
+
+
+@pytest.fixture
+def drawn_elsewhere(studio, visitor, adapter, tmp_path, monkeypatch):
+    """Pictures of another visitor's edit and of the unedited model beside it, for a target of the bundled world."""
+    task = replace(colour_task(), origin={"forget": "style:neon", "retain": "minicanvas"})
+    other = replace(task, concept="cat", origin={"forget": "object:cat", "retain": "minicanvas"})
+    monkeypatch.setattr(adapter, "of_world", True)
+    monkeypatch.setattr(tasks, "task", lambda target: task if target.name == "neon" else other)
+    request, session = visitor("there", task), studio.sessions.get("there")
+    session.growth = Growth(adapter, task, CONFIG)
+    session.growth.scores()
+    session.growth.act("in", [session.growth.units[0].name])
+    pair = pairs_in(last(draw(studio, request, "a cat"))[studio.page.pictures.pairs])[0]
+    files = {}
+    for side in ("before", "after"):
+        files[side] = tmp_path / f"{side}.png"
+        files[side].write_bytes(file_of(pair[side]).read_bytes())
+    return files
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_picture_sets_the_model_and_target_it_was_drawn_with(studio, visitor, adapter, drawn_elsewhere, side):
+    request, session, page = visitor("a"), studio.sessions.get("a"), studio.page
+    session.task = None
+    done = last(studio.restore(request, str(drawn_elsewhere[side])))
+    assert (session.target, done[page.examples.target], done[page.model.name]) == (*["style:neon"] * 2, "tiny-sd")
+    assert done[page.pictures.prompts] == "a cat" and page.tabs not in done
+    said = done[page.pictures.restored]
+    assert "tiny-sd and style:neon with them" in said
+    if side == "before":
+        assert said.endswith("It shows the unedited model: Draw both sides repeats the picture.</p>")
+    else:
+        assert done[page.edit.rounds] == CONFIG.rounds
+        assert "On screen 2: Score does again what was done by hand" in said
+    done = last(studio.restore(request, str(drawn_elsewhere["before"])))
+    assert "Model and task are the same as here" in done[page.pictures.restored]
+
+
+@pytest.mark.parametrize("busy", ["a growth", "own pictures", "a model that is not here", "other weights"])
+def test_a_picture_takes_nothing_away_and_loads_nothing_from_elsewhere(
+    studio, visitor, adapter, drawn_elsewhere, monkeypatch, busy
+):
+    request, session, page = visitor("a"), studio.sessions.get("a"), studio.page
+    session.task = replace(colour_task(), concept="kite") if busy == "own pictures" else None
+    if busy == "a growth":
+        session.growth = Growth(adapter, tasks.task(parse_target("object:cat")), CONFIG)
+    if busy == "a model that is not here":
+        monkeypatch.setattr(session, "model", "tiny-sd, otherwise named")
+    if busy == "other weights":
+        monkeypatch.setattr(adapter, "fingerprint", lambda: "0" * 16)
+    before = session.growth, session.task, session.target, session.model
+    done = last(studio.restore(request, str(drawn_elsewhere["after"])))
+    assert (session.growth, session.task, session.target, session.model) == before and page.examples.target not in done
+    assert "choose tiny-sd and style:neon on screen 1" in done[page.pictures.restored]
+    assert done[page.pictures.prompts] == "a cat"
+
+
+def test_a_picture_of_a_task_from_words_says_how_that_is_made_again(adapter):
+    entry = recipe.task_entry(colour_task()) | {"concept": "neon", "origin": {"forget": "drawn from the words 'neon'"}}
+    info = PictureInfo(Spec("a cat", 1, 3, 2.0, 16), "sd", "0" * 16, "edited", "ab" * 8, {"task": entry})
+    said, _ = picture_reading.restored_text(info, adapter, adapter.fingerprint(), colour_task(), {})
+    assert "choose sd and let it draw neon from words alone on screen 1, then give this file to Bring one back" in said
 
 
 def test_a_restored_picture_of_another_program_never_reaches_the_page_as_html(studio, visitor, tmp_path):
