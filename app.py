@@ -52,6 +52,7 @@ if spaces is not None:
     # where a lent card never is, so models run on the CPU there (razor/device.py).
     spaces.GPU(lambda: None)
 
+INSTALL_MCP = "Run: .venv/bin/python -m pip install 'mcp>=1.21,<2', or leave --mcp out."
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -149,9 +150,7 @@ def launch(
 ) -> str:
     """Serve the page until interrupted; returns its address when `block` is False."""
     if mcp and find_spec("mcp") is None:
-        raise InputError(
-            "--mcp needs the package mcp, which is not installed; run: .venv/bin/python -m pip install 'mcp>=1.21,<2'."
-        )
+        raise InputError(f"--mcp needs the package mcp, which is not installed. {INSTALL_MCP}")
     keep_memory()
 
     def load(name: str) -> ClipAdapter:
@@ -184,6 +183,9 @@ def launch(
         )
     except OSError as error:  # taken meanwhile
         raise _cannot_listen(host, port, "it is taken") from error
+    if mcp and not demo.mcp_server:  # Gradio goes on without, where another version of mcp is there
+        demo.close(verbose=False)
+        raise InputError(f"--mcp could not be served ({demo.mcp_error or 'Gradio does not say why'}). {INSTALL_MCP}")
     print(f"{NAME} is at {url}", flush=True)
     rest_cores()  # making the page and its model took some; from here on this thread has nothing to compute
     studio.warm_up(model)

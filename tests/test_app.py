@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -102,6 +103,27 @@ def test_an_address_that_will_not_do_is_one_sentence_before_anything_is_loaded(t
             cli.main(["app", "--host", host, "--port", str(port)])
         assert stop.value.code == 2
         assert capsys.readouterr().err == f"razor: Cannot listen on {host}, port {port}: {why}. {again}\n"
+
+
+def test_tools_that_were_not_started_end_the_page_with_one_sentence(monkeypatch, capsys):
+    said, closed = "Error launching MCP server: module 'mcp.types' has no attribute 'Tool'", []
+    demo = SimpleNamespace(
+        launch=lambda **given: (None, "http://127.0.0.1:7899/", None),
+        mcp_server=False,
+        mcp_error=said,
+        close=lambda verbose: closed.append(True),
+    )
+    monkeypatch.setattr(app, "build_demo", lambda *_, **__: (demo, None))
+    monkeypatch.setattr(app, "find_spec", lambda name: name)
+    monkeypatch.setattr(app, "check_address", lambda host, port: None)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["app", "--mcp"])
+    assert stop.value.code == 2 and closed
+    assert capsys.readouterr() == (
+        "",
+        f"razor: --mcp could not be served ({said}). Run: .venv/bin/python -m pip install 'mcp>=1.21,<2', or leave "
+        "--mcp out.\n",
+    )
 
 
 def test_the_page_asks_for_the_password_of_the_environment_and_ends_when_it_is_killed():
