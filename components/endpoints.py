@@ -37,14 +37,16 @@ from razor.importing import read_edit
 from razor.metrics import Evaluation
 from razor.minicanvas.dataset import slug
 from razor.patches import Patch
-from razor.recipe import rebound
+from razor.picture_files import PictureInfo, Spec, png_bytes
+from razor.recipe import FORMAT, model_entry, rebound, versions
 from razor.run import finish
 from razor.scoring import ranked
 from razor.sights import answers_of, axis_of_labels
-from razor.sources import from_words, is_target, own_task, resolve
+from razor.sources import anchor_of, from_words, is_target, own_task, resolve
 
 KEPT = 3600.0  # seconds an answer's files stay
 MOST = 32  # texts or pictures of one prediction
+Kind = Literal["object", "style", "person"]
 Form = Literal["patch", "peft", "kohya", "full", "single"]
 Load = Callable[[str], Adapter]  # model name -> adapter; names what the page serves
 
@@ -173,23 +175,32 @@ def score(
     forget_pictures: list[dict] = [],  # noqa: B006  Gradio shows the default, and nothing changes it
     retain_pictures: list[dict] = [],  # noqa: B006
     settings: Settings = {},  # noqa: B006
+    kind: Kind = "object",
+    anchor: str | None = None,
+    labels: list[str] = [],  # noqa: B006
+    pictures_alone: bool = False,
 ) -> Scores:
     """Rank every head and MLP by how well an edit there would forget without disturbing what is kept.
 
     Args:
         model: a model this page serves, such as mini-clip.
         forget: a class of the bundled world, such as style:neon; empty for pictures or words.
-        concept: what own pictures show; alone, a model that draws makes the pictures itself.
+        concept: what own pictures show; alone, a model that draws makes the pictures itself, and beside them more.
         forget_pictures: pictures of the concept, three at least.
         retain_pictures: pictures of what must stay; default the bundled world, or what a model of another one draws.
         settings: any of RazorConfig by name, such as {"alpha": 0.5}.
+        kind: what the concept is: object, style or person.
+        anchor: what a model that draws puts in its place; default what the kind is in general, "" for nothing.
+        labels: classes to measure against or to keep; default those the pictures bring, or names like the concept.
+        pictures_alone: a model that draws adds nothing of the concept's name to own pictures.
 
     Returns:
         model, concept and units, highest phi first.
     """
     config = RazorConfig.from_json(settings)
     adapter = load(model)
-    task = _task(adapter, forget, concept, forget_pictures, retain_pictures, config.seed)
+    named = {"concept": concept, "kind": kind, "anchor": anchor, "labels": labels, "seed": config.seed}
+    task = _task(adapter, forget, forget_pictures, retain_pictures, pictures_alone, named)
     scores = ranked(Growth(adapter, task, config).scores())
     units = [{**vars(s), "unit": s.unit.name, "kind": s.unit.kind} for s in scores]
     return {"model": adapter.name, "concept": task.concept, "units": units}
@@ -203,23 +214,32 @@ def unlearn(
     forget_pictures: list[dict] = [],  # noqa: B006
     retain_pictures: list[dict] = [],  # noqa: B006
     settings: Settings = {},  # noqa: B006
+    kind: Kind = "object",
+    anchor: str | None = None,
+    labels: list[str] = [],  # noqa: B006
+    pictures_alone: bool = False,
 ) -> Iterator[tuple[Told | Ended, File | None]]:
     """Forget, round by round, then measure on the test split.
 
     Args:
         model: a model this page serves, such as mini-clip.
         forget: a class of the bundled world, such as style:neon; empty for pictures or words.
-        concept: what own pictures show; alone, a model that draws makes the pictures itself.
+        concept: what own pictures show; alone, a model that draws makes the pictures itself, and beside them more.
         forget_pictures: pictures of the concept, three at least.
         retain_pictures: pictures of what must stay; default the bundled world, or what a model of another one draws.
         settings: any of RazorConfig by name, such as {"rounds": 6}.
+        kind: what the concept is: object, style or person.
+        anchor: what a model that draws puts in its place; default what the kind is in general, "" for nothing.
+        labels: classes to measure against or to keep; default those the pictures bring, or names like the concept.
+        pictures_alone: a model that draws adds nothing of the concept's name to own pictures.
 
     Returns:
         After each round what it did and no file; at last what run.json holds, and the patch.
     """
     config = RazorConfig.from_json(settings)
     adapter = load(model)
-    growth = Growth(adapter, _task(adapter, forget, concept, forget_pictures, retain_pictures, config.seed), config)
+    named = {"concept": concept, "kind": kind, "anchor": anchor, "labels": labels, "seed": config.seed}
+    growth = Growth(adapter, _task(adapter, forget, forget_pictures, retain_pictures, pictures_alone, named), config)
     if not growth.known:
         raise InputError(f"The unedited model does not know {growth.task.concept!r}: there is nothing to forget.")
     for done in growth.run():
@@ -312,25 +332,35 @@ def add(load: Load, queue: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- examples
 
 
-def _task(adapter: Adapter, forget: str, concept: str, forget_pictures, retain_pictures, seed: int) -> Task:
-    if sum(map(bool, (forget, forget_pictures))) > 1:
+def _task(adapter: Adapter, forget: str, forget_pictures, retain_pictures, pictures_alone: bool, named: dict) -> Task:
+    """The task behind a target, own pictures or words.
+
+    Args:
+        named: concept, kind, anchor, labels and seed, as `sources` takes them.
+    """
+    if forget and forget_pictures:
         raise InputError("Give forget, or pictures of your own with a concept, not both.")
-    if forget and concept:
+    if forget and named["concept"]:
         raise InputError("Give forget, or a concept in words, not both.")
     if forget_pictures:
         kept = read_files(_paths(retain_pictures)).examples if retain_pictures else ()
         shown = read_files(_paths(forget_pictures)).examples
-        return own_task(shown, kept, concept=concept, seed=seed, adapter=adapter)
+        anchored = {**named, "anchor": anchor_of(named["anchor"], named["kind"])}
+        return own_task(shown, kept, **anchored, adapter=adapter, pictures_alone=pictures_alone)
     if is_target(forget):
-        return resolve(forget, seed=seed, adapter=adapter)[0]
+        task, unused = resolve(forget, **named, adapter=adapter)
+        if unused:
+            raise InputError(" ".join(unused))
+        return task
     if forget:
         raise InputError(f"forget is {forget!r}; write axis:name, such as object:cat, or leave it empty.")
-    if not concept.strip():
+    if not named["concept"].strip():
         raise InputError("Say what to forget: forget='object:cat', pictures, or a concept in words.")
     try:
-        return from_words(adapter, concept=concept, seed=seed)
+        return from_words(adapter, **named)
     except InputError as error:
-        raise InputError(f"{error} Here: forget_pictures=[handle_file(...)].") from error
+        here = " Here: forget_pictures=[handle_file(...)]." if "--forget" in str(error) else ""
+        raise InputError(f"{error}{here}") from error
 
 
 # ---------------------------------------------------------------- predictions
@@ -360,16 +390,25 @@ def _drawn(adapter, prompts: Sequence[str], pictures, edits: Sequence[Patch], se
         raise InputError(f"{adapter.name} draws from words alone; leave the pictures out.")
     if not 0 <= seed < 2**53:
         raise InputError(f"seed is {seed!r}; it must be a whole number from 0.")
+    specs = [Spec(prompt, seed + i, adapter.steps, adapter.guidance, adapter.side) for i, prompt in enumerate(prompts)]
+    model = {"format": FORMAT, "model": model_entry(adapter), "versions": versions()}
+    unedited = {**model, **{key: value for key, value in edits[-1].recipe.items() if key == "task"}}
     with taken_away(_home()) as home:
         sides = []
         for name, edit in zip(("before", "after"), edits, strict=False):
+            recipe, key = (dict(edit.recipe) or model, edit.key()) if edit.deltas else (unedited, "")
+            told = {"shown": "edited" if key else "original", "edit": key, "recipe": recipe}
             with edit.applied(adapter.model):
-                images = adapter.draw(list(prompts), [seed + i for i in range(len(prompts))])
+                images = [image for part in adapter.batches(specs) for image in _together(adapter, part)]
             paths = [home / f"{name}-{i}.png" for i in range(len(images))]
-            for image, path in zip(images, paths, strict=True):
-                image.save(path)
+            for image, spec, path in zip(images, specs, paths, strict=True):
+                path.write_bytes(png_bytes(image, PictureInfo(spec, adapter.name, adapter.fingerprint(), **told)))
             sides.append([_file(path) for path in paths])
         return sides
+
+
+def _together(adapter, specs: Sequence[Spec]) -> list:
+    return adapter.draw([spec.prompt for spec in specs], [spec.seed for spec in specs])
 
 
 _PREDICT = {"clip": _recognised, "vlm": _answered, "diffusion": _drawn}

@@ -9,12 +9,15 @@ import pytest
 import torch
 from gradio.utils import get_function_description, get_upload_folder
 from gradio_client.utils import json_schema_to_python_type
+from tiny_adapters import shared
 
 from components import endpoints
 from components.session import OWN
 from razor import writing
+from razor.adapters import diffusion
 from razor.errors import InputError
 from razor.patches import Patch
+from razor.picture_files import read_png
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +25,9 @@ def calls(trained, task):
     """name -> endpoint, on the tiny model and task."""
 
     def load(name):
-        if name != "tiny":
+        if name not in ("tiny", "tiny sd"):
             raise InputError(f"No model {name!r}.")
-        return trained
+        return trained if name == "tiny" else shared("sd")
 
     with gr.Blocks() as demo:
         endpoints.add(load, {})
@@ -140,6 +143,65 @@ def test_numbers_are_told_as_they_are_given(calls):
     assert {*calls["score"]("tiny", "object:x")["units"][0]} == {*endpoints.Ranked.__annotations__}
 
 
+# What a concept is, and what goes with it -----------------------------------------------------------------------------
+
+
+def test_what_is_said_of_a_concept_goes_to_the_library_as_from_the_command_line(calls, uploaded, monkeypatch):
+    seen = []
+    for name in ("own_task", "from_words", "resolve"):
+        monkeypatch.setattr(endpoints, name, lambda *_, name=name, **given: seen.append((name, given)) or 1 / 0)
+    said = {"kind": "style", "labels": ["neon", "mosaic"], "settings": {"seed": 3}}
+    own = {"concept": "neon", "forget_pictures": uploaded}
+    for work in ("score", "unlearn"):
+        for given in (
+            own,
+            own | {"anchor": "a photo", "pictures_alone": True},
+            {"concept": "neon"},
+            {"forget": "style:neon"},
+        ):
+            with pytest.raises(ZeroDivisionError):
+                list(calls[work]("tiny", **given, **said))
+    assert seen[:4] == seen[4:] and [name for name, _ in seen[:4]] == ["own_task", "own_task", "from_words", "resolve"]
+    assert all(
+        given["kind"] == "style" and given["labels"] == said["labels"] and given["seed"] == 3 for _, given in seen
+    )
+    assert [given.get("anchor") for _, given in seen[:4]] == ["", "a photo", None, None]
+    assert [given["pictures_alone"] for _, given in seen[:2]] == [False, True]
+
+
+def test_what_a_bundled_target_has_no_use_for_is_said(calls, task, monkeypatch):
+    monkeypatch.setattr(endpoints, "resolve", lambda *_, **__: (task, ("It has no use for the anchor.",)))
+    with pytest.raises(gr.Error, match="has no use for the anchor"):
+        calls["score"]("tiny", "style:neon", anchor="a photo")
+
+
+# Drawn pictures -------------------------------------------------------------------------------------------------------
+
+
+def test_drawn_pictures_say_how_they_were_made_and_come_a_few_at_a_time(calls, monkeypatch):
+    adapter, drawn = shared("sd"), []
+    draw = adapter.draw
+    monkeypatch.setattr(adapter, "draw", lambda prompts, seeds: drawn.append(len(prompts)) or draw(prompts, seeds))
+    monkeypatch.setattr(diffusion, "TOGETHER", 2)
+    weights, unit = dict(adapter.model.named_parameters()), adapter.units(("head",))[0]
+    deltas = {where: torch.full_like(where.view(weights[where.parameter]), 0.1) for where in unit.slices}
+    made = {"model": {"name": "tiny sd"}, "task": {"concept": "cat"}, "edit_set": {}}
+    patch = Patch(deltas).bound_to(adapter.model).with_recipe(made)
+    path = Path(get_upload_folder()) / "cat.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    patch.save(path)
+    found = calls["predict"](["a cat", "a dog", "a cat"], "tiny sd", patch=sent(path), seed=7)
+    assert drawn == [2, 1, 2, 1]
+    before, after = (
+        [read_png(Path(file["path"]).read_bytes()) for file in found[side]] for side in ("before", "after")
+    )
+    assert [(info.spec.prompt, info.spec.seed) for info in before] == [("a cat", 7), ("a dog", 8), ("a cat", 9)]
+    assert [info.spec for info in before] == [info.spec for info in after]
+    assert (before[0].shown, before[0].edit, after[0].shown, after[0].edit) == ("original", "", "edited", patch.key())
+    assert {info.fingerprint for info in (*before, *after)} == {adapter.fingerprint()}
+    assert after[0].recipe == made and before[0].recipe["task"] == made["task"] and "edit_set" not in before[0].recipe
+
+
 def test_only_what_was_sent_along_is_read(calls, uploaded, tmp_path):
     (tmp_path / "secret.png").write_bytes(b"x")
     for place in (str(tmp_path / "secret.png"), f"{get_upload_folder()}/../secret.png", 3, None):
@@ -164,6 +226,9 @@ def test_only_what_was_sent_along_is_read(calls, uploaded, tmp_path):
         ("score", {"settings": [1]}, "settings is '.1.'; it should be a valid dictionary"),
         ("score", {"settings": {"forget_loss": "cosine"}}, "forget_loss is 'cosine'; choose answer or alignment"),
         ("score", {"forget": "object:x", "settings": {"forget_loss": "answer"}}, "tiny has only one forget loss"),
+        ("score", {"kind": "animal"}, "kind is 'animal'; it should be 'object', 'style' or 'person'"),
+        ("unlearn", {"labels": "cat, dog"}, "labels is 'cat, dog'; it should be a valid list"),
+        ("score", {"pictures_alone": 1}, "pictures_alone is '1'; it should be a valid boolean"),
         ("score", {"settings": {"towers": 5}}, "towers is 5; it must be a list of names"),
         ("score", {"settings": {"seed": "1"}}, "seed is '1'"),
         ("score", {"forget_pictures": 5}, "forget_pictures is '5'; it should be a valid list"),
@@ -179,7 +244,7 @@ def test_only_what_was_sent_along_is_read(calls, uploaded, tmp_path):
 )
 def test_a_mistake_is_one_sentence(calls, call, given, said):
     with pytest.raises(gr.Error, match=said):
-        calls[call](**{"model": "tiny", **given})
+        list(calls[call](**{"model": "tiny", **given}))
 
 
 @pytest.mark.parametrize("work", [endpoints.score, endpoints.unlearn, endpoints.predict, endpoints.export])
