@@ -17,11 +17,10 @@ from razor.adapters.diffusion import DiffusionAdapter
 from razor.errors import InputError, RazorError
 from razor.examples import Task
 from razor.history import State
-from razor.models import on_this_machine
 from razor.picture_files import MAX_BYTES, PictureInfo, read_png
 from razor.picture_grid import GridPlan, example_values, parse_axis, patch_of, state_of
 from razor.pictures import Drawn, DrawSettings, Job, Prompt, Side, Sketch
-from razor.sources import draws_its_own, is_target
+from razor.sources import draws_its_own
 from razor.wording import proxy_note
 
 NOTHING_EDITED = "Nothing is edited yet, so both sides are the same."
@@ -234,12 +233,10 @@ class Drawing(Desk):
             raise InputError(f"{file.name} is larger than {MAX_BYTES / 1e6:.0f} MB; drop a PNG that was drawn here.")
         info = read_png(file.read_bytes(), file.name)
         said, tone = self._restored(session, info)
-        if tone == "problem" and (made := _taken_from(file, session)):
-            name, _ = recipe.of(made)
-            yield {panel.restored: status_html(f"Loading {name}", "busy")}
+        if tone == "problem":
             try:
-                again = yield from self._taken_up(session, made, file.name)
-                said, tone = picture_reading.taken_up_text(info, *recipe.of(made), again), "ready"
+                taken = yield from self._taken_up(session, info, file)
+                said, tone = (taken, "ready") if taken else (said, tone)
             except RazorError:  # it stays as it was, and what differs is said already
                 pass
         spec = info.spec
@@ -259,12 +256,21 @@ class Drawing(Desk):
         weaker = {} if info.edit in edits else self._edits(session, picture_reading.strengths(info))
         return picture_reading.restored_text(info, adapter, adapter.fingerprint(), task, edits, weaker)
 
-    def _taken_up(self, session: Session, made: Mapping, said: str) -> Iterator[dict]:
-        """See Exporting.take_up."""
-        name, _ = recipe.of(made)
+    def _taken_up(self, session: Session, info: PictureInfo, file: Path) -> Iterator[dict]:
+        """Choose the model and target of a picture where they may be; returns what was done, "" for nothing.
+
+        Raises:
+            RazorError: the model cannot be loaded, or is not what it was.
+        """
+        made = recipe.read(file)
+        name, target = recipe.of(made)
+        if not self.may_take_up(session, made):
+            return ""
+        yield {self.page.pictures.restored: status_html(f"Loading {name}", "busy")}
         if self.load(name).family != "diffusion":
-            raise InputError(f"{name} draws no pictures.")
-        return (yield from self.take_up(session, made, said))
+            return ""
+        again = yield from self.take_up(session, made, file.name)
+        return picture_reading.taken_up_text(info, name, target, again)
 
     def _edits(self, session: Session, strengths: tuple[float, float] | None = None) -> dict[str, str]:
         """Patch.key of the edit as it stands and of every branch -> what it is called.
@@ -357,21 +363,6 @@ class Drawing(Desk):
             raise
         took, stopped = time.monotonic() - started, session.stop.is_set()
         return picture_reading.done_text(fresh, found, len(jobs), took, stopped)
-
-
-def _taken_from(file: Path, session: Session) -> dict:
-    """The recipe in a picture, where the page can be set to its model and target and nothing of the visitor's would go.
-
-    Else nothing.
-    """
-    if session.growth is not None or session.task is not None or session.stack.concepts:
-        return {}
-    try:
-        made = recipe.read(file)
-    except InputError:
-        return {}
-    name, target = recipe.of(made)
-    return made if (name == session.model or on_this_machine(name)) and is_target(target) else {}
 
 
 def _left_out(typed: str, plan: GridPlan) -> str:

@@ -26,7 +26,7 @@ from razor.growth import Growth, Plan
 from razor.importing import by_unit, read_edit
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target, slug
-from razor.models import BUNDLED
+from razor.models import BUNDLED, on_this_machine
 from razor.patches import Patch
 from razor.sights import sights
 from razor.sources import is_target
@@ -122,7 +122,13 @@ class Exporting(Desk):
         session.begin()
         path = Path(file)
         if path.suffix.lower() != ".safetensors":
-            yield self._repeat(session, recipes.read(path), path.name)
+            made = recipes.read(path)
+            if self.may_take_up(session, made) and recipes.of(made) != (session.model, session.target):
+                yield {status: status_html(f"Loading {recipes.of(made)[0]}", "busy")}
+                yield from self.take_up(session, made, path.name)
+                yield {self.page.tabs: gr.Tabs(selected="edit")}
+            else:
+                yield self._repeat(session, made, path.name)
             return
         yield {status: status_html("Getting model and pictures ready", "busy")}
         growth = self.start(session, settings)
@@ -169,6 +175,13 @@ class Exporting(Desk):
         yield {self.page.export.bring_status: status_html(f"Loading {name}", "busy")}
         yield from self.take_up(session, made, "the linked recipe")
         yield {self.page.tabs: gr.Tabs(selected="edit")}
+
+    def may_take_up(self, session: Session, made: Mapping) -> bool:
+        """Whether model and target of a recipe can be chosen here, and nothing of the visitor's goes by that."""
+        if session.growth is not None or session.task is not None or session.stack.concepts:
+            return False
+        name, target = recipes.of(made)
+        return is_target(target) and (name == session.model or on_this_machine(name))
 
     def take_up(self, session: Session, made: Mapping, said: str) -> Iterator[dict]:
         """Set model, target and settings of a run of a bundled target; the page stays on its screen.

@@ -215,8 +215,7 @@ def _wire_checks(studio: Studio, drawn: list) -> None:
     taken.run.click(studio.write_export, [taken.form, taken.rank, taken.redacted], taken.drawn(), **HEAVY)
     taken.report.click(studio.write_report, [taken.reason, taken.pictures], taken.drawn(), **HEAVY)
     brought = [taken.brought, taken.anyway, *studio.page.edit.settings()]
-    shown = [*drawn, *studio.page.edit.settings(), studio.page.tabs]
-    _then_estimate(studio, taken.bring.click(studio.bring_in, brought, shown, **HEAVY), drawn)
+    _then_estimate(studio, taken.bring.click(studio.bring_in, brought, _taken_up(studio, drawn), **HEAVY), drawn)
     for stop, status in ((taken.stop, taken.status), (taken.stop_report, taken.report_status)):
         stop.click(studio.stop, None, status, queue=False, **PRIVATE)
     panel.run.click(studio.run_checks, [panel.attacks, *panel.limits], drawn, **HEAVY)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
+import tiny_drawing
 from PIL import Image
 from tiny_drawing import CONFIG, Eyes, colour_task, last
 
@@ -404,6 +405,14 @@ def test_a_picture_sets_the_model_and_target_it_was_drawn_with(studio, visitor, 
         assert "On screen 2: Score does again what was done by hand" in said
     done = last(studio.restore(request, str(drawn_elsewhere["before"])))
     assert "Model and task are the same as here" in done[page.pictures.restored]
+
+
+def test_a_picture_brought_back_on_the_fifth_screen_sets_them_too(studio, visitor, drawn_elsewhere):
+    request, session, page = visitor("a"), studio.sessions.get("a"), studio.page
+    session.task = None
+    done = last(studio.bring_in(request, str(drawn_elsewhere["after"]), False, *tiny_drawing.SETTINGS))
+    assert done[page.examples.target] == session.target == "style:neon" and done[page.tabs].selected == "edit"
+    assert "Score does again what was done by hand" in done[page.export.bring_status]
 
 
 @pytest.mark.parametrize("busy", ["a growth", "own pictures", "a model that is not here", "other weights"])
