@@ -18,6 +18,7 @@ from tiny_clips import make_clip, make_task, preprocess, same_weights, tokenize,
 
 from razor.adapters.clip import ClipAdapter
 from razor.host import keep_memory
+from razor.minicanvas import tasks
 from razor.models import BUNDLED
 
 keep_memory()  # as the app and the command line do
@@ -30,6 +31,17 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def small_world():
+    """Half as many of most bundled pictures, where what is tested does not hang on their number."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tasks, "SIZES", {"gradient": (1, 4, 48), "search": (1, 3, 48), "test": (1, 4, 96)})
+        patched.setattr(tasks, "_made", {})
+        tasks._world.cache_clear()
+        yield
+    tasks._world.cache_clear()
 
 
 @pytest.fixture(name="make_clip", scope="session")

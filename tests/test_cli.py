@@ -28,6 +28,8 @@ from razor.robustness import Finding
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from tiny_pipelines import tiny_sd, tiny_sd2, tiny_sd3, tiny_sdxl
 
+pytestmark = pytest.mark.usefixtures("small_world")
+
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = {"value", "n", "low", "high"}
 
@@ -417,7 +419,7 @@ def drawn_run(tmp_path_factory):
         patched.setattr(denoising, "CONFIRMED", 6)
         patched.setattr(step, "MEND", 0)
         patched.setattr(models.load("mini-sd"), "steps", 10)
-        main(["unlearn", "--model", "mini-sd", "--concept", "mosaic", "--out", str(folder)])
+        main(["unlearn", "--model", "mini-sd", "--concept", "mosaic", "--batch", "6", "--out", str(folder)])
     return folder
 
 

@@ -102,7 +102,7 @@ def test_what_was_exported_is_loaded_by_open_clip_as_it_says(reader):
     assert same(typed["model"], adapter.model, adapter, patch)
 
 
-def test_the_library_runs_as_it_says_and_leaves_the_model_as_found(reader):
+def test_the_library_runs_as_it_says_and_leaves_the_model_as_found(reader, small_world):
     adapter = models.load("mini-clip")
     before = fingerprint(adapter.model)
     for block in blocks("python", "From Python"):
