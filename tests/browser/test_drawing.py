@@ -25,6 +25,13 @@ def fill(page, selector, value):
     field.press("Tab")
 
 
+def choose_style(page):
+    page.get_by_role("tab", name="1 Model").click()
+    page.locator("#target input").click()
+    page.get_by_role("option", name=f"{STYLE} (style)").click()
+    page.locator("#story", has_text=f"Forget {STYLE} and compare").wait_for(timeout=LONG)
+
+
 def shoot(page, name):
     if folder := os.environ.get("RAZOR_SCREENSHOTS"):
         page.wait_for_timeout(1500)
@@ -96,11 +103,24 @@ def test_a_wrong_number_is_one_sentence_and_the_pairs_stay(page):
     fill(page, "#draw-steps", 4)
 
 
-def test_the_story_ends_on_pictures_without_the_concept(page):
+def test_a_dropped_picture_brings_back_the_target_it_was_drawn_for(page, tmp_path):
+    file = tmp_path / "drawn.png"
+    file.write_bytes(
+        page.request.get(page.locator(f"{PAIRS} img[src^='gradio_api']").first.evaluate("i => i.src")).body()
+    )
+    choose_style(page)
+    page.get_by_role("tab", name="3 Compare").click()
+    page.get_by_role("button", name="Clear").first.click()
+    page.set_input_files("#restore-file input[type=file]", str(file))
+    said = note(page, "#restored", "mini-sd and object:cat with them")
+    assert said.endswith("It shows the unedited model: Draw both sides repeats the picture.")
     page.get_by_role("tab", name="1 Model").click()
-    page.locator("#target input").click()
-    page.get_by_role("option", name=f"{STYLE} (style)").click()
-    page.locator("#story", has_text=f"Forget {STYLE} and compare").wait_for(timeout=LONG)
+    page.locator("#story", has_text="Forget cat and compare").wait_for(timeout=LONG)
+    assert page.locator("#target input").input_value() == "cat  (object)"
+
+
+def test_the_story_ends_on_pictures_without_the_concept(page):
+    choose_style(page)
     started = time.monotonic()
     page.click("#story")
     note(page, "#pictures-status", "prompts on both sides")
