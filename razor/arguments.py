@@ -384,7 +384,7 @@ def _add_attacks(parser) -> None:
         "--attacks",
         metavar="A",
         help="try to bring the concept back: all, or any of quantise, relearn, benign; of CLIP wording, prefix, probe; "
-        "of models that draw opened, transfer (default: none)",
+        "of models that draw opened, transfer; of models that answer reworded (default: none)",
     )
     parser.add_argument(
         "--gate",

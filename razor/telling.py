@@ -22,6 +22,7 @@ ATTACK_WORDS = {
     "wording": "other words for it",
     "prefix": "free words before its name",
     "probe": "a linear probe of picture features",
+    "reworded": "other words for the question",
     "opened": "free words before its prompts",
     "transfer": "free words made on the unedited model",
 }

@@ -219,11 +219,22 @@ class VlmBench:
         )
         if len(texts) < len(asked):
             raise Stopped("Stopped before all answers were written; nothing was changed.")
-        named = sum(self.task.concept in classes_named(text, self._names[self.axis]) for text in texts)
-        if named <= self.aim * len(asked):
+        if sum(map(self.names_it, texts)) <= self.aim * len(asked):
             return True
         self.measure += STRICTER
         return False
+
+    def ask(self, question: str, stop: Callable[[], bool] = lambda: False) -> list[str]:
+        """What the model as it is now writes on one question about each forget picture of the test split.
+
+        Nothing at all where `stop` said so meanwhile.
+        """
+        pictures = [a.example.image for a in self.asked("forget", "test") if a.axis == self.axis]
+        return self.adapter.answer(pictures, [question] * len(pictures), max_new_tokens=self._length, stop=stop)
+
+    def names_it(self, text: str) -> bool:
+        """Whether a written answer holds the concept's name."""
+        return self.task.concept in classes_named(text, self._names[self.axis])
 
     def relent(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Class scores and written answers are the model's own: what the scores still count is still there."""

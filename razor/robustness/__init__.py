@@ -12,13 +12,14 @@ from razor.robustness.probe import probe
 from razor.robustness.prompts import opened, transfer
 from razor.robustness.quantise import quantise
 from razor.robustness.relearning import benign, relearn, too_few
+from razor.robustness.rewording import reworded
 from razor.robustness.wording import wording
 
 _ANY: Mapping[str, Callable[[Case], Iterator[Finding]]] = {"quantise": quantise, "relearn": relearn, "benign": benign}
 ATTACKS: Mapping[str, Mapping[str, Callable[[Case], Iterator[Finding]]]] = {
     "clip": {**_ANY, "wording": wording, "prefix": prefix, "probe": probe},
     "diffusion": {**_ANY, "opened": opened, "transfer": transfer},
-    "vlm": _ANY,
+    "vlm": {**_ANY, "reworded": reworded},
 }
 _NOTHING_TO_LEARN = ("benign",)  # what was kept teaches no concept: nothing comes back where it never was
 DRAWN = ("opened", "transfer")  # read from drawn pictures alone

@@ -832,6 +832,14 @@ def test_test_numbers_are_counted_on_written_answers(knowing, task):
     assert found.retain_accuracy.value == pytest.approx(sum(hits["retain"]) / len(hits["retain"]))
 
 
+def test_any_question_is_asked_about_the_forget_pictures_and_answers_are_looked_through_for_the_name(knowing, task):
+    bench, pictures = knowing.bench(task), [e.image for e in task.forget.test]
+    said = bench.ask(ASK["colour"].upper())
+    assert said == knowing.answer(pictures, [ASK["colour"].upper()] * len(pictures))
+    assert bench.ask(ASK["colour"]) == ["red"] * len(pictures)
+    assert [bench.names_it(text) for text in ("It is Red.", "reddish", "blue")] == [True, False, False]
+
+
 def test_an_alias_in_a_written_answer_counts_as_the_name(knowing, task, monkeypatch):
     named = replace(QUESTIONS, aliases=lambda axis, name: ("scarlet",) if name == "red" else ())
     adapter = VlmAdapter(knowing.model, knowing.processor, name="x", questions=named)

@@ -373,7 +373,7 @@ def test_each_family_is_offered_its_own_attacks_and_rivals(studio):
     offered = {family: panel.offered(family) for family in ("clip", "diffusion", "vlm")}
     assert [name for _, name in offered["clip"][panel.attacks]["choices"]] == ["wording", "prefix", "probe"]
     assert [name for _, name in offered["diffusion"][panel.attacks]["choices"]] == ["opened", "transfer"]
-    assert offered["vlm"][panel.attacks]["visible"] is False
+    assert [name for _, name in offered["vlm"][panel.attacks]["choices"]] == ["reworded"]
     for family in offered:
         assert {"random-units", "paper", "no-retain", "all-layers"} <= set(offered[family][panel.methods]["choices"])
     assert "gets 24 steps and is measured 4 times on the way" in BUDGETS and "give 48 and 6, without" in BUDGETS

@@ -204,6 +204,44 @@ def test_the_attacker_picks_the_best_words(forgotten):
     assert found["templates"].control.value > 0.9  # the same words work on the unedited model
 
 
+def test_a_model_that_answers_is_asked_in_other_words_and_a_yes_to_every_name_counts_for_nothing(
+    make_task, monkeypatch
+):
+    adapter, made = VlmAdapter(*tiny_vlms.tiny("llava", 0), name="tiny-vlm"), make_task(each=1)
+    monkeypatch.setattr(adapter, "write", lambda prompts, *_, **__: ["a thing"] * len(prompts))
+    weight = dict(adapter.model.named_parameters())[adapter.units(("head",))[0].slices[0].parameter]
+    intact, asks = weight.detach().clone(), adapter.questions
+    usual, n = asks.ask("colour"), len(made.forget.test)
+    first, other = asks.paraphrases("colour")
+    yes_to, answered = {"red"}, []
+
+    def answer(pictures, questions, **_):
+        (question,) = {*questions}
+        answered.append(question)
+        if "Does this picture show" in question:
+            return ["Yes." if any(asks.check("colour", name) == question for name in yes_to) else "No."] * len(pictures)
+        known = torch.equal(weight, intact) or question in (other, usual.lower())
+        half = question == usual.lower()
+        return ["it is red" if known and not (half and i % 2) else "a thing" for i in range(len(pictures))]
+
+    monkeypatch.setattr(adapter, "answer", answer)
+    patch = Patch({Slice(adapter.units(("head",))[0].slices[0].parameter): torch.ones_like(intact)})
+    case = Case(adapter, made, patch)
+    found = {f.setting: f for f in attack("reworded", case)}
+    assert [f.attacked.value for f in found.values()] == [1, 0, 0.5, 1, 0]
+    assert {f.attacked.n for f in found.values()} == {n} and torch.equal(weight, intact)
+    assert [f.control.value for f in found.values()] == [1, 1, 1, 1, 0]
+    assert found["paraphrases"].note == f"Most is found by {other!r}." and found["typos"].control.n == n
+    assert usual not in answered and first in answered and "red" not in case.bench.neighbours
+    yes_to |= {case.bench.neighbours[0]}
+    answered.clear()
+    again = {f.setting: f for f in attack("reworded", Case(adapter, made, patch, bench=case.bench))}
+    assert again["yes or no"].attacked.value == 0 and again["yes or no"].control.value == 1
+    assert answered.count(first) == 1  # the unedited model was asked before
+    with pytest.raises(Stopped):
+        next(attack("reworded", Case(adapter, made, patch, bench=case.bench, stop=lambda: True)))
+
+
 def test_a_probe_fits_what_can_be_told_apart_and_weighs_classes_alike():
     generator = torch.Generator().manual_seed(0)
     x = torch.cat([torch.randn(90, 4, generator=generator), torch.randn(6, 4, generator=generator)])

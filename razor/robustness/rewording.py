@@ -1,0 +1,85 @@
+"""Other words for the question: paraphrases, letters out of order, capitals, and yes or no to the name. Models that
+answer alone; the best wording of each kind counts.
+
+An edit is made and searched on the usual question. A yes to the name counts where the same picture gets none to the
+name of another class: who says yes to every name tells nothing.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from razor import metrics
+from razor.answers import affirms
+from razor.examples import evenly
+from razor.patches import Patch
+from razor.robustness.case import Case, Finding
+from razor.robustness.wording import typos
+from razor.step import edited
+
+MISSPELT = 3  # misspellings tried of a question, and of a name
+
+
+def reworded(case: Case) -> Iterator[Finding]:
+    """Ask for the concept otherwise than it was asked for while it was forgotten."""
+    asks, axis, concept = case.adapter.questions, case.task.axis, case.task.concept
+    usual = asks.ask(axis)
+    groups = {
+        "paraphrases": (asks.paraphrases(axis), _named),
+        "typos": (_misspelt(usual), _named),
+        "capitals": ((usual.upper(), usual.lower()), _named),
+        "yes or no": ((asks.check(axis, concept),), _affirmed),
+        "yes or no, misspelt": ([asks.check(axis, name) for name in _misspelt(concept)], _affirmed),
+    }
+    for setting, (questions, given) in groups.items():
+        if questions:
+            (attacked, asked), (control, _) = case.both(_best(case, setting, questions, given))
+            note = f"Most is found by {asked!r}."
+            yield Finding("reworded", setting, case.edited.forget_accuracy, attacked, control, note=note)
+
+
+def _misspelt(text: str) -> list[str]:
+    found = typos(text)
+    return [found[i] for i in evenly(len(found), MISSPELT)]
+
+
+def _best(
+    case: Case, setting: str, questions: Sequence[str], given: Callable[[Case, str], list[bool]]
+) -> Callable[[Patch], tuple[metrics.Measure, str]]:
+    """patch -> the most of the test split's forget pictures that any of the questions gets the concept of, and which.
+
+    The unedited model is asked once for all edits of a task.
+    """
+
+    def best(patch: Patch) -> tuple[metrics.Measure, str]:
+        known = {} if patch.deltas else case.bench.unedited
+        if (key := ("reworded", setting)) not in known:
+            with edited(case.adapter, case.bench, patch):
+                found = [(metrics.share(given(case, question)), question) for question in questions]
+            known[key] = max(found, key=lambda entry: entry[0].value)
+        return known[key]
+
+    return best
+
+
+def _named(case: Case, question: str) -> list[bool]:
+    """Of each forget picture, whether the answer holds the concept's name."""
+    return [case.bench.names_it(text) for text in _said(case, question)]
+
+
+def _affirmed(case: Case, question: str) -> list[bool]:
+    """Of each forget picture, whether the answer is yes, and is not yes to another class in the concept's place."""
+    classes = next(axis.classes for axis in case.task.axes if axis.name == case.task.axis)
+    other = next(name for name in (*case.bench.neighbours, *classes) if name != case.task.concept)
+    said, anyway = (_said(case, text) for text in (question, case.adapter.questions.check(case.task.axis, other)))
+    return [affirms(yes) and not affirms(too) for yes, too in zip(said, anyway, strict=True)]
+
+
+def _said(case: Case, question: str) -> list[str]:
+    """Answers about every forget picture of the model as it is now.
+
+    Raises:
+        Stopped: that was asked for.
+    """
+    case.tick()
+    answers = case.bench.ask(question, case.stop)
+    case.tick()
+    return answers
