@@ -28,7 +28,7 @@ from razor.errors import InputError, RazorError
 from razor.growth import Growth
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
-from razor.sources import drawn_beside, draws_its_own, made_of, own_task
+from razor.sources import drawn_beside, draws_its_own, made_of, own_task, unnamed
 from razor.stack import Stack
 from razor.wording import draws, proxy_note, writes
 
@@ -260,7 +260,8 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Exporting, I
             task = make()
         session.start_over()
         session.task = task
-        notes = [*filter(None, [made_of(task)]), *examples_panel.data_warnings(forget, retain)]
+        used = filter(None, [made_of(task), unnamed(adapter, concept) if named else ""])
+        notes = [*used, *examples_panel.data_warnings(forget, retain)]
         said = [f"Ready to forget {task.concept}.", *notes, *cut_captions(adapter, task)]
         yield {
             **self._examples(session),

@@ -775,7 +775,8 @@ def _prepare(args: argparse.Namespace):
     if args.forget and (adapter.family == "diffusion" or sources.asks_kind(adapter)):
         with bar("Drawing what it knows") as drawn:
             task, _ = sources.resolve(args.forget, args.retain, **named, adapter=adapter, on_picture=drawn)
-        if said := sources.made_of(task):
+        alone = "" if args.pictures_alone or sources.is_target(args.forget) else sources.unnamed(adapter, args.concept)
+        for said in filter(None, (sources.made_of(task), alone)):
             note(said)
     if not args.forget:
         if adapter.family == "diffusion":

@@ -259,6 +259,13 @@ def made_of(task: Task) -> str:
     )
 
 
+def unnamed(adapter: Adapter, concept: str) -> str:
+    """Why a model that draws adds nothing of the name to own pictures; "" where it does, or draws nothing at all."""
+    if adapter.family != "diffusion" or draws_name(adapter, concept):
+        return ""
+    return f"{adapter.name} draws the bundled world, which has no {concept.strip()!r}: your pictures are used alone."
+
+
 def own_and_drawn(task: Task) -> tuple[list[Example], list[Example]]:
     """The forget pictures of a task: a person's own, and those the model drew beside them."""
     forget, both = task.forget.all(), "named" in task.origin

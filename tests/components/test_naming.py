@@ -187,7 +187,9 @@ def test_own_pictures_kept_beside_the_bundled_world_say_so(studio, request_of, a
     monkeypatch.setattr(adapter, "of_world", True)
     request, session, panel = request_of("a"), studio.sessions.get("a"), studio.page.examples
     session.forget = photos("red cat")
-    gallery = last(studio.use_own(request, "red cat", "", "something", "object", True, []))[panel.gallery]
+    done = last(studio.use_own(request, "red cat", "", "something", "object", True, []))
+    assert "tiny-sd draws the bundled world, which has no &#x27;red cat&#x27;" in done[panel.status]
+    gallery = done[panel.gallery]
     assert gallery["finding"].endswith("What is kept is the bundled world, as rendered.")
 
 
