@@ -13,10 +13,9 @@ from razor.gold import Distance
 from razor.growth import Growth
 from razor.membership import Membership
 from razor.metrics import Measure
-from razor.patches import Patch
-from razor.report import attack_lead, attack_table
+from razor.report import attack_lead, attack_table, costs
 from razor.robustness import ATTACKS, Finding
-from razor.telling import ATTACK_WORDS, HEADLINE, SAID, gold_text, membership_text, worst_text
+from razor.telling import ALIKE, ATTACK_WORDS, HEADLINE, SAID, gold_text, membership_text, worst_text
 from razor.wording import capital
 
 LIMITS = usual(1 / 20)
@@ -221,23 +220,10 @@ def table_section(title: str, heads: Sequence[str], rows: str) -> str:
     return f'<section class="check-table">{title}<div class="table-scroll">{table}</div></section>'
 
 
-def costs_html(growth: Growth, peak_mib: float) -> str:
+def costs_html(growth: Growth) -> str:
     """What the edit took: seconds by phase, memory, weights and bytes."""
-    patch, seconds = growth.patch, growth.seconds
-    facts = [
-        *((f"{phase}", f"{spent:.1f} s") for phase, spent in seconds.items()),
-        ("most memory this process held since it started, for all its work", f"{peak_mib:,.0f} MiB"),
-        ("weights changed", f"{patch.parameters_edited:,}"),
-        ("units edited", f"{len(growth.edit_set.active)}"),
-        ("numbers of the patch, on disk", kilobytes(held(patch))),
-    ]
-    rows = "".join(f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>" for label, text in facts)
+    rows = "".join(f"<div><dt>{escape(label)}</dt><dd>{escape(text)}</dd></div>" for label, text in costs(growth))
     return f'<section class="model-card"><h3>What the edit took</h3><dl>{rows}</dl></section>'
-
-
-def held(patch: Patch) -> int:
-    """Bytes of a patch's numbers; its file has a header beside them."""
-    return sum(delta.numel() * delta.element_size() for delta in patch.deltas.values())
 
 
 def kilobytes(count: int) -> str:
@@ -288,9 +274,8 @@ def _alignments(found: Distance) -> str:
         for name, was, is_now in towers
         for number, (before, now) in enumerate(zip(was, is_now, strict=True), start=1)
     )
-    said = "<p>Linear CKA of each block's mean token with that model's: 1 is the same but for rotation and scale.</p>"
     heads = ("tower", "block", "original", "edit")
-    return table_section(f"<h3>How alike they represent things</h3>{said}", heads, rows)
+    return table_section(f"<h3>How alike they represent things</h3><p>{ALIKE}</p>", heads, rows)
 
 
 def _plain_cell(measure: Measure) -> str:

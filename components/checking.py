@@ -15,7 +15,6 @@ from components.triage import triage_html
 from razor import jsonio, telling
 from razor.adapters.base import Adapter
 from razor.baselines import find, run
-from razor.bench.measure import peak_mib
 from razor.errors import InputError, RazorError, Stopped
 from razor.examples import Task
 from razor.gates import Gate, Verdict, judged, usual, verdicts, with_limits
@@ -95,7 +94,7 @@ class Checking(Desk):
         if key not in triaged:
             triaged[key] = triage_html(growth, *tested)
         check.triaged = triaged[key]
-        yield {**self._checked(growth, check), panel.costs: check_panel.costs_html(growth, peak_mib())}
+        yield {**self._checked(growth, check), panel.costs: check_panel.costs_html(growth)}
         names = attacks_of(growth.adapter, growth.task, gates, more or ())
         check.missed |= {name: "No judge can read its pictures." for name in more or () if name not in names}
         case = Case(growth.adapter, growth.task, growth.patch, bench=growth.bench, stop=session.stop.is_set)

@@ -8,13 +8,16 @@ from components.glossary import term
 from components.session import Measured
 from components.theme import note_html, status_html, tile_html, tiles_html
 from razor.edit_set import describe_changes
+from razor.gates import lost
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
 from razor.scoring import UnitScore, threshold
 from razor.telling import change, names
+from razor.trust import AloneEffect
 from razor.units import Unit
 from razor.wording import capital, draws, judge_of, tested, wording
 
+NBSP = "\u00a0"
 OVERSHOT = -0.25  # association below which the concept is said to be pushed further than forgetting needs
 
 
@@ -25,11 +28,36 @@ def estimate_text(before: Evaluation, after: Evaluation) -> str:
     """What a choice did: "forget 12.0 % -> 4.0 %, retain -0.3, nearest neighbour dog -1.1"."""
     forget = f"forget {before.forget_accuracy.value:.1%} \u2192 {after.forget_accuracy.value:.1%}".replace("%", " %")
     parts = [forget, f"retain {signed(change(before, after, 'retain_accuracy'))}"]
-    shifts = {n: 100 * (m.value - before.by_neighbor[n].value) for n, m in after.by_neighbor.items()}
-    if shifts:
-        worst = min(shifts, key=shifts.get)
-        parts.append(f"nearest neighbour {worst} {signed(shifts[worst])}")
+    if worst := _worst_neighbour(before, after):
+        parts.append(f"nearest neighbour {worst[0]} {signed(100 * worst[1].value)}")
     return ", ".join(parts)
+
+
+def estimate_evidence(before: Evaluation, after: Evaluation) -> str:
+    """The 95 % intervals behind it, each with its n."""
+    was, now = before.forget_accuracy, after.forget_accuracy
+    parts = [f"forget {_between(was)} \u2192 {_between(now)}, n = {now.n:,}"]
+    moved = [("retain", lost(after.retain_accuracy, before.retain_accuracy))]
+    if worst := _worst_neighbour(before, after):
+        moved.append(worst)
+    return "; ".join([*parts, *(f"{name} {_points(change)}" for name, change in moved)])
+
+
+def _worst_neighbour(before: Evaluation, after: Evaluation) -> tuple[str, Measure] | None:
+    """The neighbour that lost most, and the change of its answers; None where the task has none."""
+    shifts = {name: lost(m, before.by_neighbor[name]) for name, m in after.by_neighbor.items()}
+    return min(shifts.items(), key=lambda found: found[1].value, default=None)
+
+
+def _between(share: Measure) -> str:
+    """The interval of a share, which no line ends within."""
+    return f"{100 * share.low:.1f} to {100 * share.high:.1f} %".replace(" ", NBSP)
+
+
+def _points(change: Measure) -> str:
+    """The interval of a change in points, with its n."""
+    low, high = (f"{100 * end:.1f}".replace("-", "\u2212") for end in (change.low, change.high))
+    return f"{low}{NBSP}to{NBSP}{high}, n{NBSP}={NBSP}{change.n:,}"
 
 
 def signed(points: float) -> str:
@@ -54,14 +82,16 @@ def estimate_html(
         before = Measured(at.state, left.edit_set, left.evaluation)
     done = describe_changes(before.edit_set, at.edit_set) or "The edit as it stands"
     if after is None and look is not None:
-        seen = f"forget {look.forget_accuracy.value:.0%}, retain {look.retain_accuracy.value:.1%}".replace("%", " %")
-        n = f"n = {look.forget_accuracy.n} and {look.retain_accuracy.n}"
-        return status_html(f"{capital(done)}: at a first look {seen} ({n}); estimating on all {search}", "busy")
+        forget, retain = look.forget_accuracy, look.retain_accuracy
+        seen = f"forget {forget.value:.0%}, retain {retain.value:.1%}".replace("%", " %")
+        known = f"forget {_between(forget)}, n = {forget.n:,}; retain {_between(retain)}, n = {retain.n:,}"
+        said = status_html(f"{capital(done)}: at a first look {seen}; estimating on all {search}", "busy")
+        return said + note_html(f"95 % intervals: {known}.")
     if after is None:
         return status_html(f"{capital(done)}: estimating on the {search}", "busy")
-    n = f"n = {after.forget_accuracy.n} and {after.retain_accuracy.n}"
-    said = f"{capital(done)}: {estimate_text(before.evaluation, after)} ({search}, {n}; against the edit before)."
-    return status_html(said + overshoot(after, growth.adapter.family))
+    said = f"{capital(done)}: {estimate_text(before.evaluation, after)}, against the edit before."
+    known = f"95 % intervals, {search}: {estimate_evidence(before.evaluation, after)}."
+    return status_html(said + overshoot(after, growth.adapter.family)) + note_html(known)
 
 
 def overshoot(now: Evaluation, family: str = "clip") -> str:
@@ -123,7 +153,7 @@ def _tiles(growth: Growth, before: Evaluation, after: Evaluation, split: str | N
 
 def _drift_tile(drift: Measure) -> str:
     """How far answers to neutral questions moved, which is no share."""
-    interval = f"KL of the next word, 95 % interval {drift.low:.3f} to {drift.high:.3f}, n = {drift.n}"
+    interval = f"KL of the next word\n95 % interval {drift.low:.3f} to {drift.high:.3f}\nn = {drift.n:,}"
     return tile_html("Drift on neutral questions", f"{drift.value:.3f} nats", "", interval, "original")
 
 
@@ -143,8 +173,8 @@ def _tile(label: str, before: Measure | None, after: Measure, kind: str, split: 
     if after.n == 0:
         return tile_html(label, "not measured", "", f"none of the {split} can be counted", kind)
     was = f"{before.value:.1%}" if before else ""
-    interval = f"95 % interval {after.low:.1%} to {after.high:.1%}, n = {after.n} {split}"
-    return tile_html(label, f"{after.value:.1%}", was, interval, kind)
+    small = [f"95 % interval {_between(after)}", *([f"before {_between(before)}"] if before else [])]
+    return tile_html(label, f"{after.value:.1%}", was, "\n".join([*small, f"n = {after.n:,} {split}"]), kind)
 
 
 # The unit looked at --------------------------------------------------------------------------------------------------
@@ -167,26 +197,36 @@ def unit_html(growth: Growth, name: str, spread=None, alone: Mapping | None = No
         _head_name(unit) if unit.kind == "head" else {"mlp": "MLP", "layer": "the whole layer"}[unit.kind]
     )
     total = sum(p.numel() for p in growth.adapter.model.parameters())
-    facts = [("", "parameters", f"{growth.sizes[name]:,} ({growth.sizes[name] / total:.1%})")]
+    facts = [("", "parameters", f"{growth.sizes[name]:,} ({growth.sizes[name] / total:.1%})", "")]
     if s is not None:
         facts = [
-            ("phi", "phi", f"{s.phi:.3g}{_interval(name, growth, spread)}"),
-            ("pressure", "pressure", f"{s.pressure:.3g}"),
-            ("separation", "separation", f"{s.separation:.3f}"),
-            ("ratio", "forget / retain", f"{s.ratio:.3g}"),
-            ("rank", "rank", f"{s.rank} of {len(scored)}"),
+            ("phi", "phi", f"{s.phi:.3g}{_interval(name, growth, spread)}", ""),
+            ("pressure", "pressure", f"{s.pressure:.3g}", ""),
+            ("separation", "separation", f"{s.separation:.3f}", ""),
+            ("ratio", "forget / retain", f"{s.ratio:.3g}", ""),
+            ("rank", "rank", f"{s.rank} of {len(scored)}", ""),
             *facts,
         ]
-    if alone and name in alone:
-        effect = alone[name]
-        facts.append(("trial step", "alone", f"forget {-100 * effect.gain:+.1f}, cost {100 * effect.cost:.1f} points"))
+    facts += _alone(alone[name]) if alone and name in alone else []
     rows = "".join(
-        f"<div><dt>{term(key, label) if key else label}</dt><dd>{escape(text)}</dd></div>" for key, label, text in facts
+        f"<div><dt>{term(key, label) if key else label}</dt><dd>{escape(text)}"
+        f"{f'<small>{escape(small)}</small>' if small else ''}</dd></div>"
+        for key, label, text, small in facts
     )
     return (
         f'<section class="unit-card"><h3>{escape(name)}</h3><p>{escape(where)}</p><dl>{rows}</dl>'
         f"<p>{escape(unit_story(growth, name, s))}</p></section>"
     )
+
+
+def _alone(effect: AloneEffect) -> list[tuple[str, str, str, str]]:
+    """What editing the unit alone by its trial step does, by how likely the answers are."""
+    gained = lost(effect.after.forget_probability, effect.before.forget_probability)
+    cost = lost(effect.before.retain_probability, effect.after.retain_probability)
+    return [
+        ("trial step", "alone, forget", f"{signed(100 * gained.value)} points", _points(gained)),
+        ("", "alone, cost", f"{100 * effect.cost:.1f} points", _points(cost)),
+    ]
 
 
 def _head_name(unit: Unit) -> str:
@@ -206,9 +246,14 @@ def unit_story(growth: Growth, name: str, s: UnitScore | None) -> str:
     locked = " Locked: it stays in." if name in edit_set.locked else ""
     for done in growth.rounds:
         if done.accepted and (found := next((a for a in done.added if a.unit.name == name), None)):
-            price = f"{100 * done.gain:.1f} points of forgetting for {100 * done.price:.1f} points of retention"
+            forgotten = lost(done.before.forget_accuracy, done.after.forget_accuracy)
+            paid = lost(done.before.retain_accuracy, done.after.retain_accuracy)
+            price = (
+                f"{100 * done.gain:.1f} points of forgetting ({_points(forgotten)}) for {100 * done.price:.1f} points "
+                f"of retention ({_points(paid)})"
+            )
             joined = f"Joined in round {done.index} with phi {found.phi:.3g}, rank {found.rank}."
-            return f"{joined} That round: {price}.{locked}"
+            return f"{joined} That round: {price}, with 95 % intervals.{locked}"
     return f"Put in by you, with one trial step of a tenth of its weights until a round moves it.{locked}"
 
 
@@ -256,5 +301,6 @@ def price_text(growth: Growth, free: str, held: str) -> str:
     met = "meets the target" if growth.goal.reached(after) else "does not meet the target"
     return (
         f"Around your locks and bans growth {met}: {estimate_text(before, after)}; {units[1]} units instead of "
-        f"{units[0]}, {seconds[1]:.1f} s instead of {seconds[0]:.1f} s. The two plans are branches {held} and {free}."
+        f"{units[0]}, {seconds[1]:.1f} s instead of {seconds[0]:.1f} s. The two plans are branches {held} and {free}. "
+        f"95 % intervals: {estimate_evidence(before, after)}."
     )

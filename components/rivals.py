@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from html import escape
 
 from components.chart import chart_value, literal
-from components.check_panel import held, kilobytes, measure_cell, table_section
+from components.check_panel import kilobytes, measure_cell, table_section
 from razor.baselines import Result
 from razor.gold import Distance
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
-from razor.report import grouped
+from razor.report import grouped, held
 from razor.sights import Sight
 
 GOLD = "way to a model that never saw it"

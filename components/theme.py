@@ -300,7 +300,7 @@ def tile_html(label: str, after: str, before: str = "", interval: str = "", kind
     Args:
         after: the number to read first, with its unit.
         before: the same number on the original model; empty where there is none.
-        interval: small print: interval and n.
+        interval: small print in lines: interval and n.
         kind: a key of COLOURS, drawn as the tile's edge; empty for none.
     """
     was = f'<span class="tile-before">{escape(before)} <span aria-label="to">&rarr;</span></span> ' if before else ""

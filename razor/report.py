@@ -7,12 +7,13 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from html import escape
 
 from razor import telling
+from razor.bench.measure import peak_mib
 from razor.config import RazorConfig
 from razor.figures import map_svg, rounds_svg, training_svgs
 from razor.gates import Gate, Verdict, overall
@@ -21,6 +22,7 @@ from razor.grids import grids
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
 from razor.modelspec import shareable, short_name
+from razor.patches import Patch
 from razor.picture_files import image_url
 from razor.recipe import left_out, planned, recipe, with_gates
 from razor.robustness import Finding
@@ -169,17 +171,13 @@ def _outcome(report: Report) -> str:
         if getattr(report.after, name)
     ]
     body = "".join(
-        f"<tr><td>{label}</td><td>{_value(was, name)}</td><td><strong>{_value(now, name)}</strong></td>"
-        f"<td>{_interval(now, name)}</td><td>{now.n:,}</td></tr>"
+        f"<tr><td>{label}</td><td>{_value(was, name)}{_small(was, name)}</td>"
+        f"<td><strong>{_value(now, name)}</strong>{_small(now, name)}</td><td>{now.n:,}</td></tr>"
         for label, was, now, name in rows
     )
     note = f"<p>{escape(words.note)}</p>" if words.note else ""
-    heads = ("", "before", "after", "95 % interval", "n")
-    return _section(
-        "Before and after",
-        f"<p>Counted on {escape(words.what)} that neither the edit nor its search has seen.</p>"
-        f"{_table(heads, body)}{note}",
-    )
+    said = f"Counted on {escape(words.what)} that neither the edit nor its search has seen, with 95 % intervals."
+    return _section("Before and after", f"<p>{said}</p>{_table(('', 'before', 'after', 'n'), body)}{note}")
 
 
 def _value(measure: Measure | None, name: str) -> str:
@@ -188,9 +186,16 @@ def _value(measure: Measure | None, name: str) -> str:
     return f"{measure.value:.4f}" if name == "neutral_kl" else f"{measure.value:.1%}"
 
 
-def _interval(measure: Measure, name: str) -> str:
+def _interval(measure: Measure | None, name: str) -> str:
+    """The interval of a value; "" where there is none."""
+    if measure is None or math.isnan(measure.value):
+        return ""
     form = ".4f" if name == "neutral_kl" else ".1%"
     return f"{measure.low:{form}} to {measure.high:{form}}"
+
+
+def _small(measure: Measure | None, name: str) -> str:
+    return f"<small>{_interval(measure, name)}</small>"
 
 
 def _cases(sights: Sequence[Sight]) -> str:
@@ -260,8 +265,8 @@ def _rounds(growth: Growth) -> str:
     if not growth.rounds and not growth.by_hand:
         return ""
     rows = "".join(
-        f"<tr><td>{r.index}</td><td>{escape(_added(r))}</td><td>{r.after.forget_accuracy.value:.1%}</td>"
-        f"<td>{r.after.retain_accuracy.value:.1%}</td><td>{'taken' if r.accepted else 'not taken'}</td>"
+        f"<tr><td>{r.index}</td><td>{escape(_added(r))}</td>{_wide(r.after.forget_accuracy)}"
+        f"{_wide(r.after.retain_accuracy)}<td>{'taken' if r.accepted else 'not taken'}</td>"
         f"<td>{r.seconds:.1f}</td></tr>"
         for r in growth.rounds
     )
@@ -346,8 +351,46 @@ def attack_lead(findings: Sequence[Finding]) -> str:
 def _gold(report: Report) -> str:
     if report.gold is None:
         return ""
-    said = escape(telling.gold_text(report.gold, report.growth.task.concept))
-    return _section("Beside a model that never saw it", f"<p>{said}</p>")
+    found, concept = report.gold, report.growth.task.concept
+    rows = "".join(
+        f"<tr><td>{escape(about)}</td>{_wide(before, unit)}{_wide(now, unit)}</tr>"
+        for about, before, now, unit in _gold_rows(found, concept)
+    )
+    said = f"<p>{escape(telling.gold_text(found, concept))}</p>{_table(('', 'original', 'edited'), rows)}"
+    return _section("Beside a model that never saw it", said + _alike(found))
+
+
+def _gold_rows(found: Distance, concept: str) -> Iterator[tuple[str, Measure | None, Measure, str]]:
+    """About what, of the original, of the edit, in which unit."""
+    for side, about in (("forget", f"pictures of {concept}"), ("retain", "other pictures")):
+        yield f"same class as it, {about}", found.agreement_before[side], found.agreement[side], "%"
+        yield f"divergence, {about}", found.divergence_before[side], found.divergence[side], "bits"
+    if went := found.way.get("forget"):
+        yield f"way from the original to it, pictures of {concept}", None, went, "%"
+
+
+def _alike(found: Distance) -> str:
+    """How alike the representations are, block by block of both towers."""
+    sides = {
+        "image tower, original": found.similarity_before, "image tower, edited": found.similarity,
+        "text tower, original": found.text_similarity_before, "text tower, edited": found.text_similarity,
+    }  # fmt: skip
+    shown = {name: blocks for name, blocks in sides.items() if blocks}
+    rows = "".join(
+        f"<tr><td>{number}</td>{''.join(_wide(measure, '') for measure in blocks)}</tr>"
+        for number, blocks in enumerate(zip(*shown.values(), strict=True), start=1)
+    )
+    return f"<p>{telling.ALIKE}</p>{_table(('block', *shown), rows)}" if rows else ""
+
+
+def _wide(measure: Measure | None, unit: str = "%") -> str:
+    """A cell with its interval and n in one line below the number."""
+    if measure is None or math.isnan(measure.value):
+        return "<td>\u2013</td>"
+    value, low, high = (
+        f"{100 * v:.1f}" if unit == "%" else f"{v:.3f}" for v in (measure.value, measure.low, measure.high)
+    )
+    return f'<td class="measure">{value} {unit}<small>{low} to {high}, n = {measure.n:,}</small></td>'
 
 
 def _cell(measure: Measure | None) -> str:
@@ -363,15 +406,26 @@ def _cell(measure: Measure | None) -> str:
 # ---------------------------------------------------------------- costs, limits, again
 
 
-def _costs(growth: Growth) -> str:
+def costs(growth: Growth) -> list[tuple[str, str]]:
+    """What the edit took: seconds by phase of its one run, memory, weights and bytes."""
     edited = growth.patch.parameters_edited
     total = sum(p.numel() for p in growth.adapter.model.parameters())
-    facts = [
+    return [
+        *((f"seconds, {phase}", f"{spent:.1f}") for phase, spent in growth.seconds.items()),
+        ("most memory this process held since it started, for all its work", f"{peak_mib():,.0f} MiB"),
         ("weights changed", f"{edited:,} of {total:,} ({edited / total:.2%})"),
         ("units edited", f"{len(growth.edit_set.active)} of {len(growth.units)}"),
-        *((f"seconds, {phase}", f"{spent:.1f}") for phase, spent in growth.seconds.items()),
+        ("numbers of the patch, on disk", f"{held(growth.patch) / 1000:,.0f} kB"),
     ]
-    rows = "".join(f"<tr><td>{escape(label)}</td><td>{escape(text)}</td></tr>" for label, text in facts)
+
+
+def held(patch: Patch) -> int:
+    """Bytes of a patch's numbers; its file has a header beside them."""
+    return sum(delta.numel() * delta.element_size() for delta in patch.deltas.values())
+
+
+def _costs(growth: Growth) -> str:
+    rows = "".join(f"<tr><td>{escape(label)}</td><td>{escape(text)}</td></tr>" for label, text in costs(growth))
     return _section("What it took", _table((), rows))
 
 
@@ -424,7 +478,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: 6px 16px 6px 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { color: var(--soft); font-weight: 400; }
 small { display: block; color: var(--soft); font-size: 13px; line-height: 20px; }
-.measure { white-space: nowrap; }
+.measure, td[data-said] { white-space: nowrap; }
 figure { margin: 0; break-inside: avoid; }
 figcaption { font-size: 13px; line-height: 20px; color: var(--soft); overflow-wrap: anywhere; }
 .trainings { display: flex; flex-wrap: wrap; gap: 16px; margin-bottom: 12px; }
@@ -464,6 +518,11 @@ summary { cursor: pointer; }
   h2, h3 { break-after: avoid; }
   h2 { margin-top: 24px; }
   tr, figure { break-inside: avoid; }
+  section:has(.towers) { break-inside: avoid; }
+  .cases { gap: 12px; }
+  .cases figure { width: calc((100% - 48px) / 5); }
+  .cases figure[data-pictures="2"] { width: calc((100% - 24px) / 3); }
+  details:not([open]) { display: none; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """
@@ -477,13 +536,18 @@ def _plain(text: str) -> str:
     return escape(re.sub(r"([\\`*_{}\[\]()#+\-.!|~])", r"\\\1", text), quote=False)
 
 
+def _bracketed(measure: Measure | None, name: str) -> str:
+    """A value with its interval in brackets."""
+    interval = _interval(measure, name)
+    return _value(measure, name) + (f" ({interval})" if interval else "")
+
+
 def model_card(report: Report) -> str:
     """A section for the card of an edited model, in Markdown."""
     growth, words = report.growth, tested(report.growth.adapter, report.growth.task)
     stack = ", ".join(_plain(entry["name"]) for entry in report.stack)
     rows = [
-        f"| {label} | {_value(getattr(report.before, name), name)} | {_value(now, name)} | {_interval(now, name)} | "
-        f"{now.n:,} |"
+        f"| {label} | {_bracketed(getattr(report.before, name), name)} | {_bracketed(now, name)} | {now.n:,} |"
         for name, label in MEASURED.items()
         if (now := getattr(report.after, name))
     ]
@@ -497,10 +561,10 @@ def model_card(report: Report) -> str:
         f"Base model: {short_name(growth.adapter.name)}, weights hash `{growth.adapter.fingerprint()}`. "
         f"{growth.patch.parameters_edited:,} weights changed, in {telling.names(list(growth.edit_set.active))}.",
         "",
-        f"Counted on {words.what}. {words.note}".strip(),
+        f"Counted on {words.what}, with 95 % intervals. {words.note}".strip(),
         "",
-        "| | before | after | 95 % interval | n |",
-        "|---|---|---|---|---|",
+        "| | before | after | n |",
+        "|---|---|---|---|",
         *rows,
         "",
         *([f"Edits that act together, in this order: {stack}. {TOGETHER}", ""] if stack else []),

@@ -34,6 +34,11 @@ HEADLINE = {
 }
 
 
+ALIKE = (
+    "Alike is the linear CKA of each block's mean token with that model's: 1 is the same but for rotation and scale."
+)
+
+
 def names(units: Sequence[str]) -> str:
     """A few unit names, then how many more."""
     more = f" and {len(units) - NAMED} more" if len(units) > NAMED else ""

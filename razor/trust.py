@@ -138,6 +138,7 @@ class AloneEffect:
     gain: float  # forget_probability lost, as wanted; negative when the concept grew stronger
     cost: float  # retain_probability lost, >= 0
     value: float  # gain / (cost + NO_COST)
+    before: Evaluation
     after: Evaluation
 
 
@@ -166,7 +167,7 @@ def alone(
         gain = before.forget_probability.value - after.forget_probability.value
         cost = max(0.0, before.retain_probability.value - after.retain_probability.value)
         progress(done, len(units))
-        yield AloneEffect(unit.name, gain, cost, gain / (cost + NO_COST), after)
+        yield AloneEffect(unit.name, gain, cost, gain / (cost + NO_COST), before, after)
 
 
 # ---------------------------------------------------------------- does the score foretell it

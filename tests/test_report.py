@@ -12,8 +12,9 @@ from razor import recipe, report, run
 from razor.config import RazorConfig
 from razor.errors import InputError
 from razor.gates import usual, verdicts
+from razor.gold import Distance
 from razor.growth import Growth
-from razor.metrics import share
+from razor.metrics import Measure, share
 from razor.robustness import Finding
 from razor.sights import Sight, sights
 
@@ -43,10 +44,34 @@ def test_it_tells_every_number_with_its_interval_and_n(told, finished):
     page = report.html(told)
     now = finished.after.forget_accuracy
     assert f"<strong>{now.value:.1%}</strong>" in page and f"{now.low:.1%} to {now.high:.1%}" in page
+    was = finished.before.forget_accuracy
+    assert f"{was.value:.1%}<small>{was.low:.1%} to {was.high:.1%}</small>" in page
+    for done in finished.growth.rounds:
+        low, high = 100 * done.after.retain_accuracy.low, 100 * done.after.retain_accuracy.high
+        assert f"<small>{low:.1f} to {high:.1f}, n = {done.after.retain_accuracy.n:,}</small>" in page
+    assert " MiB</td>" in page and f"{report.held(finished.growth.patch) / 1000:,.0f} kB</td>" in page
     assert f"<td>{now.n:,}</td>" in page and report.command(finished.growth).split(" --out")[0] in page
     for name in finished.growth.edit_set.active:
         assert name in page
     assert "Nothing was attacked" in page and 'class="edited"' in page
+
+
+def test_the_distance_to_a_model_that_never_saw_it_is_told_block_by_block_with_interval_and_n(finished):
+    part = lambda value: Measure(value, 96, value - 0.1, value + 0.1)  # noqa: E731
+    sides = lambda value: {side: part(value) for side in ("forget", "retain")}  # noqa: E731
+    gold = Distance(
+        sides(0.8), sides(0.5), sides(0.25), sides(0.5), [part(0.7)], [part(0.6)], [part(0.9)], [part(0.85)],
+        {"forget": part(0.45)},
+    )  # fmt: skip
+    page = report.html(report.Report(finished.growth, finished.before, finished.after, gold=gold))
+    for cells in (
+        "way from the original to it, pictures of red</td><td>\u2013</td>"
+        '<td class="measure">45.0 %<small>35.0 to 55.0, n = 96',
+        '<tr><td>1</td><td class="measure">0.600 <small>0.500 to 0.700, n = 96',
+        '<td class="measure">0.900 <small>0.800 to 1.000, n = 96</small></td></tr>',
+        'divergence, other pictures</td><td class="measure">0.500 bits<small>0.400 to 0.600, n = 96',
+    ):
+        assert cells in page, cells
 
 
 def test_it_asks_for_nothing_from_outside_and_runs_no_script(told):
@@ -102,6 +127,12 @@ def test_a_ruined_model_is_no_success(finished):
         finished.after, retain_accuracy=share([True] * 10 + [False] * 90), forget_accuracy=share([False] * 30)
     )
     assert "is gone, and much else with it" in report.Report(finished.growth, finished.before, lost).lead
+
+
+def test_on_paper_five_cases_share_a_row_and_a_closed_recipe_is_left_out(told):
+    printed = report.html(told).split("@media print")[1].split("</style>")[0]
+    assert ".cases figure { width: calc((100% - 48px) / 5); }" in printed
+    assert "details:not([open]) { display: none; }" in printed
 
 
 def test_verdicts_and_attacks_stand_in_it(told, finished):

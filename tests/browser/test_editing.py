@@ -47,7 +47,7 @@ def spot(page, tower, row, column):
 
 def estimated(page, text):
     """The line under the map that says what a change did."""
-    page.locator("#estimate .status-line", has_text=text).filter(has_text="search pictures, n").wait_for(timeout=LONG)
+    page.locator("#estimate .status-line", has_text=text).filter(has_text="the edit before").wait_for(timeout=LONG)
     return page.locator("#estimate").inner_text()
 
 
@@ -278,7 +278,7 @@ def test_a_toggle_is_answered_and_then_measured_on_all_search_pictures(page):
         started = time.monotonic()
         page.mouse.click(*where)
         line = page.locator("#estimate .status-line", has_text=unit)
-        line.filter(has_text="n = ").wait_for(timeout=LONG)
+        line.filter(has_text="retain").wait_for(timeout=LONG)
         first = time.monotonic() - started
         line.filter(has_text="against the edit before").wait_for(timeout=LONG)
         print(f"\ntoggle of {unit}: first numbers after {first:.2f} s, all after {time.monotonic() - started:.2f} s")

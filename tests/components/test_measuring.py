@@ -71,8 +71,10 @@ def test_the_three_of_a_tested_edit_stand_by_name_before_and_after_with_n_and_in
     tiles = reading.tiles_of(growth, (before, after))
     for name in ("Unlearning accuracy (UA)", "In-domain retain accuracy (IRA)", "Cross-domain retain accuracy (CRA)"):
         tile = tiles.split(name)[1].split("</div></div>")[0]
-        interval = f"95 % interval {after.unlearning_accuracy.low:.1%} to {after.unlearning_accuracy.high:.1%}"
-        assert "20.0%" in tile and "90.0%" in tile and interval in tile and "n = 10 " in tile and "pictures" in tile
+        sides = (after.unlearning_accuracy, before.unlearning_accuracy)
+        lines = [f"{100 * side.low:.1f} to {100 * side.high:.1f} %" for side in sides]
+        assert "20.0%" in tile and "90.0%" in tile and "n = 10 " in tile
+        assert f"95 % interval {lines[0]}\nbefore {lines[1]}\n" in tile.replace(reading.NBSP, " ")
     assert "Counted on pictures drawn from test prompts, read by a test&#x27;s eyes." in tiles
     assert "Concept still predicted" not in tiles and "Prediction stability" not in tiles
 

@@ -1,6 +1,7 @@
 """What the buttons do, without a browser: handlers called as Gradio calls them, on a tiny CLIP."""
 
 import errno
+import re
 import threading
 import time
 from dataclasses import replace
@@ -10,9 +11,9 @@ import pytest
 import torch
 
 import app
-from components import compare_panel, edit_panel, examples_panel, story
+from components import compare_panel, edit_panel, examples_panel, reading, story
 from components.session import Sessions
-from razor import telling
+from razor import telling, trust
 from razor.config import RazorConfig
 from razor.examples import Example
 from razor.metrics import Measure
@@ -120,7 +121,25 @@ def test_a_toggle_is_estimated_and_said_in_plain_words(studio, visitor):
     said = last(studio.estimate(request))
     assert "forget" in said[studio.page.edit.estimate] and "retain" in said[studio.page.edit.estimate]
     assert "nearest neighbour" in said[studio.page.edit.estimate]
+    known = said[studio.page.edit.estimate].replace(reading.NBSP, " ").split("95 % intervals, search pictures: ")[1]
+    assert re.match(
+        r"forget [\d.]+ to [\d.]+ % \u2192 [\d.]+ to [\d.]+ %, n = \d+; retain \S+ to \S+, n = \d+; ", known
+    )
     assert studio.page.compare.cards in said and studio.page.edit.preview in said
+
+
+def test_the_card_of_a_unit_tells_interval_and_n_of_what_editing_it_did(studio, visitor):
+    request = visitor("a")
+    last(studio.grow_one(request, *SETTINGS))
+    growth = studio.sessions.get("a").growth
+    member = growth.edit_set.members[0]
+    other = next(unit for unit in growth.units if unit.name not in growth.edit_set.members)
+    card = reading.unit_html(growth, member).replace(reading.NBSP, " ")
+    assert re.search(r"of forgetting \(\S+ to \S+, n = \d+\) for \S+ points of retention \(\S+ to \S+, n = \d+\)", card)
+    (effect,) = trust.alone(growth.adapter, growth.bench, [other], growth.trial_of)
+    card = reading.unit_html(growth, other.name, None, {other.name: effect}).replace(reading.NBSP, " ")
+    for what in ("alone, forget", "alone, cost"):
+        assert re.search(rf"{what}(</span>)?</dt><dd>\S+ points<small>\S+ to \S+, n = \d+</small>", card), card
 
 
 def test_measuring_brings_no_unit_back_that_a_visitor_has_left(studio, visitor):
