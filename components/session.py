@@ -182,6 +182,10 @@ class Session:
         fits = self.growth is not None and self.growth.showable and at == self._scored_as()
         return value if fits else None
 
+    def _scored_as(self) -> tuple[int, str]:
+        """The state whose scores are shown, and the loss they are of."""
+        return self.growth.scored_at, self.growth.forget_loss
+
     def look_at_best(self) -> None:
         """Look at the edited unit of highest phi, unless the visitor looks at one already."""
         members = {name for r in self.growth.rounds for name in r.members} & {*self.growth.edit_set.members}
@@ -200,10 +204,6 @@ class Session:
         """Take over settings; rounds already grown stay."""
         if self.growth is not None:
             self.growth.configure(config)
-
-    def _scored_as(self) -> tuple[int, str]:
-        """The state whose scores are shown, and the loss they are of."""
-        return self.growth.scored_at, self.growth.forget_loss
 
 
 class Sessions:
