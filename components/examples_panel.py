@@ -246,7 +246,7 @@ def own_gallery(task: Task) -> dict:
     return gallery_value(
         [
             ("Forget set", "forget", f"{len(own)} pictures{'' if named else f': {counts}'}", own[:SHOWN]),
-            ("Drawn from the name", "forget", f"{len(drawn)} pictures drawn by {model} itself", drawn[:SHOWN]),
+            ("Drawn from the name", "forget", f"{len(drawn)} prompts drawn by {model} itself", drawn[:SHOWN]),
             ("Retain set", "retain", note, retain[:SHOWN]),
         ],
         named or whole,

@@ -38,16 +38,16 @@ class Naming(Desk):
     def suggest(self, session: Session, concept: str, kind: str) -> Iterator[dict]:
         """Neighbours and others for a name, to be edited."""
         panel = self.page.words
-        if plan := (yield from self._suggested(session, concept, kind)):
+        if plan := (yield from self._likened(session, concept, kind)):
             yield {panel.keep: ", ".join((*plan.neighbours, *plan.others)), panel.anchor: plan.anchor}
 
     @handler(lambda page: page.examples.status)
     def suggest_beside(self, session: Session, concept: str, kind: str) -> Iterator[dict]:
         """The same as labels of one's own pictures, the concept among them."""
-        if plan := (yield from self._suggested(session, concept, kind)):
+        if plan := (yield from self._likened(session, concept, kind)):
             yield {self.page.examples.labels: ", ".join((plan.concept, *plan.neighbours, *plan.others))}
 
-    def _suggested(self, session: Session, concept: str, kind: str) -> Iterator[dict]:
+    def _likened(self, session: Session, concept: str, kind: str) -> Iterator[dict]:
         """What a name's plan would be, saying so; None where it is one of the bundled world's."""
         adapter, status = self._drawing(session), self.page.examples.status
         if target := _bundled(adapter, concept):

@@ -252,10 +252,10 @@ def made_of(task: Task) -> str:
     if not by:
         return ""
     (own, drawn), keep = map(len, own_and_drawn(task)), len(task.retain.all())
-    kept = by if task.origin["retain"].startswith("drawn by") else f"your own and those {by}"
+    kept = f"prompts, {by}" if task.origin["retain"].startswith("drawn by") else f"pictures, your own and those {by}"
     return (
-        f"To forget: {own} pictures of your own and {drawn} {by} from the name {task.concept!r}. To keep: {keep} "
-        f"pictures, {kept}."
+        f"To forget: {own} pictures of your own and {drawn} prompts that name {task.concept!r}, {by}. To keep: {keep} "
+        f"{kept}."
     )
 
 

@@ -63,8 +63,8 @@ def test_what_is_forgotten_is_made_of_own_pictures_and_of_prompts_that_name_it()
         "forget": "own pictures", "retain": "drawn by a drawer itself", "named": "drawn by a drawer itself"
     }  # fmt: skip
     assert made_of(task) == (
-        "To forget: 5 pictures of your own and 12 drawn by a drawer from the name 'a red cat'. To keep: 16 pictures, "
-        "drawn by a drawer."
+        "To forget: 5 pictures of your own and 12 prompts that name 'a red cat', drawn by a drawer. To keep: 16 "
+        "prompts, drawn by a drawer."
     )
 
 
@@ -163,7 +163,7 @@ def test_the_command_line_forgets_a_folder_and_its_name_or_the_folder_alone(
     _, task, _ = cli._prepare(parser().parse_args(["score", "--model", "m", *sets, "--concept", "a red cat", *options]))
     assert (len(task.forget.all()), len(task.retain.all())) == (5 if options else 11, kept)
     assert len(owned(task.forget.all())) == own
-    assert ("5 pictures of your own and 6 drawn by tiny sd" in capsys.readouterr().err) is not bool(options)
+    assert ("5 pictures of your own and 6 prompts that name" in capsys.readouterr().err) is not bool(options)
 
 
 @pytest.mark.parametrize(("origin", "alone"), [({"named": "drawn by a drawer itself"}, False), ({}, True)])

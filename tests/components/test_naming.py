@@ -163,8 +163,8 @@ def test_own_pictures_are_forgotten_beside_what_is_drawn_of_their_name_or_alone(
     assert groups["Forget set"]["note"].startswith("4 pictures")
     drawn = [e for e in session.task.forget.all() if "photo of a red cat" not in e.caption]
     if named:
-        assert groups["Drawn from the name"]["note"] == "9 pictures drawn by tiny-sd itself"
-        assert "4 pictures of your own and 9 drawn by tiny-sd" in said[-1]
+        assert groups["Drawn from the name"]["note"] == "9 prompts drawn by tiny-sd itself"
+        assert "4 pictures of your own and 9 prompts that name" in said[-1]
         assert len(drawn) == 9 and all(e.anchor == e.caption.replace("red cat", "dog") for e in drawn)
     else:
         assert not drawn and "drawn by tiny-sd" in groups["Retain set"]["note"]
