@@ -178,21 +178,21 @@ def score(
     kind: Kind = "object",
     anchor: str | None = None,
     labels: list[str] = [],  # noqa: B006
-    pictures_alone: bool = False,
+    drawn_too: bool = False,
 ) -> Scores:
     """Rank every head and MLP by how well an edit there would forget without disturbing what is kept.
 
     Args:
         model: a model this page serves, such as mini-clip.
         forget: a class of the bundled world, such as style:neon; empty for pictures or words.
-        concept: what own pictures show; alone, a model that draws makes the pictures itself, and beside them more.
+        concept: what own pictures show; alone, a model that draws makes the pictures itself.
         forget_pictures: pictures of the concept, three at least.
         retain_pictures: pictures of what must stay; default the bundled world, or what a model of another one draws.
         settings: any of RazorConfig by name, such as {"alpha": 0.5}.
         kind: what the concept is: object, style or person.
         anchor: what a model that draws puts in its place; default what the kind is in general, "" for nothing.
         labels: classes to measure against or to keep; default those the pictures bring, or names like the concept.
-        pictures_alone: a model that draws adds nothing of the concept's name to own pictures.
+        drawn_too: a model that draws adds what it draws of the concept's name to own pictures.
 
     Returns:
         model, concept and units, highest phi first.
@@ -200,7 +200,7 @@ def score(
     config = RazorConfig.from_json(settings)
     adapter = load(model)
     named = {"concept": concept, "kind": kind, "anchor": anchor, "labels": labels, "seed": config.seed}
-    task = _task(adapter, forget, forget_pictures, retain_pictures, pictures_alone, named)
+    task = _task(adapter, forget, forget_pictures, retain_pictures, drawn_too, named)
     scores = ranked(Growth(adapter, task, config).scores())
     units = [{**vars(s), "unit": s.unit.name, "kind": s.unit.kind} for s in scores]
     return {"model": adapter.name, "concept": task.concept, "units": units}
@@ -217,21 +217,21 @@ def unlearn(
     kind: Kind = "object",
     anchor: str | None = None,
     labels: list[str] = [],  # noqa: B006
-    pictures_alone: bool = False,
+    drawn_too: bool = False,
 ) -> Iterator[tuple[Told | Ended, File | None]]:
     """Forget, round by round, then measure on the test split.
 
     Args:
         model: a model this page serves, such as mini-clip.
         forget: a class of the bundled world, such as style:neon; empty for pictures or words.
-        concept: what own pictures show; alone, a model that draws makes the pictures itself, and beside them more.
+        concept: what own pictures show; alone, a model that draws makes the pictures itself.
         forget_pictures: pictures of the concept, three at least.
         retain_pictures: pictures of what must stay; default the bundled world, or what a model of another one draws.
         settings: any of RazorConfig by name, such as {"rounds": 6}.
         kind: what the concept is: object, style or person.
         anchor: what a model that draws puts in its place; default what the kind is in general, "" for nothing.
         labels: classes to measure against or to keep; default those the pictures bring, or names like the concept.
-        pictures_alone: a model that draws adds nothing of the concept's name to own pictures.
+        drawn_too: a model that draws adds what it draws of the concept's name to own pictures.
 
     Returns:
         After each round what it did and no file; at last what run.json holds, and the patch.
@@ -239,7 +239,7 @@ def unlearn(
     config = RazorConfig.from_json(settings)
     adapter = load(model)
     named = {"concept": concept, "kind": kind, "anchor": anchor, "labels": labels, "seed": config.seed}
-    growth = Growth(adapter, _task(adapter, forget, forget_pictures, retain_pictures, pictures_alone, named), config)
+    growth = Growth(adapter, _task(adapter, forget, forget_pictures, retain_pictures, drawn_too, named), config)
     if not growth.known:
         raise InputError(f"The unedited model does not know {growth.task.concept!r}: there is nothing to forget.")
     for done in growth.run():
@@ -332,7 +332,7 @@ def add(load: Load, queue: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- examples
 
 
-def _task(adapter: Adapter, forget: str, forget_pictures, retain_pictures, pictures_alone: bool, named: dict) -> Task:
+def _task(adapter: Adapter, forget: str, forget_pictures, retain_pictures, drawn_too: bool, named: dict) -> Task:
     """The task behind a target, own pictures or words.
 
     Args:
@@ -346,7 +346,7 @@ def _task(adapter: Adapter, forget: str, forget_pictures, retain_pictures, pictu
         kept = read_files(_paths(retain_pictures)).examples if retain_pictures else ()
         shown = read_files(_paths(forget_pictures)).examples
         anchored = {**named, "anchor": anchor_of(named["anchor"], named["kind"])}
-        return own_task(shown, kept, **anchored, adapter=adapter, pictures_alone=pictures_alone)
+        return own_task(shown, kept, **anchored, adapter=adapter, drawn_too=drawn_too)
     if is_target(forget):
         task, unused = resolve(forget, **named, adapter=adapter)
         if unused:

@@ -140,7 +140,7 @@ def build_own() -> tuple:
             elem_id="own-labels",
         )
         named = gr.Checkbox(
-            True,
+            False,
             label="Draw it from its name too",
             info="The model draws what it knows of the name, to forget beside your pictures, and of labels to keep",
             visible=False,

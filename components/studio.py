@@ -251,9 +251,9 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Exporting, I
         names = [name.strip() for name in labels.split(",") if name.strip()]
         adapter = self.model_of(session)
         anchor = anchor if adapter.family == "diffusion" else ""
-        chosen = {"concept": concept, "labels": names, "anchor": anchor, "kind": kind, "pictures_alone": not named}
+        chosen = {"concept": concept, "labels": names, "anchor": anchor, "kind": kind, "drawn_too": named}
         make = partial(own_task, forget, retain, **chosen, adapter=adapter)
-        if count := drawn_beside(adapter, concept, kept=bool(retain), pictures_alone=not named):
+        if count := drawn_beside(adapter, concept, kept=bool(retain), drawn_too=named):
             session.begin()
             task = yield from self.drawn_task(session, adapter, count, make)
         else:

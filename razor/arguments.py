@@ -453,11 +453,12 @@ def _add_names(parser, said: str = "") -> None:
         "--concept",
         default="",
         metavar="WORDS",
-        help="what to forget, in words; alone, the model draws the pictures, and beside pictures of --forget one that "
-        "draws adds its own (default: what --forget names)",
+        help="what to forget, in words; alone, the model draws the pictures (default: what --forget names)",
     )
     parser.add_argument(
-        "--pictures-alone", action="store_true", help="forget the pictures of --forget without drawing more of the name"
+        "--drawn-too",
+        action="store_true",
+        help="forget, beside the pictures of --forget, what a model that draws makes of the words",
     )
     parser.add_argument(
         "--kind", default="object", metavar="K", help="what the words name: object, style or person (default object)"

@@ -398,7 +398,7 @@ def _as_in(args: argparse.Namespace, made: dict) -> None:
     task, origin = made.get("task") or {}, (made.get("task") or {}).get("origin") or {}
     args.model = args.model or (made.get("model") or {}).get("name", "")
     args.concept = args.concept or task.get("concept", "")
-    args.pictures_alone = args.pictures_alone or "named" not in origin
+    args.drawn_too = args.drawn_too or "named" in origin
     if args.forget or str(origin.get("forget", "")).startswith("drawn from"):
         return
     if not is_target(origin.get("forget", "")):
@@ -764,7 +764,7 @@ def _prepare(args: argparse.Namespace):
         raise InputError("Say what to forget: --forget object:cat, --forget PICTURES, or --concept 'Van Gogh'.")
     labels = [label.strip() for label in args.labels.split(",") if label.strip()]
     chosen = {"concept": args.concept, "labels": labels, "seed": config.seed, "kind": args.kind, "anchor": args.anchor}
-    named = {**chosen, "pictures_alone": args.pictures_alone}
+    named = {**chosen, "drawn_too": args.drawn_too}
     if args.forget:  # before the model, which takes longer to load
         task, warnings = sources.resolve(args.forget, args.retain, **named)
         for warning in warnings:
@@ -775,7 +775,8 @@ def _prepare(args: argparse.Namespace):
     if args.forget and (adapter.family == "diffusion" or sources.asks_kind(adapter)):
         with bar("Drawing what it knows") as drawn:
             task, _ = sources.resolve(args.forget, args.retain, **named, adapter=adapter, on_picture=drawn)
-        alone = "" if args.pictures_alone or sources.is_target(args.forget) else sources.unnamed(adapter, args.concept)
+        own = args.drawn_too and not sources.is_target(args.forget)
+        alone = sources.unnamed(adapter, args.concept) if own else ""
         for said in filter(None, (sources.made_of(task), alone)):
             note(said)
     if not args.forget:

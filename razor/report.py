@@ -105,8 +105,7 @@ def command(growth: Growth) -> str:
         parts += ["--concept", task.concept]
     else:
         parts += ["--forget", "YOUR_PICTURES", "--concept", task.concept]
-        if growth.adapter.family == "diffusion" and "named" not in task.origin:
-            parts += ["--pictures-alone"]
+        parts += ["--drawn-too"] if "named" in task.origin else []
     for name, value in vars(config).items():
         if name == "towers" and set(value or ()) == set(growth.growing):
             continue

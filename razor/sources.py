@@ -30,7 +30,7 @@ def resolve(
     anchor: str | None = None,
     kind: str = "object",
     adapter: Adapter | None = None,
-    pictures_alone: bool = False,
+    drawn_too: bool = False,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Task, tuple[str, ...]]:
     """The task behind two names, and a sentence for each picture that was skipped and for what was not used.
@@ -47,7 +47,7 @@ def resolve(
         concept: what own forget pictures show, in words.
         labels: classes to measure against; default: the retain captions, or the bundled world's classes.
         anchor, kind: what a model that draws puts in the place of own forget pictures' concept; see words.py.
-        adapter, pictures_alone: the model, where it is loaded, and whether it draws no more to forget; see own_task.
+        adapter, drawn_too: the model, where it is loaded, and whether it draws more to forget; see own_task.
         on_picture: called with how many pictures the model has drawn and how many it will.
 
     Raises:
@@ -85,7 +85,7 @@ def resolve(
         kept_source=retain or WORLD,
         adapter=adapter,
         kind=kind,
-        pictures_alone=pictures_alone or is_target(forget),
+        drawn_too=drawn_too and not is_target(forget),
         on_picture=on_picture,
     )
     return task, warnings
@@ -173,14 +173,14 @@ def draws_name(adapter: Adapter, concept: str) -> bool:
     return adapter.family == "diffusion" and known
 
 
-def drawn_beside(adapter: Adapter, concept: str, *, kept: bool, pictures_alone: bool) -> int:
+def drawn_beside(adapter: Adapter, concept: str, *, kept: bool, drawn_too: bool) -> int:
     """How many pictures the model draws beside a person's own; see own_task.
 
     Args:
         kept: own retain pictures are given.
     """
     own = draws_its_own(adapter)
-    if not pictures_alone and draws_name(adapter, concept):
+    if drawn_too and draws_name(adapter, concept):
         return sum(sum(words.SIZES[split]) for split in (words.SIZES if own else words.LEARNED))
     return sum(retain for _, retain in words.SIZES.values()) if own and not kept else 0
 
@@ -197,34 +197,34 @@ def own_task(
     kept_source: str = "own pictures",
     adapter: Adapter | None = None,
     kind: str = "object",
-    pictures_alone: bool = False,
+    drawn_too: bool = False,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Task:
     """Own forget pictures, kept against own retain pictures or, when there are none, against the bundled world.
 
-    A model that draws adds pictures of its own: of the concept's name to forget, and of other names to keep.
+    A model that draws adds what is to be kept where no retain pictures are given, unless it draws the bundled world.
 
     Args:
         labels: where the model draws, what is to be kept instead of what words.suggest finds.
         adapter: the model, where it is loaded.
         kind: what the concept is, for a model that draws or answers; see words.GENERAL.
-        pictures_alone: the model draws nothing of the concept's name, and to keep only where no retain pictures are
-            given and it does not draw the bundled world.
+        drawn_too: a model that draws adds pictures of the concept's name to forget, and of other names to keep.
         on_picture, stop: see words.task_of.
     """
     axis = _axis(kind, adapter)
     told = {"seed": seed, "on_picture": on_picture, "stop": stop}
     origin = {"forget": source, "retain": kept_source if retain else WORLD}
-    if adapter is not None and not pictures_alone and draws_name(adapter, concept):
+    if adapter is not None and drawn_too and draws_name(adapter, concept):
         check_apart(forget, retain)
-        split_examples(forget)  # too few are said before anything is drawn
+        split_examples(forget)  # what will not do is said before anything is drawn
         others = {"labels": labels, "kind": kind, "anchor": anchor if draws_its_own(adapter) else None}
         named = from_words(adapter, concept=concept, **others, **told)
         drawn = named.origin["retain"]
         origin |= {"retain": kept_source if retain else drawn, "named": drawn}
         return joined(named, forget, retain, concept=concept, seed=seed, anchor=anchor, origin=origin)
     if not retain and adapter is not None and draws_its_own(adapter):
+        split_examples(forget)
         plan = _plan(adapter, concept, kind, anchor, labels)
         kept = words.retain_pictures(adapter, plan, **told)
         names = [plan.concept, *plan.neighbours, *plan.others]
@@ -260,10 +260,12 @@ def made_of(task: Task) -> str:
 
 
 def unnamed(adapter: Adapter, concept: str) -> str:
-    """Why a model that draws adds nothing of the name to own pictures; "" where it does, or draws nothing at all."""
-    if adapter.family != "diffusion" or draws_name(adapter, concept):
+    """Why the model adds nothing of the name to own pictures; "" where it does."""
+    if draws_name(adapter, concept):
         return ""
-    return f"{adapter.name} draws the bundled world, which has no {concept.strip()!r}: your pictures are used alone."
+    draws = adapter.family == "diffusion"
+    why = f"draws the bundled world, which has no {concept.strip()!r}" if draws else "draws no pictures"
+    return f"{adapter.name} {why}: your pictures are used alone."
 
 
 def own_and_drawn(task: Task) -> tuple[list[Example], list[Example]]:

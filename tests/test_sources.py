@@ -39,8 +39,9 @@ def photos(name, start, count=5):
     return [Example(image, f"a photo of {name}", source=f"{name} {i}.png") for i, image in made]
 
 
-def made(adapter, *retain, concept="a red cat", anchor="a cat", **more):
-    return own_task(photos(concept, 0), retain, concept=concept, anchor=anchor, adapter=adapter, **more)
+def made(adapter, *retain, concept="a red cat", anchor="a cat", drawn_too=True, **more):
+    more |= {"adapter": adapter, "drawn_too": drawn_too}
+    return own_task(photos(concept, 0), retain, concept=concept, anchor=anchor, **more)
 
 
 def owned(examples):
@@ -86,12 +87,12 @@ def test_own_pictures_to_keep_are_kept_beside_drawn_ones():
 
 def test_pictures_alone_are_kept_beside_what_the_model_draws_of_the_names_given():
     drawer = Studio()
-    task = made(drawer, pictures_alone=True, labels=["A red cat", "a fox", "a wolf"])
+    task = made(drawer, drawn_too=False, labels=["A red cat", "a fox", "a wolf"])
     assert len(task.forget.all()) == 5 and not owned(task.forget.all()) and "named" not in task.origin
     assert task.neighbours == ("a fox", "a wolf") and task.axes[0].classes == ("a red cat", "a fox", "a wolf")
     assert len(drawer.asked) == 16 and made_of(task) == ""
     drawer = Studio()
-    assert len(made(drawer, *photos("a dog", 20), pictures_alone=True).retain.all()) == 5 and not drawer.asked
+    assert len(made(drawer, *photos("a dog", 20), drawn_too=False).retain.all()) == 5 and not drawer.asked
 
 
 def test_the_names_given_are_kept_in_place_of_those_suggested():
@@ -129,8 +130,8 @@ def test_what_will_not_do_is_said_before_anything_is_drawn():
 
 
 def test_a_picture_drawn_earlier_and_brought_as_ones_own_is_there_once():
-    drawn = made(Studio(), pictures_alone=False).forget.search[1]
-    task = own_task([*photos("a red cat", 0), drawn], [], concept="a red cat", adapter=Studio())
+    drawn = made(Studio()).forget.search[1]
+    task = own_task([*photos("a red cat", 0), drawn], [], concept="a red cat", adapter=Studio(), drawn_too=True)
     assert Counter(e.digest for e in task.forget.all())[drawn.digest] == 1
 
 
@@ -140,7 +141,13 @@ def test_a_folder_and_a_name_are_forgotten_by_a_pipeline(tmp_path, monkeypatch, 
     before, told = weights_of(adapter.model), []
     for e in photos("a red cat", 0):
         e.image.save(tmp_path / e.source)
-    said = {"concept": "a red cat", "labels": ["a dog", "a hat"], "anchor": "a cat", "adapter": adapter}
+    said = {
+        "concept": "a red cat",
+        "labels": ["a dog", "a hat"],
+        "anchor": "a cat",
+        "adapter": adapter,
+        "drawn_too": True,
+    }
     task, warnings = sources.resolve(str(tmp_path), **said, on_picture=lambda *done: told.append(done))
     assert not warnings and told[-1] == (15, 15) and task.origin["forget"] == str(tmp_path)
     assert len(task.forget.all()) == 11 and len(owned(task.forget.all())) == 5
@@ -149,7 +156,7 @@ def test_a_folder_and_a_name_are_forgotten_by_a_pipeline(tmp_path, monkeypatch, 
     assert done.members and growth.patch.deltas and same_weights(adapter.model, before)
 
 
-@pytest.mark.parametrize(("options", "own", "kept"), [([], 5, 9 + 4), (["--pictures-alone"], 0, 4)])
+@pytest.mark.parametrize(("options", "own", "kept"), [(["--drawn-too"], 5, 9 + 4), ([], 0, 4)])
 def test_the_command_line_forgets_a_folder_and_its_name_or_the_folder_alone(
     tmp_path, monkeypatch, capsys, options, own, kept
 ):
@@ -161,14 +168,14 @@ def test_the_command_line_forgets_a_folder_and_its_name_or_the_folder_alone(
             e.image.save(tmp_path / side / e.source)
     sets = [word for side in ("forget", "retain") for word in (f"--{side}", str(tmp_path / side))]
     _, task, _ = cli._prepare(parser().parse_args(["score", "--model", "m", *sets, "--concept", "a red cat", *options]))
-    assert (len(task.forget.all()), len(task.retain.all())) == (5 if options else 11, kept)
+    assert (len(task.forget.all()), len(task.retain.all())) == (11 if options else 5, kept)
     assert len(owned(task.forget.all())) == own
-    assert ("5 pictures of your own and 6 prompts that name" in capsys.readouterr().err) is not bool(options)
+    assert ("5 pictures of your own and 6 prompts that name" in capsys.readouterr().err) is bool(options)
 
 
-@pytest.mark.parametrize(("origin", "alone"), [({"named": "drawn by a drawer itself"}, False), ({}, True)])
-def test_a_recipe_says_whether_pictures_were_forgotten_alone(origin, alone):
+@pytest.mark.parametrize(("origin", "too"), [({"named": "drawn by a drawer itself"}, True), ({}, False)])
+def test_a_recipe_says_whether_pictures_were_forgotten_beside_drawn_ones(origin, too):
     made = {"task": {"concept": "a red cat", "origin": {"forget": "cats", **origin}}, "model": {"name": "m"}}
     args = parser().parse_args(["unlearn", "--recipe", "r.json", "--forget", "cats", "--out", "o"])
     cli._as_in(args, made)
-    assert args.pictures_alone is alone and args.concept == "a red cat"
+    assert args.drawn_too is too and args.concept == "a red cat"

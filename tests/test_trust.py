@@ -223,7 +223,10 @@ def test_spearman_of_a_side_that_never_varies_is_not_a_number():
 
 
 def effects_of(gains, costs):
-    return [AloneEffect(str(i), g, c, g / (c + 0.001), None, None) for i, (g, c) in enumerate(zip(gains, costs, strict=True))]
+    return [
+        AloneEffect(str(i), g, c, g / (c + 0.001), None, None)
+        for i, (g, c) in enumerate(zip(gains, costs, strict=True))
+    ]
 
 
 def test_agreement_is_with_gain_per_cost_and_with_gain():

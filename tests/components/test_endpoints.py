@@ -155,7 +155,7 @@ def test_what_is_said_of_a_concept_goes_to_the_library_as_from_the_command_line(
     for work in ("score", "unlearn"):
         for given in (
             own,
-            own | {"anchor": "a photo", "pictures_alone": True},
+            own | {"anchor": "a photo", "drawn_too": True},
             {"concept": "neon"},
             {"forget": "style:neon"},
         ):
@@ -166,7 +166,7 @@ def test_what_is_said_of_a_concept_goes_to_the_library_as_from_the_command_line(
         given["kind"] == "style" and given["labels"] == said["labels"] and given["seed"] == 3 for _, given in seen
     )
     assert [given.get("anchor") for _, given in seen[:4]] == ["", "a photo", None, None]
-    assert [given["pictures_alone"] for _, given in seen[:2]] == [False, True]
+    assert [given["drawn_too"] for _, given in seen[:2]] == [False, True]
 
 
 def test_what_a_bundled_target_has_no_use_for_is_said(calls, task, monkeypatch):
@@ -228,7 +228,7 @@ def test_only_what_was_sent_along_is_read(calls, uploaded, tmp_path):
         ("score", {"forget": "object:x", "settings": {"forget_loss": "answer"}}, "tiny has only one forget loss"),
         ("score", {"kind": "animal"}, "kind is 'animal'; it should be 'object', 'style' or 'person'"),
         ("unlearn", {"labels": "cat, dog"}, "labels is 'cat, dog'; it should be a valid list"),
-        ("score", {"pictures_alone": 1}, "pictures_alone is '1'; it should be a valid boolean"),
+        ("score", {"drawn_too": 1}, "drawn_too is '1'; it should be a valid boolean"),
         ("score", {"settings": {"towers": 5}}, "towers is 5; it must be a list of names"),
         ("score", {"settings": {"seed": "1"}}, "seed is '1'"),
         ("score", {"forget_pictures": 5}, "forget_pictures is '5'; it should be a valid list"),

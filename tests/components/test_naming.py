@@ -145,7 +145,7 @@ def test_own_pictures_take_what_to_draw_instead(studio, request_of):
 
 def test_the_fields_are_there_for_models_that_draw_alone(studio, adapter, trained):
     panel = studio.page.examples
-    assert panel.own_anchor.value == "something" and panel.own_named.value is True
+    assert panel.own_anchor.value == "something" and panel.own_named.value is False
     for model, shown in ((adapter, True), (trained, False)):
         found = studio.comparing(model)
         assert [found[field]["visible"] for field in panel.fitted()] == [shown] * 4
