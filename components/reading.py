@@ -36,11 +36,11 @@ def estimate_text(before: Evaluation, after: Evaluation) -> str:
 def estimate_evidence(before: Evaluation, after: Evaluation) -> str:
     """The 95 % intervals behind it, each with its n."""
     was, now = before.forget_accuracy, after.forget_accuracy
-    parts = [f"forget {_between(was)} \u2192 {_between(now)}, n = {now.n:,}"]
+    parts = [f"forget {_between(was)} \u2192 {_between(now)}, n{NBSP}={NBSP}{now.n:,}"]
     moved = [("retain", lost(after.retain_accuracy, before.retain_accuracy))]
     if worst := _worst_neighbour(before, after):
         moved.append(worst)
-    return "; ".join([*parts, *(f"{name} {_points(change)}" for name, change in moved)])
+    return "; ".join([*parts, *(f"{name}{NBSP}{_points(change)}" for name, change in moved)])
 
 
 def _worst_neighbour(before: Evaluation, after: Evaluation) -> tuple[str, Measure] | None:
@@ -173,7 +173,7 @@ def _tile(label: str, before: Measure | None, after: Measure, kind: str, split: 
     if after.n == 0:
         return tile_html(label, "not measured", "", f"none of the {split} can be counted", kind)
     was = f"{before.value:.1%}" if before else ""
-    small = [f"95 % interval {_between(after)}", *([f"before {_between(before)}"] if before else [])]
+    small = [f"95{NBSP}%{NBSP}interval {_between(after)}", *([f"before {_between(before)}"] if before else [])]
     return tile_html(label, f"{after.value:.1%}", was, "\n".join([*small, f"n = {after.n:,} {split}"]), kind)
 
 
@@ -253,7 +253,7 @@ def unit_story(growth: Growth, name: str, s: UnitScore | None) -> str:
                 f"of retention ({_points(paid)})"
             )
             joined = f"Joined in round {done.index} with phi {found.phi:.3g}, rank {found.rank}."
-            return f"{joined} That round: {price}, with 95 % intervals.{locked}"
+            return f"{joined} That round: {price}, with 95{NBSP}%{NBSP}intervals.{locked}"
     return f"Put in by you, with one trial step of a tenth of its weights until a round moves it.{locked}"
 
 
