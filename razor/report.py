@@ -476,6 +476,7 @@ p { margin: 0 0 12px; max-width: 80ch; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: 6px 16px 6px 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { color: var(--soft); font-weight: 400; }
+table + p { margin-top: 16px; }
 small { display: block; color: var(--soft); font-size: 13px; line-height: 20px; }
 .measure, td[data-said] { white-space: nowrap; }
 figure { margin: 0; break-inside: avoid; }
@@ -514,9 +515,9 @@ summary { cursor: pointer; }
 @media print {
   body { padding: 0; max-width: none; font-size: 11pt; line-height: 1.45; }
   section { break-inside: auto; }
-  h2, h3 { break-after: avoid; }
+  h2, h3, p:has(+ table), tbody tr:first-child, tbody tr:nth-last-child(2) { break-after: avoid; }
   h2 { margin-top: 24px; }
-  tr, figure { break-inside: avoid; }
+  p, tr, figure { break-inside: avoid; }
   section:has(.towers) { break-inside: avoid; }
   .cases { gap: 12px; }
   .cases figure { width: calc((100% - 48px) / 5); }
