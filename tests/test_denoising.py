@@ -1,6 +1,7 @@
 """What the search measures and what is reported, against numbers worked out by hand on a denoiser that is a table."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -567,7 +568,7 @@ def test_a_round_that_only_comes_nearer_is_kept():
 
         guidance, steps, family, name, growing, batch = 7.5, 20, "diffusion", "table", ("cross",), 64
         unit = Unit("cross.0.head.0", "head", "cross", 0, 0, (Slice("weight"),))
-        forget_losses = ()  # no choice
+        forget_losses: Mapping = {}
 
         def units(self, kinds, towers=None):
             return [self.unit]
