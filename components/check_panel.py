@@ -12,9 +12,8 @@ from razor.gates import Gate, Verdict, overall, strictest, usual
 from razor.gold import Distance
 from razor.growth import Growth
 from razor.membership import Membership
-from razor.metrics import Measure
-from razor.report import attack_lead, attack_table, costs
 from razor.robustness import ATTACKS, Finding
+from razor.tables import alike_table, attack_lead, attack_table, cell, costs, gold_table
 from razor.telling import ALIKE, ATTACK_WORDS, HEADLINE, SAID, gold_text, membership_text, worst_text
 from razor.wording import capital
 
@@ -209,7 +208,7 @@ def evidence_html(findings: Sequence[Finding], concept: str) -> str:
     """What every attack got back, beside the same done to the unedited model."""
     if not findings:
         return ""
-    heads, rows = attack_table(findings, measure_cell)
+    heads, rows = attack_table(findings, cell)
     title = f"<h3>What attacks get back of {escape(concept)}</h3>{attack_lead(findings)}"
     return table_section(title, heads, rows)
 
@@ -226,20 +225,6 @@ def costs_html(growth: Growth) -> str:
     return f'<section class="model-card"><h3>What the edit took</h3><dl>{rows}</dl></section>'
 
 
-def kilobytes(count: int) -> str:
-    return f"{count / 1000:,.0f} kB"
-
-
-def measure_cell(measure: Measure | None) -> str:
-    if measure is None:
-        return "<td>\u2013</td>"
-    return (
-        f'<td class="measure">{100 * measure.value:.1f} %'
-        f"<small>{100 * measure.low:.1f} to {100 * measure.high:.1f}</small>"
-        f"<small>n = {measure.n:,}</small></td>"
-    )
-
-
 def membership_html(found: Membership | None, concept: str) -> str:
     """Whether the edit gives away which pictures it was made from; "" where that was not asked."""
     if found is None:
@@ -252,41 +237,6 @@ def gold_html(found: Distance | None, concept: str) -> str:
     """Where the edit lies between the original and a model that never saw the concept; "" where there is none."""
     if found is None:
         return ""
-    rows = "".join(
-        f"<tr><td>{escape(about)}</td>{measure_cell(found.agreement_before[side])}{measure_cell(found.agreement[side])}"
-        f"{_bits(found.divergence_before[side])}{_bits(found.divergence[side])}</tr>"
-        for side, about in (("forget", f"pictures of {concept}"), ("retain", "other pictures"))
-    )
-    heads = ("about", "original: same class as it", "edit: same class as it", "original: divergence",
-             "edit: divergence")  # fmt: skip
     title = f"<h3>Beside a model that never saw {escape(concept)}</h3><p>{escape(gold_text(found, concept))}</p>"
-    return table_section(title, heads, rows) + _alignments(found)
-
-
-def _alignments(found: Distance) -> str:
-    """How alike the representations are, block by block of both towers."""
-    towers = (
-        ("image tower, test pictures", found.similarity_before, found.similarity),
-        ("text tower, their captions", found.text_similarity_before, found.text_similarity),
-    )
-    rows = "".join(
-        f"<tr><td>{name if number == 1 else ''}</td><td>{number}</td>{_plain_cell(before)}{_plain_cell(now)}</tr>"
-        for name, was, is_now in towers
-        for number, (before, now) in enumerate(zip(was, is_now, strict=True), start=1)
-    )
-    heads = ("tower", "block", "original", "edit")
-    return table_section(f"<h3>How alike they represent things</h3><p>{ALIKE}</p>", heads, rows)
-
-
-def _plain_cell(measure: Measure) -> str:
-    return (
-        f'<td class="measure">{measure.value:.3f}<small>{measure.low:.3f} to {measure.high:.3f}</small>'
-        f"<small>n = {measure.n:,}</small></td>"
-    )
-
-
-def _bits(measure: Measure) -> str:
-    return (
-        f'<td class="measure">{measure.value:.3f} bits'
-        f"<small>{measure.low:.3f} to {measure.high:.3f}</small><small>n = {measure.n:,}</small></td>"
-    )
+    alike = f"<h3>How alike they represent things</h3><p>{ALIKE}</p>"
+    return table_section(title, *gold_table(found, concept, cell)) + table_section(alike, *alike_table(found, cell))

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from html import escape
 
 from components.chart import chart_value, literal
-from components.check_panel import kilobytes, measure_cell, table_section
+from components.check_panel import table_section
 from razor.baselines import Result
 from razor.gold import Distance
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
-from razor.report import grouped, held
+from razor.report import grouped
 from razor.sights import Sight
+from razor.tables import cell, held, kilobytes
 
 GOLD = "way to a model that never saw it"
 OURS = "RAZOR, this edit"
@@ -227,13 +228,13 @@ def table_html(rows: Sequence[Row], before: Evaluation) -> str:
 
 
 def _measures(found: Evaluation) -> str:
-    return "".join(map(measure_cell, (found.forget_accuracy, found.retain_accuracy, found.neighbor_accuracy)))
+    return "".join(map(cell, (found.forget_accuracy, found.retain_accuracy, found.neighbor_accuracy)))
 
 
 def _way(found: Distance | None) -> str:
     """How far an edit's answers about the concept's pictures went towards those of a model that never saw it."""
     went = found and found.way.get("forget")
-    return measure_cell(went) if went else "<td>\u2013</td>"
+    return cell(went)
 
 
 def cases_html(name: str, shown: Sequence[Sight]) -> str:

@@ -7,27 +7,26 @@ import json
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from html import escape
 
 from razor import telling
-from razor.bench.measure import peak_mib
 from razor.config import RazorConfig
-from razor.figures import map_svg, rounds_svg, training_svgs
+from razor.figures import map_svg, rounds_svg
 from razor.gates import Gate, Verdict, overall
 from razor.gold import Distance
 from razor.grids import grids
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
 from razor.modelspec import shareable, short_name
-from razor.patches import Patch
 from razor.picture_files import image_url
 from razor.recipe import left_out, planned, recipe, with_gates
 from razor.robustness import Finding
 from razor.sights import Sight
 from razor.sources import is_target
+from razor.tables import alike_table, attack_lead, attack_table, cell, costs, gold_table, wide
 from razor.wording import capital, tested, wording
 
 SIDE = 320  # pixels a picture is given at most
@@ -264,8 +263,8 @@ def _rounds(growth: Growth) -> str:
     if not growth.rounds and not growth.by_hand:
         return ""
     rows = "".join(
-        f"<tr><td>{r.index}</td><td>{escape(_added(r))}</td>{_wide(r.after.forget_accuracy)}"
-        f"{_wide(r.after.retain_accuracy)}<td>{'taken' if r.accepted else 'not taken'}</td>"
+        f"<tr><td>{r.index}</td><td>{escape(_added(r))}</td>{wide(r.after.forget_accuracy)}"
+        f"{wide(r.after.retain_accuracy)}<td>{'taken' if r.accepted else 'not taken'}</td>"
         f"<td>{r.seconds:.1f}</td></tr>"
         for r in growth.rounds
     )
@@ -321,106 +320,20 @@ def _verdict(report: Report) -> str:
 def _attacks(report: Report) -> str:
     if not report.findings:
         return ""
-    heads, rows = attack_table(report.findings, _cell)
+    heads, rows = attack_table(report.findings, cell)
     return _section("What attacks get back", attack_lead(report.findings) + _table(heads, rows))
-
-
-def attack_table(findings: Sequence[Finding], cell: Callable[[Measure | None], str]) -> tuple[tuple[str, ...], str]:
-    """Heads and rows of what every attack got back, beside the same done to models that know it and never saw it."""
-    golden = any(f.gold for f in findings)
-    heads = ("attack", "setting", "before it", "after it", "unedited model, same attack",
-             *(["model that never saw it, same attack"] if golden else []), "other answers right")  # fmt: skip
-    firsts = {f.attack: f for f in reversed(findings)}
-    rows = "".join(
-        f"<tr><td>{escape(telling.ATTACK_WORDS[f.attack]) if firsts[f.attack] is f else ''}</td><td>{escape(f.setting)}"
-        f"{f'<small>{escape(f.note)}</small>' if f.note else ''}</td>{cell(f.edited)}{cell(f.attacked)}"
-        f"{cell(f.control)}{cell(f.gold) if golden else ''}{cell(f.retain)}</tr>"
-        for f in findings
-    )
-    return heads, rows
-
-
-def attack_lead(findings: Sequence[Finding]) -> str:
-    """What stands over the table of attacks: how they compare with a model that never saw it, and training's curves."""
-    said = telling.beside_gold_text(findings)
-    drawn = training_svgs(findings)
-    return (f"<p>{escape(said)}</p>" if said else "") + (f'<div class="trainings">{drawn}</div>' if drawn else "")
 
 
 def _gold(report: Report) -> str:
     if report.gold is None:
         return ""
     found, concept = report.gold, report.growth.task.concept
-    rows = "".join(
-        f"<tr><td>{escape(about)}</td>{_wide(before, unit)}{_wide(now, unit)}</tr>"
-        for about, before, now, unit in _gold_rows(found, concept)
-    )
-    said = f"<p>{escape(telling.gold_text(found, concept))}</p>{_table(('', 'original', 'edited'), rows)}"
-    return _section("Beside a model that never saw it", said + _alike(found))
-
-
-def _gold_rows(found: Distance, concept: str) -> Iterator[tuple[str, Measure | None, Measure, str]]:
-    """About what, of the original, of the edit, in which unit."""
-    for side, about in (("forget", f"pictures of {concept}"), ("retain", "other pictures")):
-        yield f"same class as it, {about}", found.agreement_before[side], found.agreement[side], "%"
-        yield f"divergence, {about}", found.divergence_before[side], found.divergence[side], "bits"
-    if went := found.way.get("forget"):
-        yield f"way from the original to it, pictures of {concept}", None, went, "%"
-
-
-def _alike(found: Distance) -> str:
-    """How alike the representations are, block by block of both towers."""
-    sides = {
-        "image tower, original": found.similarity_before, "image tower, edited": found.similarity,
-        "text tower, original": found.text_similarity_before, "text tower, edited": found.text_similarity,
-    }  # fmt: skip
-    shown = {name: blocks for name, blocks in sides.items() if blocks}
-    rows = "".join(
-        f"<tr><td>{number}</td>{''.join(_wide(measure, '') for measure in blocks)}</tr>"
-        for number, blocks in enumerate(zip(*shown.values(), strict=True), start=1)
-    )
-    return f"<p>{telling.ALIKE}</p>{_table(('block', *shown), rows)}" if rows else ""
-
-
-def _wide(measure: Measure | None, unit: str = "%") -> str:
-    """A cell with its interval and n in one line below the number."""
-    if measure is None or math.isnan(measure.value):
-        return "<td>\u2013</td>"
-    value, low, high = (
-        f"{100 * v:.1f}" if unit == "%" else f"{v:.3f}" for v in (measure.value, measure.low, measure.high)
-    )
-    return f'<td class="measure">{value} {unit}<small>{low} to {high}, n = {measure.n:,}</small></td>'
-
-
-def _cell(measure: Measure | None) -> str:
-    if measure is None:
-        return "<td>\u2013</td>"
-    low, high = 100 * measure.low, 100 * measure.high
-    return (
-        f'<td class="measure">{measure.value:.1%}<small>{low:.1f} to {high:.1f}</small>'
-        f"<small>n = {measure.n:,}</small></td>"
-    )
+    said = f"<p>{escape(telling.gold_text(found, concept))}</p>{_table(*gold_table(found, concept, wide))}"
+    alike = f"<p>{telling.ALIKE}</p>{_table(*alike_table(found, wide))}"
+    return _section("Beside a model that never saw it", said + alike)
 
 
 # ---------------------------------------------------------------- costs, limits, again
-
-
-def costs(growth: Growth) -> list[tuple[str, str]]:
-    """What the edit took: seconds by phase of its one run, memory, weights and bytes."""
-    edited = growth.patch.parameters_edited
-    total = sum(p.numel() for p in growth.adapter.model.parameters())
-    return [
-        *((f"seconds, {phase}", f"{spent:.1f}") for phase, spent in growth.seconds.items()),
-        ("most memory this process held since it started, for all its work", f"{peak_mib():,.0f} MiB"),
-        ("weights changed", f"{edited:,} of {total:,} ({edited / total:.2%})"),
-        ("units edited", f"{len(growth.edit_set.active)} of {len(growth.units)}"),
-        ("numbers of the patch, on disk", f"{held(growth.patch) / 1000:,.0f} kB"),
-    ]
-
-
-def held(patch: Patch) -> int:
-    """Bytes of a patch's numbers; its file has a header beside them."""
-    return sum(delta.numel() * delta.element_size() for delta in patch.deltas.values())
 
 
 def _costs(growth: Growth) -> str:

@@ -17,6 +17,7 @@ from razor.growth import Growth
 from razor.metrics import Measure, share
 from razor.robustness import Finding
 from razor.sights import Sight, sights
+from razor.tables import held
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_it_tells_every_number_with_its_interval_and_n(told, finished):
     for done in finished.growth.rounds:
         low, high = 100 * done.after.retain_accuracy.low, 100 * done.after.retain_accuracy.high
         assert f"<small>{low:.1f} to {high:.1f}, n = {done.after.retain_accuracy.n:,}</small>" in page
-    assert " MiB</td>" in page and f"{report.held(finished.growth.patch) / 1000:,.0f} kB</td>" in page
+    assert " MiB</td>" in page and f"{held(finished.growth.patch) / 1000:,.0f} kB</td>" in page
     assert f"<td>{now.n:,}</td>" in page and report.command(finished.growth).split(" --out")[0] in page
     for name in finished.growth.edit_set.active:
         assert name in page
