@@ -772,14 +772,15 @@ def _prepare(args: argparse.Namespace):
     adapter = models.load(args.model, device=args.device, dtype=args.dtype, bits=args.bits)
     if args.judge:
         adapter = models.with_judge(adapter, args.judge)
-    if args.forget and (adapter.family == "diffusion" or sources.asks_kind(adapter)):
-        with bar("Drawing what it knows") as drawn:
-            task, _ = sources.resolve(args.forget, args.retain, **named, adapter=adapter, on_picture=drawn)
+    if args.forget:
+        beside = {"kept": args.retain not in (None, "", sources.WORLD), "drawn_too": args.drawn_too}
+        if sources.asks_kind(adapter) or sources.drawn_beside(adapter, args.concept, **beside):
+            with bar("Drawing what it knows") as drawn:
+                task, _ = sources.resolve(args.forget, args.retain, **named, adapter=adapter, on_picture=drawn)
         own = args.drawn_too and not sources.is_target(args.forget)
-        alone = sources.unnamed(adapter, args.concept) if own else ""
-        for said in filter(None, (sources.made_of(task), alone)):
+        for said in filter(None, (sources.made_of(task), sources.unnamed(adapter, args.concept) if own else "")):
             note(said)
-    if not args.forget:
+    else:
         if adapter.family == "diffusion":
             note(f"{adapter.name} draws what it knows of {args.concept!r}.")
         with bar("Drawing what it knows") as drawn:

@@ -173,6 +173,16 @@ def test_the_command_line_forgets_a_folder_and_its_name_or_the_folder_alone(
     assert ("5 pictures of your own and 6 prompts that name" in capsys.readouterr().err) is bool(options)
 
 
+def test_a_clip_asked_to_draw_too_says_that_it_cannot(tmp_path, monkeypatch, capsys, trained):
+    monkeypatch.setattr(models, "load", lambda name, **_: trained)
+    for e in photos("a red cat", 0):
+        e.image.save(tmp_path / e.source)
+    command = ["score", "--model", "m", "--forget", str(tmp_path), "--concept", "a red cat", "--drawn-too"]
+    _, task, _ = cli._prepare(parser().parse_args(command))
+    assert len(task.forget.all()) == 5
+    assert "tiny draws no pictures: your pictures are used alone." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("origin", "too"), [({"named": "drawn by a drawer itself"}, True), ({}, False)])
 def test_a_recipe_says_whether_pictures_were_forgotten_beside_drawn_ones(origin, too):
     made = {"task": {"concept": "a red cat", "origin": {"forget": "cats", **origin}}, "model": {"name": "m"}}

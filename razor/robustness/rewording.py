@@ -42,7 +42,7 @@ def _misspelt(text: str) -> list[str]:
 
 
 def _best(
-    case: Case, setting: str, questions: Sequence[str], given: Callable[[Case, str], list[bool]]
+    case: Case, setting: str, questions: Sequence[str], given: Callable[[Case, Sequence[str]], list[list[bool]]]
 ) -> Callable[[Patch], tuple[metrics.Measure, str]]:
     """patch -> the most of the test split's forget pictures that any of the questions gets the concept of, and which.
 
@@ -53,24 +53,27 @@ def _best(
         known = {} if patch.deltas else case.bench.unedited
         if (key := ("reworded", setting)) not in known:
             with edited(case.adapter, case.bench, patch):
-                found = [(metrics.share(given(case, question)), question) for question in questions]
-            known[key] = max(found, key=lambda entry: entry[0].value)
+                shares = map(metrics.share, given(case, questions))
+            known[key] = max(zip(shares, questions, strict=True), key=lambda entry: entry[0].value)
         return known[key]
 
     return best
 
 
-def _named(case: Case, question: str) -> list[bool]:
-    """Of each forget picture, whether the answer holds the concept's name."""
-    return [case.bench.names_it(text) for text in _said(case, question)]
+def _named(case: Case, questions: Sequence[str]) -> list[list[bool]]:
+    """By question, of each forget picture, whether the answer holds the concept's name."""
+    return [[case.bench.names_it(text) for text in _said(case, question)] for question in questions]
 
 
-def _affirmed(case: Case, question: str) -> list[bool]:
-    """Of each forget picture, whether the answer is yes, and is not yes to another class in the concept's place."""
+def _affirmed(case: Case, questions: Sequence[str]) -> list[list[bool]]:
+    """The same of a yes, where the answer is not yes to another class in the concept's place."""
     classes = next(axis.classes for axis in case.task.axes if axis.name == case.task.axis)
     other = next(name for name in (*case.bench.neighbours, *classes) if name != case.task.concept)
-    said, anyway = (_said(case, text) for text in (question, case.adapter.questions.check(case.task.axis, other)))
-    return [affirms(yes) and not affirms(too) for yes, too in zip(said, anyway, strict=True)]
+    anyway = _said(case, case.adapter.questions.check(case.task.axis, other))
+    return [
+        [affirms(yes) and not affirms(too) for yes, too in zip(_said(case, question), anyway, strict=True)]
+        for question in questions
+    ]
 
 
 def _said(case: Case, question: str) -> list[str]:
