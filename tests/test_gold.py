@@ -155,4 +155,6 @@ def test_only_a_bundled_target_of_the_bundled_model_has_a_gold_model_beside_it(
     )
     shown = gold_html(found, "red")
     assert "Beside a model that never saw red" in shown and gold_html(None, "red") == ""
-    assert shown.count("image tower") == shown.count("text tower") == 1 and shown.count("n = ") >= 2 + 8 + 8
+    for tower in ("image tower", "text tower"):
+        assert shown.count(f"<th>{tower}, original</th><th>{tower}, edited</th>") == 1
+    assert shown.count("n = ") >= 2 + 8 + 8
