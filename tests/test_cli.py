@@ -417,6 +417,7 @@ def drawn_run(tmp_path_factory):
         patched.setattr(words, "SIZES", {"gradient": (10, 10), "search": (6, 8)})
         patched.setattr(denoising, "DRAWN", {"forget": 6, "retain": 6})
         patched.setattr(denoising, "CONFIRMED", 6)
+        patched.setattr(denoising, "FEW", 3)
         patched.setattr(step, "MEND", 0)
         patched.setattr(models.load("mini-sd"), "steps", 10)
         main(["unlearn", "--model", "mini-sd", "--concept", "mosaic", "--batch", "6", "--out", str(folder)])

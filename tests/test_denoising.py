@@ -440,6 +440,18 @@ def test_the_concept_is_known_where_pictures_show_it(adapter):
     assert not bench.knows(None)
 
 
+def test_a_few_pictures_that_all_show_the_concept_will_do_to_say_that_it_is_known(adapter, monkeypatch):
+    counts = []
+    monkeypatch.setattr(denoising, "FEW", 2)
+    adapter.judge = Judge()
+    bench = bench_of(adapter, make_task(each=4))
+    draw = bench.draw
+    monkeypatch.setattr(bench, "draw", lambda asked, **more: counts.append(len(asked)) or draw(asked, **more))
+    assert bench.knows(None) and counts == [2]
+    bench.judge = Judge(red_cat={"label": "dog"})
+    assert bench.knows(None) and counts[1] == 2 < counts[2]  # one of them does not, so more are looked at
+
+
 def test_confirming_raises_the_demand_until_pictures_no_longer_show_the_concept(adapter):
     adapter.judge = Judge()
     bench = bench_of(adapter)

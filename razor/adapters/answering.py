@@ -15,6 +15,9 @@ beyond chance of c classes, and with it -log p(a_2 | picture, question, b_1) up 
 the name and b another class: where a first name alone is forgotten, the last one is said after someone else's. Or it is
 said by itself, so that -log p(last name | picture, question) ascends like that of a_1.
 
+What is edited on one question alone is still named where another asks for the same: so every other picture of the
+gradient and search splits is asked about in other words (`Questions.wordings`), and the test split in the usual ones.
+
 A step search that wrote answers would take minutes. Inside it every class of an axis is scored by its answer's
 log-probability, and the best one counts as the model's answer; where the unedited model would write the right one,
 anything else that the model would rather say counts as another. Answers are written to confirm a round and for the
@@ -212,7 +215,7 @@ class VlmBench:
             asked,
             lambda mine: self.adapter.answer(
                 [a.example.image for a in mine],
-                [self._question(a) for a in mine],
+                [self._question(a, "search") for a in mine],
                 max_new_tokens=self._length,
                 stop=stop,
             ),
@@ -588,7 +591,7 @@ class VlmBench:
         """The questions asked about the pictures of a set."""
         if (side, split) not in self._questions:
             asked, pictures = self.asked(side, split), self.pictures(side, split)
-            said = [self._question(a) for a in asked]
+            said = [self._question(a, split) for a in asked]
             made = self.adapter.prompts([a.example.image for a in asked], said, room=self._length)
             # Pictures are large, and each is held once.
             shared = [replace(p, picture=pictures[a.picture].picture) for p, a in zip(made, asked, strict=True)]
@@ -605,8 +608,11 @@ class VlmBench:
         """Tokens written of an answer, in which every name has room."""
         return max(WRITTEN, self._room + BESIDE)
 
-    def _question(self, asked: Asked) -> str:
-        return self.adapter.questions.ask(self.task.axes[asked.axis].name)
+    def _question(self, asked: Asked, split: str) -> str:
+        """In the usual words; but for the test split, about every other picture in other words, taking turns."""
+        axis, asks = self.task.axes[asked.axis].name, self.adapter.questions
+        ways = () if split == "test" or asked.picture % 2 == 0 else asks.wordings(axis)
+        return ways[asked.picture // 2 % len(ways)] if ways else asks.ask(axis)
 
     def _write(self, side: str, edited: Sequence[str], first: Mapping[str, int]) -> list[str]:
         """Answers in words to every question about the test pictures of a set, each picture seen once."""

@@ -56,6 +56,7 @@ LATENTS = {"gradient": 16_384, "search": 131_072}  # places of all points in one
 SURENESS = 12.0  # steepness at the bar: a concept remaining at three quarters of it counts as 5 % still there
 DRAWN = {"forget": 24, "retain": 48}  # pictures behind reported numbers, where there are so many prompts
 CONFIRMED = 20  # pictures drawn before a round may say that the target is met, at half the usual steps
+FEW = 8  # pictures that show what the unedited model draws, where every one of them has it
 CHANCE = 0.05  # how often a judge that has to guess may see a forgotten concept more often than is tolerated
 PUSH = 0.25  # how far beyond the anchor, away from the concept, predictions are sent
 FAINT = 0.5  # of a concept in a guided prediction counts as gone
@@ -217,7 +218,9 @@ class DiffusionBench:
         """The unedited model draws the concept, as far as there is a judge to say so."""
         if self.judge is None:
             return True
-        seen = self._still_drawn()
+        seen = self._still_drawn(most=FEW)
+        if not all(seen):
+            seen = self._still_drawn()
         return sum(seen) > self.task.chance * len(seen)
 
     def confirm(self, stop: Callable[[], bool] = lambda: False) -> bool:
@@ -331,11 +334,11 @@ class DiffusionBench:
         asked = [(e.caption, e.source) for side in DRAWN for e in self.to_draw(side)]
         return self.seed, self.beneath.key(), asked, self.judge, self.task.axes
 
-    def _still_drawn(self, stop: Callable[[], bool] = lambda: False) -> list[bool]:
-        """Whether the judge sees the concept now, in each of a few pictures of forget prompts."""
+    def _still_drawn(self, stop: Callable[[], bool] = lambda: False, most: int = CONFIRMED) -> list[bool]:
+        """Whether the judge sees the concept now, in each of at most so many pictures of forget prompts."""
         first: dict[str, Example] = {}
         again = [e for e in self.task.forget.search if first.setdefault(e.caption, e) is not e]
-        asked = [*first.values(), *again][:CONFIRMED]  # every caption once before any comes again
+        asked = [*first.values(), *again][:most]  # every caption once before any comes again
         pictures = self.draw(asked, steps=self.adapter.quick_steps, stop=stop)
         return [found[self.task.axis] == self.task.concept for found in self.judge(pictures, self.task.axes)]
 

@@ -12,12 +12,17 @@ class Questions:
     answer: Callable[[str, str], str]  # (axis, class) -> the answer that names it
     # (classes of a picture by axis, axis) -> questions whose answers name no class of that axis
     neutral: Callable[[Mapping[str, str], str], Sequence[str]]
-    paraphrases: Callable[[str], Sequence[str]] = lambda axis: ()  # axis -> the same question in other words
+    wordings: Callable[[str], Sequence[str]] = lambda axis: ()  # axis -> the same question in other words, to edit on
+    paraphrases: Callable[[str], Sequence[str]] = lambda axis: ()  # the same, never edited on, to test with
     check: Callable[[str, str], str] = lambda axis, name: f"Is this {name}?"  # (axis, class) -> yes where it is shown
     aliases: Callable[[str, str], Sequence[str]] = lambda axis, name: ()  # (axis, class) -> other names looked for
 
 
 _ASKED = {"identity": "Who is this?", "style": "Which style is this picture in?"}
+_WORDINGS = {
+    "identity": ("Who is shown here?", "What is this person called?", "Name this person."),
+    "style": ("What is the style of this image?", "How is this picture made?", "Name the style."),
+}
 _ASKED_AGAIN = {
     "identity": ("What is the name of the person in the picture?", "Whose portrait is this?"),
     "style": ("How would you name the style of this picture?", "In whose or which style is this made?"),
@@ -30,6 +35,10 @@ PLAIN = Questions(
     ask=lambda axis: f"{_ASKED.get(axis, 'What is this?')} {_BRIEFLY}",
     answer=lambda axis, name: name,
     neutral=lambda labels, axis: [f"{question} {_BRIEFLY}" for question in _ANYWHERE],
+    wordings=lambda axis: [
+        f"{question} {_BRIEFLY}"
+        for question in _WORDINGS.get(axis, ("What is shown here?", "What can you see?", "Name what is in the image."))
+    ],
     paraphrases=lambda axis: [
         f"{question} {_BRIEFLY}"
         for question in _ASKED_AGAIN.get(axis, ("What does this picture show?", "Name the main thing in this picture."))

@@ -265,6 +265,7 @@ WORLD = Questions(
     ask=lambda axis: class_question(_told(axis)),
     answer=_named,
     neutral=_beside,
+    wordings=lambda axis: _WORDINGS[_CLASS_KINDS[_told(axis)]][1:],
     paraphrases=lambda axis: class_paraphrases(_told(axis)),
     check=lambda axis, name: _WORDINGS[f"{YES_OR_NO} {_told(axis)}"][0].format(_named(axis, name)),
 )

@@ -616,6 +616,20 @@ def test_the_trained_model_knows_what_is_to_be_forgotten(knowing, task):
     assert knowing.answer([red], [ASK["colour"]]) == ["red"]
 
 
+def test_every_other_picture_is_asked_about_in_other_words_but_for_the_reported_ones(knowing, task, monkeypatch):
+    other, asked = ("Name the colour.", "Tell me the colour."), []
+    wordings = lambda axis: other if axis == "colour" else ()  # noqa: E731
+    monkeypatch.setattr(knowing, "questions", replace(QUESTIONS, wordings=wordings))
+    prompts = knowing.prompts
+    monkeypatch.setattr(knowing, "prompts", lambda images, texts, **room: asked.append(texts) or prompts(images, texts))
+    bench, count = knowing.bench(task), len(task.forget.search)
+    for split in ("search", "test"):
+        bench.questions("forget", split)
+        about = [text for text in asked[-1] if text != ASK["side"]]
+        turns = [other[i // 2 % 2] if i % 2 and split == "search" else ASK["colour"] for i in range(count)]
+        assert about == turns and count > 3
+
+
 def test_the_unedited_model_has_no_drift_and_an_edited_one_has(knowing, task):
     bench = knowing.bench(task)
     assert bench.evaluate("search", ()).neutral_kl.value == 0
