@@ -21,6 +21,7 @@ from razor.growth import Growth
 from razor.history import State
 from razor.metrics import Evaluation
 from razor.scoring import UnitScore, ranked, threshold
+from razor.wording import capital
 
 MARKS = {  # tower -> its symbol and colour on the scatter
     "image": ("circle", "neighbour"),
@@ -386,7 +387,7 @@ def timeline_of(growth: Growth, sides: tuple[str, str] | None = None) -> dict:
         for s in [history.states[tip]]
     ]
     return timeline_value(
-        [_node(state) for state in history.states.values()],
+        [_node(growth, state) for state in history.states.values()],
         branches=branches,
         branch=history.position.branch,
         current=history.position.state,
@@ -404,7 +405,7 @@ def _draft(growth: Growth) -> dict | None:
     return {"text": growth.by_hand, "busy": now is None, **(_curves(now) if now else {})}
 
 
-def _node(state: State) -> dict:
+def _node(growth: Growth, state: State) -> dict:
     done = state.round
     if done is None:
         return {
@@ -429,8 +430,7 @@ def _node(state: State) -> dict:
         "added": [{**vars(s), "unit": s.unit.name} for s in done.added],
         "trials": [vars(t) for t in done.trials],
         "chosen": done.chosen,
-        "gain": 100 * done.gain,
-        "price": 100 * done.price,
+        "won": capital(telling.won_text(growth, done)),
     } | _curves(done.after)
 
 

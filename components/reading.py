@@ -12,7 +12,7 @@ from razor.gates import lost
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
 from razor.scoring import UnitScore, threshold
-from razor.telling import change, names
+from razor.telling import change, names, won_text
 from razor.trust import AloneEffect
 from razor.units import Unit
 from razor.wording import capital, draws, judge_of, tested, wording
@@ -246,14 +246,8 @@ def unit_story(growth: Growth, name: str, s: UnitScore | None) -> str:
     locked = " Locked: it stays in." if name in edit_set.locked else ""
     for done in growth.rounds:
         if done.accepted and (found := next((a for a in done.added if a.unit.name == name), None)):
-            forgotten = lost(done.before.forget_accuracy, done.after.forget_accuracy)
-            paid = lost(done.before.retain_accuracy, done.after.retain_accuracy)
-            price = (
-                f"{100 * done.gain:.1f} points of forgetting ({_points(forgotten)}) for {100 * done.price:.1f} points "
-                f"of retention ({_points(paid)})"
-            )
             joined = f"Joined in round {done.index} with phi {found.phi:.3g}, rank {found.rank}."
-            return f"{joined} That round: {price}, with 95{NBSP}%{NBSP}intervals.{locked}"
+            return f"{joined} In that round: {won_text(growth, done)}{locked}"
     return f"Put in by you, with one trial step of a tenth of its weights until a round moves it.{locked}"
 
 

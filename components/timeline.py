@@ -51,9 +51,8 @@ def timeline_value(
         nodes: id (0 is the unedited model), parent (None for that one), kind (one of KINDS), index (round number on
             its path), unit (None for the start), by_hand, accepted, reason, note, seconds, added (unit, phi, pressure,
             separation, rank of each unit that joined), trials (step, length, forget, retain, cost of each step
-            tried), chosen (0 for none), gain and price (forget and retain accuracy points, 97.9 for 97.9 points, or
-            None) and the points forget, retain and neighbour. A rejected round carries what was measured before it
-            was taken back.
+            tried), chosen (0 for none), won (one sentence on what it took and cost) and the points forget, retain and
+            neighbour. A rejected round carries what was measured before it was taken back.
         branches: name, tip (the id it ends at), locks and bans (how many).
         branch: the name of the branch shown in full.
         current: the id shown everywhere now; it lies on that branch.
@@ -126,13 +125,11 @@ def _node(one: Mapping[str, Any]) -> dict[str, Any]:
         "accepted": bool(one["accepted"]),
         "seconds": _number(one.get("seconds")),
         "chosen": int(one.get("chosen") or 0),
-        "gain": _number(one.get("gain")),
-        "price": _number(one.get("price")),
         "added": [_added(unit) for unit in one.get("added") or ()],
         "trials": [
             _numbers(trial, ("step", "length", "forget", "retain", "cost")) for trial in one.get("trials") or ()
         ],
-        **{name: str(one.get(name) or "") for name in ("by_hand", "reason", "note")},
+        **{name: str(one.get(name) or "") for name in ("by_hand", "reason", "note", "won")},
         **{name: _point(one.get(name)) for name in CURVES},
     }
 

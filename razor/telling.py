@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from razor.examples import Task
-from razor.gates import FAIL, OPEN, PASS
+from razor.gates import FAIL, OPEN, PASS, lost
 from razor.gold import Distance
 from razor.growth import Growth
+from razor.history import GrowthRound
 from razor.membership import Membership
 from razor.metrics import Evaluation, Measure
 from razor.robustness import Finding
@@ -62,11 +63,14 @@ def map_finding(scores: Sequence[UnitScore], growth: Growth) -> str:
         )
     now = growth.known_evaluation(growth.edit_set)
     words = wording(growth)
-    reached = f"{growth.task.concept} is {words.seen} {now.forget_accuracy.value:.0%}" if now else "estimating"
-    lost = f", {words.answers} changed by {change(growth.base, now, 'retain_accuracy'):+.1f} points" if now else ""
-    cost = f"{lost} from the unedited model" if now else ""
-    said = f"{_edited_text(growth)}. "
-    return f"{said}Of the {words.search}, {reached}{cost}." if now else f"{said}Estimating what that does."
+    if now is None:
+        return f"{_edited_text(growth)}. Estimating what that does."
+    moved = lost(now.retain_accuracy, growth.base.retain_accuracy)
+    return (
+        f"{_edited_text(growth)}. Of the {words.search}, {growth.task.concept} is {words.seen} "
+        f"{counted_share(now.forget_accuracy)}; {words.answers} changed by {100 * moved.value:+.1f} points from the "
+        f"unedited model ({counted_points(moved)})."
+    )
 
 
 def _edited_text(growth: Growth) -> str:
@@ -86,13 +90,16 @@ def timeline_finding(growth: Growth) -> str:
     now, base, words = growth.known_evaluation(growth.edit_set), growth.base, wording(growth)
     if not growth.edit_set.active or now is None:
         return start_text(growth)
-    lost = -change(base, now, "retain_accuracy")
-    kept = f"{words.answers} lose {lost:.1f} points" if lost > 0.05 else f"{words.answers} lose nothing"
+    cost = lost(base.retain_accuracy, now.retain_accuracy)
+    kept = f"lose {100 * cost.value:.1f} points" if cost.value > 0.0005 else "lose nothing"
     many = f"{len(growth.edit_set.active)} units take" if len(growth.edit_set.active) > 1 else "1 unit takes"
-    shares = f"from {base.forget_accuracy.value:.0%} to {now.forget_accuracy.value:.0%}"
+    shares = f"from {100 * base.forget_accuracy.value:.0f} % to {counted_share(now.forget_accuracy)}"
     if draws(growth):
         shares += f" of the {words.search} it is predicted at"
-    return f"{many} {growth.task.concept} {shares}; {kept}. Curves are on the search split."
+    return (
+        f"{many} {growth.task.concept} {shares}; {words.answers} {kept} ({counted_points(cost)}). "
+        "Curves are on the search split."
+    )
 
 
 def start_text(growth: Growth) -> str:
@@ -100,7 +107,8 @@ def start_text(growth: Growth) -> str:
     concept, words = growth.task.concept, wording(growth)
     if draws(growth):
         return f"Before any edit {concept} counts as predicted at 100 % of the {words.search}, by definition."
-    known = f"{growth.base.forget_accuracy.value:.0%} of the {words.search}"
+    share = growth.base.forget_accuracy
+    known = f"{100 * share.value:.0f} % of the {words.search} ({_between(share)}, n = {share.n:,})"
     return f"{capital(concept)} is {words.seen} {known} before any edit."
 
 
@@ -114,6 +122,44 @@ def round_text(growth: Growth) -> str:
         ", ".join(f"{s.unit.name} (phi {s.phi:.2g}, rank {s.rank})" for s in done.added) or "the units put in by hand"
     )
     return f"Round {done.index} tried {added} in {len(done.trials)} steps, {done.seconds:.1f} s.{hand} {done.reason}"
+
+
+def won_text(growth: Growth, done: GrowthRound) -> str:
+    """What a round changed on the search split, with 95 % intervals."""
+    words, was, now = wording(growth), done.before, done.after
+    taken = lost(now.forget_accuracy, was.forget_accuracy)
+    kept = lost(now.retain_accuracy, was.retain_accuracy)
+    return (
+        f"{words.forget.lower()} {_moved(taken.value)} ({counted_points(taken)}), "
+        f"{words.retain.lower()} {_moved(kept.value)} ({counted_points(kept)})."
+    )
+
+
+def _moved(change: float) -> str:
+    """A change of a share, in words."""
+    return "did not change" if abs(change) < 0.0005 else f"changed by {100 * change:+.1f} points"
+
+
+def counted_share(share: Measure) -> str:
+    """A share with its interval and on how many cases it rests.
+
+    >>> counted_share(Measure(0.0, n=96, low=0.0, high=0.038))
+    '0 % (0 to 4 %, n = 96)'
+    """
+    return f"{100 * share.value:.0f} % ({_between(share)}, n = {share.n:,})"
+
+
+def counted_points(change: Measure) -> str:
+    """The interval of a change in points, and on how many cases it rests.
+
+    >>> counted_points(Measure(0.01, n=240, low=-0.002, high=0.03))
+    '-0.2 to 3.0, n = 240'
+    """
+    return f"{100 * change.low:.1f} to {100 * change.high:.1f}, n = {change.n:,}"
+
+
+def _between(share: Measure) -> str:
+    return f"{100 * share.low:.0f} to {100 * share.high:.0f} %"
 
 
 def change(before: Evaluation, after: Evaluation, name: str) -> float:
@@ -141,9 +187,9 @@ def ending(growth: Growth, before: Evaluation, after: Evaluation) -> str:
     if forget.value > max(growth.goal.target, growth.task.chance) + 0.02:
         advice = "Allow more rounds or a larger retain budget, then grow again."
         return f"{concept} is not suppressed yet: {seen} {advice}"
-    lost = 100 * (before.retain_accuracy.value - retain.value)
-    kept = "none were lost" if lost < 0.05 else f"{lost:.1f} in a hundred were lost"
-    if lost > 100 * growth.config.retain_budget + RUINED:
+    cost = 100 * (before.retain_accuracy.value - retain.value)
+    kept = "none were lost" if cost < 0.05 else f"{cost:.1f} in a hundred were lost"
+    if cost > 100 * growth.config.retain_budget + RUINED:
         return f"{concept} is gone, and much else with it: {seen} Of {retain.n} answers about other pictures, {kept}."
     if forget.n < FEW:
         return f"{concept} looks suppressed, on only {forget.n} pictures: {seen} Add pictures for a firmer answer."

@@ -131,8 +131,7 @@ function drawDetail({ current }) {
   if (current.seconds) head.append(make("span", "detail-seconds", `${current.seconds.toFixed(1)} s`));
   const parts = [head];
   if (current.reason || current.note) parts.push(make("p", "", current.reason || current.note));
-  const won = winnings(current);
-  if (won) parts.push(make("p", "detail-won", won));
+  if (current.won) parts.push(make("p", "detail-won", current.won));
   if (current.by_hand) parts.push(sign("hand", `Changed by hand before: ${current.by_hand}`));
   if (current.added.length) parts.push(unitTable(current.added));
   if (current.trials.length) parts.push(trialsBlock(current));
@@ -223,13 +222,4 @@ function trialLine(trials, name, taken) {
   });
   const text = `${name} ${percent(known.at(-1)[0])} %`;
   return { marks: [line, ...circles], label: { name, y: dots.at(-1).cy, text } };
-}
-
-function winnings({ gain, price }) {
-  const points = (n) => `${Math.abs(n).toFixed(1)} points`;
-  const parts = [];
-  if (gain !== null) parts.push(gain < 0 ? `forget accuracy rose ${points(gain)}` : `forget gain ${points(gain)}`);
-  if (price !== null) parts.push(price < 0 ? `retain gain ${points(price)}` : `retain cost ${points(price)}`);
-  const text = parts.join(", ");
-  return text && text[0].toUpperCase() + text.slice(1);
 }

@@ -135,7 +135,9 @@ def test_the_card_of_a_unit_tells_interval_and_n_of_what_editing_it_did(studio, 
     member = growth.edit_set.members[0]
     other = next(unit for unit in growth.units if unit.name not in growth.edit_set.members)
     card = reading.unit_html(growth, member).replace(reading.NBSP, " ")
-    assert re.search(r"of forgetting \(\S+ to \S+, n = \d+\) for \S+ points of retention \(\S+ to \S+, n = \d+\)", card)
+    assert re.search(
+        r"forget accuracy [^(]+ \(\S+ to \S+, n = \d+\), retain accuracy [^(]+ \(\S+ to \S+, n = \d+\)", card
+    )
     (effect,) = trust.alone(growth.adapter, growth.bench, [other], growth.trial_of)
     card = reading.unit_html(growth, other.name, None, {other.name: effect}).replace(reading.NBSP, " ")
     for what in ("alone, forget", "alone, cost"):

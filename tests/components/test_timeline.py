@@ -43,12 +43,12 @@ def test_a_branch_without_rounds_of_its_own_parts_at_its_tip():
 def test_a_value_is_json_without_nan_and_a_missing_curve_stays_missing():
     point = {"value": 0.5, "low": float("nan"), "high": 0.6, "n": 64}
     trial = {"step": 1, "length": 0.02, "forget": float("inf"), "retain": 0.9, "cost": 0.1}
-    node = grown(1, 0, 1, forget=point, retain=None, gain=float("nan"), trials=[trial])
+    node = grown(1, 0, 1, forget=point, retain=None, trials=[trial])
     value = shown([START, node], branches=[{"name": "Main", "tip": 1}], current=1, target=float("nan"))
     assert json.loads(json.dumps(value, allow_nan=False)) == value
     first = value["nodes"][1]
     assert first["forget"] == {"value": 0.5, "low": None, "high": 0.6, "n": 64}
-    assert first["retain"] is None and first["neighbour"] is None and first["gain"] is None
+    assert first["retain"] is None and first["neighbour"] is None
     assert first["trials"][0]["forget"] is None
 
 
