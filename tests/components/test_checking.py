@@ -211,7 +211,7 @@ def picked(key):
 
 def test_rivals_are_drawn_beside_the_edit(studio, visitor):
     panel = studio.page.check
-    updates = list(studio.compare_methods(visitor, ["null-space", "head-gate"], 60))
+    updates = list(studio.compare_methods(visitor, ["null-space", "head-gate"], 600))
     end = last(updates)
     names = [trace["name"] for trace in end[panel.front]["value"]["data"]]
     assert names == ["front, by the values alone", "unedited model", OURS, "null-space", "head-gate"]
@@ -241,7 +241,7 @@ def test_a_comparison_that_is_stopped_keeps_the_best_of_what_was_tried(studio, v
         session.stop.set()
 
     monkeypatch.setattr(Tuning, "_record", tried)
-    end = last(studio.compare_methods(visitor, ["null-space", "head-gate"], 60))
+    end = last(studio.compare_methods(visitor, ["null-space", "head-gate"], 600))
     assert "Stopped; best of 1 setting so far." in end[panel.table] and "head-gate" not in end[panel.table]
     assert "what was found so far stays" in end[panel.compare_status] and session.found["methods"]["null-space"]
 
