@@ -14,6 +14,7 @@ from razor.answers import Question
 from razor.asking import Answered, Ask, answer_both, answer_table, of_table, suggested, table, verdict
 from razor.errors import Stopped
 from razor.examples import Axis, Example, Split, Task
+from razor.minicanvas.questions import WORLD
 from razor.patches import Patch
 from razor.sights import sights
 from razor.units import Slice
@@ -79,6 +80,13 @@ def test_every_group_is_asked_what_it_is_for(task):
     assert not any("Mara" in ask.text or "Who" in ask.text for ask in by["neutral"])
     assert len({ask.source for ask in by["target"]}) == asking.PER_GROUP
     assert [ask.group for ask in suggested(Model(), task, ("neighbour",), 2)] == ["neighbour"] * 2
+
+
+@pytest.mark.parametrize("asks", [PLAIN, WORLD])
+@pytest.mark.parametrize("axis", ["identity", "style", "object"])
+def test_no_edit_is_made_on_the_words_it_is_tested_with(asks, axis):
+    ways, held_out = asks.wordings(axis), asks.paraphrases(axis)
+    assert len({asks.ask(axis), *ways, *held_out}) == 1 + len(ways) + len(held_out) >= 6
 
 
 def test_both_sides_answer_and_the_model_is_as_it_was(task):

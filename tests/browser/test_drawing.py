@@ -139,3 +139,5 @@ def test_the_story_ends_on_pictures_without_the_concept(page):
     assert f"{STYLE.capitalize()} is suppressed in" in page.locator(f"{PAIRS} .finding").inner_text()
     assert page.locator(f"{PAIRS} [data-word=suppressed]").count() >= 2
     shoot(page, "pictures")
+    if folder := os.environ.get("RAZOR_SCREENSHOTS"):
+        page.locator(PAIRS).screenshot(path=f"{folder}/screen-pictures.png")

@@ -27,10 +27,11 @@ def wait_for_note(page, selector, text):
     page.locator(f"{selector} .status-line", has_text=text).wait_for(timeout=LONG)
 
 
-def shoot(page, name):
+def shoot(page, name, height=None):
     if folder := os.environ.get("RAZOR_SCREENSHOTS"):
         page.wait_for_timeout(1500)
-        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+        part = {"clip": {"x": 0, "y": 0, "width": 1440, "height": height}} if height else {}
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True, **part)
 
 
 def test_one_click_tells_the_whole_story_and_ends_on_the_comparison(new_page):
@@ -48,7 +49,7 @@ def test_one_click_tells_the_whole_story_and_ends_on_the_comparison(new_page):
     shoot(page, "screen-3")
     go(page, "2 Map & edit")
     ready_map(page).wait_for(timeout=LONG)
-    shoot(page, "screen-2")
+    shoot(page, "screen-map", height=2080)  # as far as the curves
     check(page)
 
 
