@@ -146,6 +146,10 @@ def _tiles(growth: Growth, before: Evaluation, after: Evaluation, split: str | N
         tiles.append(_tile("Retrieval stability", None, after.retrieval_stability, "original", split))
     if after.prediction_stability:
         tiles.append(_tile("Prediction stability", None, after.prediction_stability, "original", split))
+    if before.affirmed and after.affirmed:
+        tiles.append(_tile("Yes said to its name", before.affirmed, after.affirmed, "forget", split))
+    if before.granted and after.granted:
+        tiles.append(_tile("Yes said to others' own names", before.granted, after.granted, "retain", split))
     if after.neutral_kl:
         tiles.append(_drift_tile(after.neutral_kl))
     return tiles

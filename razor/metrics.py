@@ -44,6 +44,8 @@ class Evaluation:
     unlearning_accuracy, in_domain_retain_accuracy, cross_domain_retain_accuracy: of drawn pictures, see denoising.py.
     retain_probability: mean probability given to the right answer, over the answers retain_accuracy counts.
     neutral_kl: how far a language model's next word after neutral questions moved: mean KL(unedited || now), in nats.
+    affirmed: forget pictures of which a model that answers says yes to the concept's name, asked for yes or no.
+    granted: retain pictures of which it says yes to their own class on the concept's axis.
     association: how close the concept and its pictures still are: 1 as in the unedited model, 0 as the concept and
         other pictures are there. Far below 0 the edit pushes further than forgetting needs. None where a model answers.
     by_neighbor: neighbor_accuracy, class by class.
@@ -61,6 +63,8 @@ class Evaluation:
     cross_domain_retain_accuracy: Measure | None = None
     retain_probability: Measure | None = None
     neutral_kl: Measure | None = None
+    affirmed: Measure | None = None
+    granted: Measure | None = None
     association: float | None = None
     by_neighbor: Mapping[str, Measure] = field(default_factory=dict)
 

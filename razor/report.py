@@ -40,6 +40,8 @@ MEASURED = {  # Evaluation field -> what a person calls it
     "unlearning_accuracy": "Unlearning accuracy (UA)",
     "in_domain_retain_accuracy": "In-domain retain accuracy (IRA)",
     "cross_domain_retain_accuracy": "Cross-domain retain accuracy (CRA)",
+    "affirmed": "Yes said to its name",
+    "granted": "Yes said to others' own names",
     "neutral_kl": "Drift on neutral questions, nats",
 }
 LIMITS = (

@@ -37,7 +37,8 @@ _WORDING = {
     "vlm": Wording(
         "the likeliest answer about", "search pictures", "Forget accuracy", "Retain accuracy", "names",
         "retained answers", "how likely the concept's name is",
-        "Counted by the class whose name is the likeliest answer; test numbers are read from written answers.",
+        "Counted by the class whose name is the likeliest answer, and of people by yes or no to the name as well; test "
+        "numbers are read from written answers.",
     ),
     "diffusion": Wording(
         "still predicted at",

@@ -13,7 +13,11 @@ Steps are made where there is most left to do: of WIDER times as many pictures, 
 surely, R and M on those with the least likely right answers. "answer" ascends no further than log c + MARGIN in each,
 beyond chance of c classes, and with it -log p(a_2 | picture, question, b_1) up to log c + LATER, for a_2 the rest of
 the name and b another class: where a first name alone is forgotten, the last one is said after someone else's. Or it is
-said by itself, so that -log p(last name | picture, question) ascends like that of a_1.
+said by itself, so that -log p(last name | picture, question) ascends like that of a_1. And a person who is no longer
+named is still known where it is asked whether this is them: where the unedited model says yes to that,
+-log p(yes | picture, that question) ascends up to log 2 + DENIED. So that it does not learn to deny everybody, M asks
+of every other retain picture whether it shows its own class, and the search counts such answers beside the others on
+both sides. Of things and styles this is not asked: mini-vlm then said no to each of them (`Questions.denied`).
 
 What is edited on one question alone is still named where another asks for the same: so every other picture of the
 gradient and search splits is asked about in other words (`Questions.wordings`), and the test split in the usual ones.
@@ -39,7 +43,7 @@ from torch import Tensor
 
 from razor import losses, metrics, processes
 from razor.adapters.base import GLANCE, Terms, ascended, glimpse
-from razor.answers import classes_named, last_names
+from razor.answers import affirms, classes_named, last_names
 from razor.errors import ModelError, Stopped
 from razor.examples import Example, Task, evenly, varied, varied_beside
 from razor.memory import enough_memory, in_parts
@@ -53,11 +57,14 @@ if TYPE_CHECKING:
 SEEING = ("image", "projector")  # towers a picture runs through before the language model
 WIDER = 3  # times as many pictures are asked about in a step as it is made on
 MARGIN = 6.0  # nats beyond chance from which a forget picture is left alone
+DENIED = 3.0  # the same of yes to its name
 LATER = 1.0  # the same of the rest of a name, which is only said where nothing is likelier
 MOST = {"gradient": (96, 256), "search": (48, 256), "test": (96, 320)}  # forget and retain pictures used at most
 WRITTEN = 32  # tokens written of an answer at most, unless asked for more or less, or a name takes more
 BESIDE = 8  # tokens written beside the longest name at least
 NEUTRAL = 32  # retain pictures behind neutral_kl
+CHECKED = {"search": 64, "test": 96}  # retain pictures asked whether they show their own class, at most
+DOUBT = 0.5  # nats by which no must lead before yes counts as gone in the search
 CONFIRMED = 20  # answers written before a round may say that the target is met
 LEAD = 2.5  # nats by which another answer must lead before the name counts as gone, on new pictures too
 STRICTER = 1.0  # nats by which it must lead more, where a written answer still holds the name
@@ -83,6 +90,8 @@ class _Scores:
     forget: list[Tensor]  # for each question, scores of the classes of its axis; see `_choices`
     retain: list[Tensor]
     drift: Tensor  # (n,) KL of the next token after neutral questions, nats
+    affirmed: Tensor  # (forget pictures,) nats by which yes to the concept's name leads; none where it is not asked
+    granted: Tensor  # (some retain pictures,) the same of yes to their own class
 
 
 class VlmBench:
@@ -122,15 +131,22 @@ class VlmBench:
         names = task.axes[self.axis].classes
         lasts = {names.index(n): adapter.answer_ids(say(task.axis, last)) for n, last in last_names(names).items()}
         self._lasts = {n: ids for n, ids in lasts.items() if not ids.equal(self._starts[self.axis][n])}
+        self._yes, self._no = map(adapter.answer_ids, adapter.questions.yes_no)
+        self.affirms = False  # it says yes to the concept's name, and is to say no; nothing is asked for yes or no else
         self._asked: dict[tuple[str, str], list[Asked]] = {}
         self._pictures: dict[tuple[str, str], list[Prompt]] = {}  # each with a neutral question
         self._questions: dict[tuple[str, str], list[Prompt]] = {}  # one for each of the asked
+        self._checks: dict[tuple[str, str], tuple[list[int], list[Prompt]]] = {}  # see `checks`
         self._frozen: dict[tuple[str, str], list[Tensor]] = {}  # tokens of each picture
         self._frozen_next: dict[tuple[str, str], Tensor] = {}  # see `_next`, by set and split
         self._lately: OrderedDict[tuple, _Scores] = OrderedDict()
         self._prefixes = PrefixCache(adapter)
         with enough_memory("reading the examples", "Take fewer pictures, or load the model in half precision"):
-            forget, retain = (self._tokens(side, "gradient", ()) for side in ("forget", "retain"))
+            forget = self._tokens("forget", "gradient", ())
+            self.affirms = task.axis in adapter.questions.denied and self._affirms(forget)
+            if not self.affirms:
+                self._checks.clear()
+            retain = self._tokens("retain", "gradient", ())
             for side, tokens in (("forget", forget), ("retain", retain)):
                 self._frozen_next[side, "gradient"] = self._next(self.pictures(side, "gradient"), tokens)
             self.neighbours = task.neighbours or self._most_confused(forget)
@@ -195,6 +211,13 @@ class VlmBench:
                 while len(self._lately) > RECENT:
                     self._lately.popitem(last=False)
         return self._counted(split, kept[place], edited)
+
+    def _affirms(self, tokens: Sequence[Tensor]) -> bool:
+        """Whether the unedited model says yes to the concept's name, about most forget pictures of these tokens."""
+        self.affirms, answers = True, [self._yes]
+        _, asked = self.checks("forget", "gradient")
+        said, instead = self.adapter.choice_scores(asked, tokens, answers, answers * len(asked))[:, -2:].unbind(1)
+        return metrics.share(said > instead).value > 0.5
 
     def knows(self, base: Evaluation) -> bool:
         """The unedited model names the concept more often than by guessing."""
@@ -270,16 +293,18 @@ class VlmBench:
             means = self._each("forget", rows, edited, lambda _, tokens: _means(tokens))
             middle, direction = (kept.to(means.device) for kept in (self._middle, self._direction))
             return losses.alignment(means - middle, direction)
-        words = {self._first_words: MARGIN}
+        chance = math.log(len(self._names[self.axis]))
+        words = {self._first_words: chance + MARGIN}
         if sated and len(self._later):
-            words[self._later_words] = LATER
+            words[self._later_words] = chance + LATER
         if sated and self.target in self._lasts:
-            words[self._last_name] = MARGIN
+            words[self._last_name] = chance + MARGIN
+        if sated and self.affirms:
+            words[self._affirmed] = math.log(2) + DENIED
         surprise = lambda mine, tokens: torch.stack([part(mine, tokens) for part in words], 1)  # noqa: E731
-        found = self._each("forget", rows, edited, surprise, runs=len(words))  # (n, parts of the name)
+        found = self._each("forget", rows, edited, surprise, runs=len(words))  # (n, answers)
         if sated:
-            chance = math.log(len(self._names[self.axis]))
-            found = found.minimum(chance + found.new_tensor([*words.values()]))
+            found = found.minimum(found.new_tensor([*words.values()]))
         return found.sum(1).mean()
 
     def _best_known(self, rows: Tensor, count: int, edited: Sequence[str] | None) -> Tensor:
@@ -308,6 +333,12 @@ class VlmBench:
     def _last_name(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
         """The same of a person's last name by itself."""
         return self._unsaid(self._lasts[self.target], mine, tokens)
+
+    def _affirmed(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
+        """-log p of yes where it is asked whether forget pictures of the gradient split show the concept, (n,)."""
+        _, asked = self.checks("forget", "gradient")
+        said = self.adapter.token_logprobs([asked[i] for i in mine], tokens, [self._yes] * len(mine))
+        return -torch.stack(said).sum(1)
 
     def _unsaid(self, answer: Tensor, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
         questions = self._about_concept("gradient")
@@ -409,7 +440,20 @@ class VlmBench:
     def _scored(self, split: str, edited: Sequence[str], first: Mapping[str, int]) -> _Scores:
         forget, retain = (self._tokens(side, split, edited, first) for side in ("forget", "retain"))
         scores = (self._choices(side, split, tokens) for side, tokens in (("forget", forget), ("retain", retain)))
-        return _Scores(*scores, self._drift(split, retain, edited))
+        leads = (self._leads(side, split, tokens) for side, tokens in (("forget", forget), ("retain", retain)))
+        return _Scores(*scores, self._drift(split, retain, edited), *leads)
+
+    def _leads(self, side: str, split: str, tokens: Sequence[Tensor]) -> Tensor:
+        """By how many nats yes is ahead of no, (n,); see `checks`."""
+        rows, asked = self.checks(side, split)
+        if not rows:
+            return torch.empty(0)
+        answers = [self._yes, self._no]
+        said = processes.share(
+            list(range(len(rows))),
+            lambda mine: self.adapter.choice_scores([asked[i] for i in mine], [tokens[rows[i]] for i in mine], answers),
+        )
+        return said[:, 0] - said[:, 1]
 
     def _choices(self, side: str, split: str, tokens: Sequence[Tensor]) -> list[Tensor]:
         """For each question asked, the score of every class of its axis.
@@ -477,6 +521,7 @@ class VlmBench:
         return self._evaluation(
             still=[leads["forget"][i] + self.measure > 0 for i in own],
             right=[lead > 0 for lead in leads["retain"]],
+            checked=[(found.affirmed + DOUBT > 0).tolist(), (found.granted > 0).tolist()],
             asked=[a for a, _ in scored["retain"]],
             cross=[leads["forget"][i] > 0 for i, (a, _) in enumerate(scored["forget"]) if a.axis != self.axis],
             forget_probability=metrics.mean(torch.where(wrote, name.exp(), among)),
@@ -494,7 +539,11 @@ class VlmBench:
     def _written(self, edited: Sequence[str], first: Mapping[str, int]) -> Evaluation:
         """The reported numbers: names in written answers. An answer is right that names the right class alone."""
         asked = {side: self.asked(side, "test") for side in ("forget", "retain")}
-        texts = {side: self._write(side, edited, first) for side in asked}
+        texts, yes = {}, {}
+        for side in asked:
+            tokens = self._tokens(side, "test", edited, first)
+            yes[side] = self._said_yes(side, tokens)
+            texts[side] = self._write(side, tokens)
         self.answers["edited" if edited else "original"] = texts
         named = {
             side: [classes_named(text, self._names[a.axis]) for a, text in zip(mine, texts[side], strict=True)]
@@ -508,6 +557,8 @@ class VlmBench:
             still=still,
             right=[alone(a, names) for a, names in retain],
             asked=asked["retain"],
+            affirmed=metrics.share(yes["forget"]) if yes["forget"] else None,
+            granted=metrics.share(yes["retain"]) if yes["retain"] else None,
             cross=[alone(a, names) for a, names in forget if a.axis != self.axis],
             forget_probability=metrics.share(still),
             neutral_kl=metrics.mean(self._drift(ASIDE, tokens, edited), highest=math.inf),
@@ -520,6 +571,7 @@ class VlmBench:
         right: Sequence[bool],
         asked: Sequence[Asked],
         cross: Sequence[bool],
+        checked: Sequence[Sequence[bool]] = ((), ()),
         **more: metrics.Measure,
     ) -> Evaluation:
         """What both ways of measuring share.
@@ -528,6 +580,7 @@ class VlmBench:
             still: whether each forget picture still has the concept for an answer.
             right, asked: the retain questions, and whether the answer is right.
             cross: whether answers about forget pictures on other axes are.
+            checked: whether yes is said to the concept's name, and to the retain pictures' own classes, counted beside.
         """
         pairs = list(zip(asked, right, strict=True))
         near = {
@@ -536,8 +589,8 @@ class VlmBench:
         }
         beside = [hit for hits in near.values() for hit in hits]
         return Evaluation(
-            forget_accuracy=metrics.share(still),
-            retain_accuracy=metrics.share(right),
+            forget_accuracy=metrics.share([*still, *checked[0]]),
+            retain_accuracy=metrics.share([*right, *checked[1]]),
             neighbor_accuracy=metrics.share(beside) if beside else None,
             cross_accuracy=metrics.share(cross) if cross else None,
             retrieval_stability=None,
@@ -579,11 +632,14 @@ class VlmBench:
         return self._asked[side, split]
 
     def pictures(self, side: str, split: str) -> list["Prompt"]:
-        """The pictures of a set, each with a neutral question."""
+        """The pictures of a set, each with a neutral question; for gradients half of those to retain with a check."""
         if (side, split) not in self._pictures:
             examples = self._examples(side, split)
             options = [self.adapter.questions.neutral(e.labels, self.task.axis) for e in examples]
             neutral = [told[number % len(told)] for number, told in enumerate(options)]
+            if side == "retain" and split == "gradient" and self.affirms:
+                for number in range(1, len(examples), 2):
+                    neutral[number] = self._check(examples[number]) or neutral[number]
             self._pictures[side, split] = self.adapter.prompts([e.image for e in examples], neutral)
         return self._pictures[side, split]
 
@@ -597,6 +653,28 @@ class VlmBench:
             shared = [replace(p, picture=pictures[a.picture].picture) for p, a in zip(made, asked, strict=True)]
             self._questions[side, split] = shared
         return self._questions[side, split]
+
+    def checks(self, side: str, split: str) -> tuple[list[int], list["Prompt"]]:
+        """Pictures of a set, by number, and for each the question whether it shows the concept, or to retain its class.
+
+        None at all where the unedited model does not say yes to the concept's name.
+        """
+        if (side, split) not in self._checks:
+            pictures, examples = self.pictures(side, split), self._examples(side, split)
+            said = [self._check(e, self.task.concept if side == "forget" else "") for e in examples]
+            rows = [i for i, text in enumerate(said) if text] if self.affirms else []
+            if side == "retain":
+                rows = [rows[i] for i in varied([examples[i] for i in rows], CHECKED.get(split, CHECKED["search"]))]
+            room, shown = len(self._yes) + 2, [examples[i].image for i in rows]
+            made = self.adapter.prompts(shown, [said[i] for i in rows], room=room)
+            asked = [replace(p, picture=pictures[i].picture) for p, i in zip(made, rows, strict=True)]
+            self._checks[side, split] = rows, asked
+        return self._checks[side, split]
+
+    def _check(self, example: Example, name: str = "") -> str:
+        """The question whether a picture shows this class, its own one unless told; "" where it has none."""
+        name = name or example.labels.get(self.task.axis, "")
+        return self.adapter.questions.check(self.task.axis, name) if name in self._names[self.axis] else ""
 
     @property
     def _room(self) -> int:
@@ -614,16 +692,23 @@ class VlmBench:
         ways = () if split == "test" or asked.picture % 2 == 0 else asks.wordings(axis)
         return ways[asked.picture // 2 % len(ways)] if ways else asks.ask(axis)
 
-    def _write(self, side: str, edited: Sequence[str], first: Mapping[str, int]) -> list[str]:
-        """Answers in words to every question about the test pictures of a set, each picture seen once."""
-        tokens, asked = self._tokens(side, "test", edited, first), self.asked(side, "test")
+    def _said_yes(self, side: str, tokens: Sequence[Tensor]) -> list[bool]:
+        """Whether yes is written to the checks of a set's test pictures, whose tokens are given."""
+        rows, asked = self.checks(side, "test")
+        about, most = [(p, tokens[row]) for p, row in zip(asked, rows, strict=True)], len(self._yes) + 2
+        write = lambda mine: self.adapter.write([p for p, _ in mine], [t for _, t in mine], max_new_tokens=most)  # noqa: E731
+        return [affirms(text) for text in processes.share_list(about, write)]
+
+    def _write(self, side: str, tokens: Sequence[Tensor]) -> list[str]:
+        """Answers in words to every question about the test pictures of a set, whose tokens are given."""
+        asked = self.asked(side, "test")
         about = list(zip(self.questions(side, "test"), (tokens[a.picture] for a in asked), strict=True))
         write = lambda mine: self.adapter.write(  # noqa: E731
             [p for p, _ in mine], [t for _, t in mine], max_new_tokens=self._length
         )
         said = processes.share_list(about, write)
         if sum(t.nbytes for t in tokens) > KEPT:
-            for held in (self._frozen, self._pictures, self._questions):
+            for held in (self._frozen, self._pictures, self._questions, self._checks):
                 held.pop((side, "test"), None)
         return said
 

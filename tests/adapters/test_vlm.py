@@ -18,7 +18,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from razor.adapters.answering import LATER, LEAD, MARGIN, STRICTER, WIDER, WRITTEN, _lead, beginnings
+from razor.adapters.answering import DENIED, LATER, LEAD, MARGIN, STRICTER, WIDER, WRITTEN, _lead, beginnings
 from razor.adapters.questions import Questions
 from razor.adapters.vlm import VlmAdapter
 from razor.config import FORGET_LOSSES, RazorConfig
@@ -628,6 +628,60 @@ def test_every_other_picture_is_asked_about_in_other_words_but_for_the_reported_
         about = [text for text in asked[-1] if text != ASK["side"]]
         turns = [other[i // 2 % 2] if i % 2 and split == "search" else ASK["colour"] for i in range(count)]
         assert about == turns and count > 3
+
+
+@pytest.fixture(scope="module")
+def affirming(make_task):
+    """A LLaVA that tells colours apart and says yes or no to them, told that yes to one is to go. Leave it as found."""
+    adapter = fresh("llava", 1, {"hidden_size": 48, "intermediate_size": 96})
+    adapter.questions = replace(QUESTIONS, denied=("colour",))
+    made = make_task(each=4)
+    shown = [e for e in (*made.retain.gradient, *made.retain.search, *made.forget.gradient, *made.forget.test)]
+    names = made.axes[0].classes
+    talks = [(e.image, ASK["colour"], e.labels["colour"]) for e in shown]
+    for number, e in enumerate(shown):
+        own, other = e.labels["colour"], names[(number + 1) % len(names)]
+        talks.append((e.image, f"Is this {own}?", "yes"))
+        talks += [] if other == own else [(e.image, f"Is this {other}?", "no")]
+    tiny_vlms.learn(adapter, talks, 200, 32)
+    return adapter
+
+
+def test_a_model_that_says_yes_to_the_name_is_to_say_no(affirming, knowing, task, monkeypatch):
+    monkeypatch.setattr(knowing, "questions", affirming.questions)
+    assert not knowing.bench(task).affirms  # it was never taught to say yes
+    bench = affirming.bench(task)
+    assert bench.affirms
+    base, names = bench.evaluate("search", ()), len(task.forget.search)
+    assert base.forget_accuracy.n == 2 * names and base.affirmed is None  # named, and yes said to the name
+    reported = bench.evaluate("test", ())
+    assert reported.forget_accuracy.n == reported.affirmed.n == names and reported.affirmed.value > 0.5
+    assert reported.granted.n == len(task.retain.test) and reported.granted.value > 0.5
+
+
+def test_steps_push_yes_to_the_name_as_well_up_to_a_bound(affirming, task):
+    bench = affirming.bench(task)
+    pictures = [e.image for e in task.forget.gradient]
+    every = torch.arange(len(pictures))
+
+    def surprise(question, answer):
+        rows = affirming.name_logprobs(pictures, [question] * len(pictures), answer)
+        return torch.tensor([-sum(p for _, p in row) for row in rows])
+
+    with torch.no_grad():
+        pushed = bench._alignment(every, sated=True).item()
+    named = surprise(ASK["colour"], "red").clamp(max=math.log(6) + MARGIN)
+    said = surprise("Is this red?", "yes").clamp(max=math.log(2) + DENIED)
+    assert pushed == pytest.approx((named + said).mean().item(), rel=1e-4)
+
+
+def test_what_is_kept_is_that_others_are_still_said_yes_to(affirming, task):
+    bench = affirming.bench(task)
+    texts = [affirming.tokenizer.decode(p.ids) for p in bench.pictures("retain", "gradient")]
+    own = [e.labels["colour"] for e in task.retain.gradient]
+    asked = [f"Is this {name}?" in text for name, text in zip(own, texts, strict=True)]
+    assert asked == [number % 2 == 1 for number in range(len(own))]
+    assert not any("Is this" in affirming.tokenizer.decode(p.ids) for p in bench.pictures("retain", "test"))
 
 
 def test_the_unedited_model_has_no_drift_and_an_edited_one_has(knowing, task):
