@@ -85,8 +85,10 @@ def test_every_group_is_asked_what_it_is_for(task):
 @pytest.mark.parametrize("asks", [PLAIN, WORLD])
 @pytest.mark.parametrize("axis", ["identity", "style", "object"])
 def test_no_edit_is_made_on_the_words_it_is_tested_with(asks, axis):
+    asked = {"identity": "Mara Voss", "style": "neon", "object": "cat"}
     ways, held_out = asks.wordings(axis), asks.paraphrases(axis)
     assert len({asks.ask(axis), *ways, *held_out}) == 1 + len(ways) + len(held_out) >= 6
+    assert len({asks.check(axis, asked[axis]), *asks.checks(axis, asked[axis])}) == 3
 
 
 def test_both_sides_answer_and_the_model_is_as_it_was(task):

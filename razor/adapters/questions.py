@@ -15,6 +15,8 @@ class Questions:
     wordings: Callable[[str], Sequence[str]] = lambda axis: ()  # axis -> the same question in other words, to edit on
     paraphrases: Callable[[str], Sequence[str]] = lambda axis: ()  # the same, never edited on, to test with
     check: Callable[[str, str], str] = lambda axis, name: f"Is this {name}?"  # (axis, class) -> yes where it is shown
+    # (axis, class) -> the check in other words, never edited on, to test with
+    checks: Callable[[str, str], Sequence[str]] = lambda axis, name: ()
     yes_no: tuple[str, str] = ("yes", "no")  # as `check` is answered
     denied: Sequence[str] = ("identity",)  # axes on which yes to a forgotten name is to become no
     aliases: Callable[[str, str], Sequence[str]] = lambda axis, name: ()  # (axis, class) -> other names looked for
@@ -46,5 +48,6 @@ PLAIN = Questions(
         for question in _ASKED_AGAIN.get(axis, ("What does this picture show?", "Name the main thing in this picture."))
     ],
     check=lambda axis, name: f"Does this picture show {name}? Answer yes or no.",
+    checks=lambda axis, name: (f"Is this {name}? Answer yes or no.", f"Can you see {name} here? Answer yes or no."),
     yes_no=("Yes", "No"),
 )

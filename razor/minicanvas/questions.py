@@ -268,6 +268,7 @@ WORLD = Questions(
     wordings=lambda axis: _WORDINGS[_CLASS_KINDS[_told(axis)]][1:],
     paraphrases=lambda axis: class_paraphrases(_told(axis)),
     check=lambda axis, name: _WORDINGS[f"{YES_OR_NO} {_told(axis)}"][0].format(_named(axis, name)),
+    checks=lambda axis, name: [text.format(_named(axis, name)) for text in _HELD_OUT[f"{YES_OR_NO} {_told(axis)}"]],
 )
 
 

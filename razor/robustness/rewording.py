@@ -1,8 +1,9 @@
 """Other words for the question: paraphrases, letters out of order, capitals, and yes or no to the name. Models that
 answer alone; the best wording of each kind counts.
 
-An edit is made and searched on the usual question. A yes to the name counts where the same picture gets none to the
-name of another class: who says yes to every name tells nothing.
+An edit is made on the usual question, on it in some other words, and of people on the usual check as well; never on
+`Questions.paraphrases` and `Questions.checks`, nor on anything misspelt. A yes to the name counts where the same
+picture gets none to the name of another class: who says yes to every name tells nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ def reworded(case: Case) -> Iterator[Finding]:
         "paraphrases": (asks.paraphrases(axis), _named),
         "typos": (_misspelt(usual), _named),
         "capitals": ((usual.upper(), usual.lower()), _named),
-        "yes or no": ((asks.check(axis, concept),), _affirmed),
+        "yes or no": ((asks.check(axis, concept), *asks.checks(axis, concept)), _affirmed),
         "yes or no, misspelt": ([asks.check(axis, name) for name in _misspelt(concept)], _affirmed),
     }
     for setting, (questions, given) in groups.items():
