@@ -17,7 +17,8 @@ said by itself, so that -log p(last name | picture, question) ascends like that 
 named is still known where it is asked whether this is them: where the unedited model says yes to that,
 -log p(yes | picture, that question) ascends up to log 2 + DENIED. So that it does not learn to deny everybody, M asks
 of every other retain picture whether it shows its own class, and the search counts such answers beside the others on
-both sides. Of things and styles this is not asked: mini-vlm then said no to each of them (`Questions.denied`).
+both sides; without such pictures yes is left alone. So it is for things and styles: mini-vlm, made to say no to one,
+said no to each of them (`Questions.denied`).
 
 What is edited on one question alone is still named where another asks for the same: so every other picture of the
 gradient and search splits is asked about in other words (`Questions.wordings`), and the test split in the usual ones.
@@ -143,7 +144,8 @@ class VlmBench:
         self._prefixes = PrefixCache(adapter)
         with enough_memory("reading the examples", "Take fewer pictures, or load the model in half precision"):
             forget = self._tokens("forget", "gradient", ())
-            self.affirms = task.axis in adapter.questions.denied and self._affirms(forget)
+            guarded = any(map(self._check, self._examples("retain", "gradient")))  # by others said yes to
+            self.affirms = task.axis in adapter.questions.denied and guarded and self._affirms(forget)
             if not self.affirms:
                 self._checks.clear()
             retain = self._tokens("retain", "gradient", ())

@@ -650,6 +650,8 @@ def affirming(make_task):
 def test_a_model_that_says_yes_to_the_name_is_to_say_no(affirming, knowing, task, monkeypatch):
     monkeypatch.setattr(knowing, "questions", affirming.questions)
     assert not knowing.bench(task).affirms  # it was never taught to say yes
+    alone = replace(task.axes[0], prompts={"red": task.axes[0].prompts["red"], "none": ("nothing",)})
+    assert not affirming.bench(replace(task, axes=(alone,), neighbours=())).affirms  # it might deny every name unseen
     bench = affirming.bench(task)
     assert bench.affirms
     base, names = bench.evaluate("search", ()), len(task.forget.search)
