@@ -15,10 +15,10 @@ beyond chance of c classes, and with it -log p(a_2 | picture, question, b_1) up 
 the name and b another class: where a first name alone is forgotten, the last one is said after someone else's. Or it is
 said by itself, so that -log p(last name | picture, question) ascends like that of a_1. And a person who is no longer
 named is still known where it is asked whether this is them: where the unedited model says yes to that,
--log p(yes | picture, that question) ascends up to log 2 + DENIED. So that it does not learn to deny everybody, M asks
-of every other retain picture whether it shows its own class, and the search counts such answers beside the others on
-both sides; without such pictures yes is left alone. So it is for things and styles: mini-vlm, made to say no to one,
-said no to each of them (`Questions.denied`).
+-log p(yes | picture, that question) ascends up to log 2 + DENIED, on pictures that are named no longer. So that it does
+not learn to deny everybody, M asks of every other retain picture whether it shows its own class, and the search counts
+such answers beside the others on both sides; without such pictures yes is left alone. So it is for things and styles:
+mini-vlm, made to say no to one, said no to each of them (`Questions.denied`).
 
 What is edited on one question alone is still named where another asks for the same: so every other picture of the
 gradient and search splits is asked about in other words (`Questions.wordings`), and the test split in the usual ones.
@@ -306,7 +306,11 @@ class VlmBench:
         surprise = lambda mine, tokens: torch.stack([part(mine, tokens) for part in words], 1)  # noqa: E731
         found = self._each("forget", rows, edited, surprise, runs=len(words))  # (n, answers)
         if sated:
-            found = found.minimum(found.new_tensor([*words.values()]))
+            most = found.new_tensor([*words.values()])
+            if self.affirms:  # last; of pictures that are still named yes is left alone
+                named = (found[:, :-1] < most[:-1]).any(1, keepdim=True)
+                found = torch.cat([found[:, :-1], found[:, -1:].where(~named, most[-1])], 1)
+            found = found.minimum(most)
         return found.sum(1).mean()
 
     def _best_known(self, rows: Tensor, count: int, edited: Sequence[str] | None) -> Tensor:

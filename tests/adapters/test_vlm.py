@@ -18,6 +18,7 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from razor.adapters import answering
 from razor.adapters.answering import DENIED, LATER, LEAD, MARGIN, STRICTER, WIDER, WRITTEN, _lead, beginnings
 from razor.adapters.questions import Questions
 from razor.adapters.vlm import VlmAdapter
@@ -661,20 +662,25 @@ def test_a_model_that_says_yes_to_the_name_is_to_say_no(affirming, knowing, task
     assert reported.granted.n == len(task.retain.test) and reported.granted.value > 0.5
 
 
-def test_steps_push_yes_to_the_name_as_well_up_to_a_bound(affirming, task):
+@pytest.mark.parametrize("margin", [MARGIN, -9.0])
+def test_steps_push_yes_to_the_name_up_to_a_bound_once_a_picture_is_no_longer_named(
+    affirming, task, margin, monkeypatch
+):
+    monkeypatch.setattr(answering, "MARGIN", margin)  # below any name's surprise: none counts as named
     bench = affirming.bench(task)
     pictures = [e.image for e in task.forget.gradient]
-    every = torch.arange(len(pictures))
 
     def surprise(question, answer):
         rows = affirming.name_logprobs(pictures, [question] * len(pictures), answer)
         return torch.tensor([-sum(p for _, p in row) for row in rows])
 
     with torch.no_grad():
-        pushed = bench._alignment(every, sated=True).item()
-    named = surprise(ASK["colour"], "red").clamp(max=math.log(6) + MARGIN)
-    said = surprise("Is this red?", "yes").clamp(max=math.log(2) + DENIED)
-    assert pushed == pytest.approx((named + said).mean().item(), rel=1e-4)
+        pushed = bench._alignment(torch.arange(len(pictures)), sated=True).item()
+    most, beyond = math.log(6) + margin, math.log(2) + DENIED
+    named, yes = surprise(ASK["colour"], "red"), surprise("Is this red?", "yes").clamp(max=beyond)
+    assert (named < most).all() == (margin == MARGIN)
+    expected = named.clamp(max=most) + torch.where(named < most, beyond, yes)
+    assert pushed == pytest.approx(expected.mean().item(), rel=1e-4)
 
 
 def test_what_is_kept_is_that_others_are_still_said_yes_to(affirming, task):
