@@ -49,7 +49,7 @@ def test_one_click_tells_the_whole_story_and_ends_on_the_comparison(new_page):
     shoot(page, "screen-3")
     go(page, "2 Map & edit")
     ready_map(page).wait_for(timeout=LONG)
-    shoot(page, "screen-map", height=2080)  # as far as the curves
+    shoot(page, "screen-map", height=2235)  # as far as the curves
     check(page)
 
 
