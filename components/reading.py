@@ -12,7 +12,7 @@ from razor.gates import lost
 from razor.growth import Growth
 from razor.metrics import Evaluation, Measure
 from razor.scoring import UnitScore, threshold
-from razor.telling import change, names, won_text
+from razor.telling import change, counted_points, names, won_text
 from razor.trust import AloneEffect
 from razor.units import Unit
 from razor.wording import capital, draws, judge_of, tested, wording
@@ -56,8 +56,7 @@ def _between(share: Measure) -> str:
 
 def _points(change: Measure) -> str:
     """The interval of a change in points, with its n."""
-    low, high = (f"{100 * end:.1f}".replace("-", "\u2212") for end in (change.low, change.high))
-    return f"{low}{NBSP}to{NBSP}{high}, n{NBSP}={NBSP}{change.n:,}"
+    return counted_points(change).replace("-", "\u2212").replace(" ", NBSP).replace(f",{NBSP}", ", ")
 
 
 def signed(points: float) -> str:

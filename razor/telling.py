@@ -68,8 +68,8 @@ def map_finding(scores: Sequence[UnitScore], growth: Growth) -> str:
     moved = lost(now.retain_accuracy, growth.base.retain_accuracy)
     return (
         f"{_edited_text(growth)}. Of the {words.search}, {growth.task.concept} is {words.seen} "
-        f"{counted_share(now.forget_accuracy)}; {words.answers} changed by {100 * moved.value:+.1f} points from the "
-        f"unedited model ({counted_points(moved)})."
+        f"{counted_share(now.forget_accuracy)}; {words.answers} {_moved(moved.value)} from the unedited model "
+        f"({counted_points(moved)})."
     )
 
 
@@ -107,8 +107,7 @@ def start_text(growth: Growth) -> str:
     concept, words = growth.task.concept, wording(growth)
     if draws(growth):
         return f"Before any edit {concept} counts as predicted at 100 % of the {words.search}, by definition."
-    share = growth.base.forget_accuracy
-    known = f"{100 * share.value:.0f} % of the {words.search} ({_between(share)}, n = {share.n:,})"
+    known = counted_share(growth.base.forget_accuracy, f" of the {words.search}")
     return f"{capital(concept)} is {words.seen} {known} before any edit."
 
 
@@ -140,13 +139,13 @@ def _moved(change: float) -> str:
     return "did not change" if abs(change) < 0.0005 else f"changed by {100 * change:+.1f} points"
 
 
-def counted_share(share: Measure) -> str:
-    """A share with its interval and on how many cases it rests.
+def counted_share(share: Measure, of: str = "") -> str:
+    """A share, of what, with its interval and on how many cases it rests.
 
     >>> counted_share(Measure(0.0, n=96, low=0.0, high=0.038))
     '0 % (0 to 4 %, n = 96)'
     """
-    return f"{100 * share.value:.0f} % ({_between(share)}, n = {share.n:,})"
+    return f"{100 * share.value:.0f} %{of} ({_between(share)}, n = {share.n:,})"
 
 
 def counted_points(change: Measure) -> str:
@@ -216,7 +215,7 @@ def _bits(measure: Measure) -> str:
 
 
 def _share(measure: Measure) -> str:
-    return f"{100 * measure.value:.0f} % ({100 * measure.low:.0f} to {100 * measure.high:.0f} %)"
+    return f"{100 * measure.value:.0f} % ({_between(measure)})"
 
 
 def membership_text(found: Membership, concept: str) -> str:

@@ -145,9 +145,7 @@ class VlmBench:
         with enough_memory("reading the examples", "Take fewer pictures, or load the model in half precision"):
             forget = self._tokens("forget", "gradient", ())
             guarded = any(map(self._check, self._examples("retain", "gradient")))  # by others said yes to
-            self.affirms = task.axis in adapter.questions.denied and guarded and self._affirms(forget)
-            if not self.affirms:
-                self._checks.clear()
+            self.affirms = task.axis in adapter.questions.denied and guarded and self._says_yes(forget)
             retain = self._tokens("retain", "gradient", ())
             for side, tokens in (("forget", forget), ("retain", retain)):
                 self._frozen_next[side, "gradient"] = self._next(self.pictures(side, "gradient"), tokens)
@@ -214,10 +212,9 @@ class VlmBench:
                     self._lately.popitem(last=False)
         return self._counted(split, kept[place], edited)
 
-    def _affirms(self, tokens: Sequence[Tensor]) -> bool:
+    def _says_yes(self, tokens: Sequence[Tensor]) -> bool:
         """Whether the unedited model says yes to the concept's name, about most forget pictures of these tokens."""
-        self.affirms, answers = True, [self._yes]
-        _, asked = self.checks("forget", "gradient")
+        (_, asked), answers = self.checks("forget", "gradient"), [self._yes]
         said, instead = self.adapter.choice_scores(asked, tokens, answers, answers * len(asked))[:, -2:].unbind(1)
         return metrics.share(said > instead).value > 0.5
 
@@ -450,10 +447,10 @@ class VlmBench:
         return _Scores(*scores, self._drift(split, retain, edited), *leads)
 
     def _leads(self, side: str, split: str, tokens: Sequence[Tensor]) -> Tensor:
-        """By how many nats yes is ahead of no, (n,); see `checks`."""
-        rows, asked = self.checks(side, split)
-        if not rows:
+        """By how many nats yes is ahead of no, (n,); see `checks`. None where yes is left alone."""
+        if not self.affirms:
             return torch.empty(0)
+        rows, asked = self.checks(side, split)
         answers = [self._yes, self._no]
         said = processes.share(
             list(range(len(rows))),
@@ -661,14 +658,11 @@ class VlmBench:
         return self._questions[side, split]
 
     def checks(self, side: str, split: str) -> tuple[list[int], list["Prompt"]]:
-        """Pictures of a set, by number, and for each the question whether it shows the concept, or to retain its class.
-
-        None at all where the unedited model does not say yes to the concept's name.
-        """
+        """Pictures of a set, by number, and for each whether it shows the concept, of some to retain its own class."""
         if (side, split) not in self._checks:
             pictures, examples = self.pictures(side, split), self._examples(side, split)
             said = [self._check(e, self.task.concept if side == "forget" else "") for e in examples]
-            rows = [i for i, text in enumerate(said) if text] if self.affirms else []
+            rows = [i for i, text in enumerate(said) if text]
             if side == "retain":
                 rows = [rows[i] for i in varied([examples[i] for i in rows], CHECKED.get(split, CHECKED["search"]))]
             room, shown = len(self._yes) + 2, [examples[i].image for i in rows]
@@ -699,7 +693,9 @@ class VlmBench:
         return ways[asked.picture // 2 % len(ways)] if ways else asks.ask(axis)
 
     def _said_yes(self, side: str, tokens: Sequence[Tensor]) -> list[bool]:
-        """Whether yes is written to the checks of a set's test pictures, whose tokens are given."""
+        """Whether yes is written to the checks of a set's test pictures, whose tokens are given; see `_leads`."""
+        if not self.affirms:
+            return []
         rows, asked = self.checks(side, "test")
         about, most = [(p, tokens[row]) for p, row in zip(asked, rows, strict=True)], len(self._yes) + 2
         write = lambda mine: self.adapter.write([p for p, _ in mine], [t for _, t in mine], max_new_tokens=most)  # noqa: E731

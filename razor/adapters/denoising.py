@@ -218,9 +218,9 @@ class DiffusionBench:
         """The unedited model draws the concept, as far as there is a judge to say so."""
         if self.judge is None:
             return True
-        seen = self._still_drawn(most=FEW)
+        seen = self._still_drawn(which=slice(FEW))
         if not all(seen):
-            seen = self._still_drawn()
+            seen += self._still_drawn(which=slice(FEW, CONFIRMED))
         return sum(seen) > self.task.chance * len(seen)
 
     def confirm(self, stop: Callable[[], bool] = lambda: False) -> bool:
@@ -334,11 +334,11 @@ class DiffusionBench:
         asked = [(e.caption, e.source) for side in DRAWN for e in self.to_draw(side)]
         return self.seed, self.beneath.key(), asked, self.judge, self.task.axes
 
-    def _still_drawn(self, stop: Callable[[], bool] = lambda: False, most: int = CONFIRMED) -> list[bool]:
-        """Whether the judge sees the concept now, in each of at most so many pictures of forget prompts."""
+    def _still_drawn(self, stop: Callable[[], bool] = lambda: False, which: slice | None = None) -> list[bool]:
+        """Whether the judge sees the concept now, in each of these pictures of forget prompts, or in a few."""
         first: dict[str, Example] = {}
         again = [e for e in self.task.forget.search if first.setdefault(e.caption, e) is not e]
-        asked = [*first.values(), *again][:most]  # every caption once before any comes again
+        asked = [*first.values(), *again][which or slice(CONFIRMED)]  # every caption once before any comes again
         pictures = self.draw(asked, steps=self.adapter.quick_steps, stop=stop)
         return [found[self.task.axis] == self.task.concept for found in self.judge(pictures, self.task.axes)]
 
