@@ -51,8 +51,9 @@ def load(name: str, *, device: str | None = None, dtype: str | None = None, bits
             "architecture/pretrained" such as "ViT-B-32/laion2b_s34b_b79k"; or "hf-hub:owner/model" of any kind.
         device: "cpu", "cuda", ...; default: CUDA where there is one. "auto" spreads a vision-language model over all
             cards; other models fit one.
-        dtype: precision of a model that draws or answers, "float32", "float16" or "bfloat16"; default float32 on a
-            CPU, half precision on CUDA. A CLIP is always float32.
+        dtype: precision of a model that draws or answers, "float32", "float16" or "bfloat16"; default half precision
+            on CUDA, float32 on a CPU and for bundled models, whose edits fit wherever they were made. A CLIP is always
+            float32.
         bits: 8 or 4 stores the language model of a vision-language model in so many; see load_vlm.
 
     Raises:
@@ -62,7 +63,8 @@ def load(name: str, *, device: str | None = None, dtype: str | None = None, bits
     """
     from razor.device import default_device
 
-    key = name.strip(), device or default_device(), dtype, bits
+    name = name.strip()
+    key = name, device or default_device(), dtype or ("float32" if name in BUNDLED else None), bits
     if (adapter := _known(key)) is not None:
         return adapter  # not waiting for somebody else's download
     with _loading:

@@ -43,6 +43,7 @@ def bench_of(adapter, task):
 def test_a_bundled_model_forgets_on_the_card(forgotten):
     adapter, _task, done = forgotten
     assert next(adapter.model.parameters()).is_cuda
+    assert adapter.fingerprint() == models.load(adapter.name, device="cpu").fingerprint()
     assert done.before.forget_accuracy.value > 0.95 and done.reached
     assert done.after.forget_accuracy.value <= 0.1
     assert done.after.retain_accuracy.value > done.before.retain_accuracy.value - 0.05
@@ -104,6 +105,22 @@ def test_scores_are_the_same_where_the_forget_gradient_waits_in_the_computers_me
     there = collect(adapter.model, units, bench.scoring_terms())
     for a, b in zip(here, there, strict=True):
         assert (b.forget_norm, b.retain_norm, b.dot) == pytest.approx((a.forget_norm, a.retain_norm, a.dot), rel=1e-4)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_model_whose_language_model_is_stored_in_few_bits_takes_an_edit_of_what_sees(bits, same_weights, weights_of):
+    pytest.importorskip("bitsandbytes")
+    adapter = models.load("mini-vlm", device="cuda", bits=bits)
+    task, _ = sources.resolve(TARGETS["mini-vlm"])
+    units, before = adapter.units(), weights_of(adapter.model)
+    assert units and all(unit.tower != "language" for unit in units)
+    growth = Growth(adapter, task, RazorConfig(**SHORT))
+    assert growth.base.forget_accuracy.value > 0.9
+    (done,) = growth.run()
+    assert done.accepted and same_weights(adapter.model, before)
+    with growth.patch.applied(adapter.model):
+        assert not same_weights(adapter.model, before)
+    assert same_weights(adapter.model, before)
 
 
 QUESTIONS = Questions(

@@ -399,6 +399,18 @@ def test_precision_is_part_of_what_is_loaded(drawing):
     assert models.load(str(drawing), device="cpu", dtype="bfloat16") is half
 
 
+@pytest.mark.parametrize("name", list(models.BUNDLED))
+def test_a_bundled_model_is_float32_on_every_device_unless_another_precision_is_asked_for(name, monkeypatch):
+    asked = []
+    monkeypatch.setattr(models, "_load", lambda *key: asked.append(key))
+    monkeypatch.setattr(models, "_keep", lambda key, adapter: None)
+    for dtype in (None, "bfloat16"):
+        models.load(name, device="cuda:7", dtype=dtype)
+    assert asked == [(name, "cuda:7", "float32", None), (name, "cuda:7", "bfloat16", None)]
+    models.load("elsewhere", device="cuda:7")
+    assert asked[-1] == ("elsewhere", "cuda:7", None, None)
+
+
 def test_precision_that_cannot_be_had_is_one_sentence(drawing, folder):
     assert refusal(drawing, dtype="float16").startswith("float16 is for graphics cards; on a CPU use --dtype float32")
     assert refusal(drawing, dtype="int8") == "No precision 'int8'; choose one of float32, float16, bfloat16."
