@@ -25,8 +25,9 @@ gradient and search splits is asked about in other words (`Questions.wordings`),
 
 A step search that wrote answers would take minutes. Inside it every class of an axis is scored by its answer's
 log-probability, and the best one counts as the model's answer; where the unedited model would write the right one,
-anything else that the model would rather say counts as another. Answers are written to confirm a round and for the
-reported numbers, and names are looked for in them.
+anything else that the model would rather say counts as another. A neighbour counts as kept where its name leads
+clearly: few are asked about, and new ones lie on either side of those. Answers are written to confirm a round and for
+the reported numbers, and names are looked for in them.
 """
 
 import copy
@@ -68,6 +69,7 @@ CHECKED = {"search": 64, "test": 96}  # retain pictures asked whether they show 
 DOUBT = 0.5  # nats by which no must lead before yes counts as gone in the search
 CONFIRMED = 20  # answers written before a round may say that the target is met
 LEAD = 2.5  # nats by which another answer must lead before the name counts as gone, on new pictures too
+SAFE = 1.0  # nats by which a neighbour's name must lead before it counts as kept, on new pictures too
 STRICTER = 1.0  # nats by which it must lead more, where a written answer still holds the name
 KEPT = 256 * 2**20  # bytes of a set of test pictures, as the language model reads them, kept for the next measuring
 RECENT = 256  # edits whose scores are remembered
@@ -523,7 +525,10 @@ class VlmBench:
         right = [scores[:-1].softmax(0)[a.right] for a, scores in scored["retain"]]
         return self._evaluation(
             still=[leads["forget"][i] + self.measure > 0 for i in own],
-            right=[lead > 0 for lead in leads["retain"]],
+            right=[
+                lead > (SAFE if self._near(a) else 0)
+                for lead, (a, _) in zip(leads["retain"], scored["retain"], strict=True)
+            ],
             checked=[(found.affirmed + DOUBT > 0).tolist(), (found.granted > 0).tolist()],
             asked=[a for a, _ in scored["retain"]],
             cross=[leads["forget"][i] > 0 for i, (a, _) in enumerate(scored["forget"]) if a.axis != self.axis],
@@ -586,10 +591,7 @@ class VlmBench:
             checked: whether yes is said to the concept's name, and to the retain pictures' own classes, counted beside.
         """
         pairs = list(zip(asked, right, strict=True))
-        near = {
-            name: [hit for a, hit in pairs if a.axis == self.axis and a.example.labels[self.task.axis] == name]
-            for name in self.neighbours
-        }
+        near = {name: [hit for a, hit in pairs if self._near(a) == name] for name in self.neighbours}
         beside = [hit for hits in near.values() for hit in hits]
         return Evaluation(
             forget_accuracy=metrics.share([*still, *checked[0]]),
@@ -600,6 +602,11 @@ class VlmBench:
             by_neighbor={name: metrics.share(hits) for name, hits in near.items() if hits},
             **more,
         )
+
+    def _near(self, asked: Asked) -> str | None:
+        """The neighbour that is asked for; None for everything else."""
+        name = self.task.axes[asked.axis].classes[asked.right]
+        return name if asked.axis == self.axis and name in self.neighbours else None
 
     def _most_confused(self, tokens: Sequence[Tensor], count: int = 2) -> tuple[str, ...]:
         """The classes the model finds likeliest after the target on forget pictures, among those it is tested on."""

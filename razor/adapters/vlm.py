@@ -99,6 +99,9 @@ class VlmAdapter:
         with _in_words(f"trying {name} on a picture", ModelError, ill):
             picture = self._formed(Image.new("RGB", (64, 64), "grey"), self._tried("What is this?"))
             self._find_parts(picture)
+        if not self.units(towers=("language",)):  # stored as codes of few bits
+            self.growing = ("image",)
+            self.forget_losses = dict.fromkeys(self.forget_losses, self.growing)
         self.batch = batch or (32 if picture.places <= SMALL else 8)
 
     @property

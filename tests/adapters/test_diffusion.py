@@ -290,6 +290,30 @@ def test_the_forget_gradient_reaches_every_unit_growth_may_take_in(adapter, benc
     assert [s.unit.name for s in stats if s.retain_norm == 0] == []
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_working_out_anew_what_a_backward_needs_keeps_less_and_changes_no_gradient(kind):
+    adapter = fresh(kind)
+    terms, units = adapter.bench(make_task()).scoring_terms(), adapter.units()
+
+    def scored():
+        kept = 0
+
+        def keep(tensor):
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            return collect(adapter.model, units, terms), kept
+
+    stats, much = scored()
+    adapter.denoiser.enable_gradient_checkpointing()
+    again, less = scored()
+    assert less < 0.8 * much
+    for a, b in zip(stats, again, strict=True):
+        assert (b.forget_norm, b.retain_norm, b.dot) == pytest.approx((a.forget_norm, a.retain_norm, a.dot), rel=1e-5)
+
+
 def test_drift_has_no_gradient_at_the_frozen_model_and_one_away_from_it(adapter, benches):
     units = adapter.units(("head",), [tower for tower in adapter.towers if tower != "self"])
     heavy, none = (benches(adapter, mismatch_weight=weight).step_terms(1)["keep"] for weight in (1.0, 0.0))

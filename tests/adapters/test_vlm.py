@@ -275,13 +275,33 @@ def test_the_first_edited_block_is_found_in_every_tower(adapter):
         assert earliest_blocks(adapter, random_patch(adapter, [unit])) == {unit.tower: unit.layer}
 
 
+def in_codes(layers):
+    """These as they are stored in few bits: whole numbers, read by a forward of their own."""
+    for layer in layers:
+        layer.weight = torch.nn.Parameter(layer.weight.detach().mul(1000).to(torch.int16), requires_grad=False)
+        layer.forward = lambda given, layer=layer: torch.nn.functional.linear(
+            given, layer.weight.to(given.dtype) / 1000
+        )
+
+
 def test_codes_of_a_quantised_part_are_no_units():
     model, processor = tiny_vlms.tiny("llava")
-    weight = model.model.language_model.layers[0].mlp.up_proj
-    weight.weight = torch.nn.Parameter(weight.weight.detach().to(torch.int8), requires_grad=False)
-    weight.forward = lambda given: torch.nn.functional.linear(given, weight.weight.to(given.dtype))
-    names = {u.name for u in VlmAdapter(model, processor, name="codes").units(("head", "mlp", "layer"))}
+    in_codes([model.model.language_model.layers[0].mlp.up_proj])
+    adapter = VlmAdapter(model, processor, name="codes")
+    names = {u.name for u in adapter.units(("head", "mlp", "layer"))}
     assert not names & {"language.0.mlp", "language.0.layer"} and {"language.0.head.0", "language.1.mlp"} <= names
+    assert adapter.growing == ("language",)
+
+
+def test_where_the_language_model_is_in_codes_growth_edits_what_sees(make_task, weights_of, same_weights):
+    model, processor = tiny_vlms.tiny("llava")
+    in_codes(m for m in model.model.language_model.modules() if isinstance(m, torch.nn.Linear))
+    adapter = VlmAdapter(model, processor, name="codes", questions=QUESTIONS)
+    before = weights_of(model)
+    settings = {"inner_steps": 2, "start_units": 2, "tau": 0.0, "batch": 4, "retain_budget": 1.0, "rounds": 1}
+    growth = Growth(adapter, make_task(), RazorConfig(**settings))
+    (done,) = growth.run()
+    assert done.members and all(name.startswith("image.") for name in done.members) and same_weights(model, before)
 
 
 # ---------------------------------------------------------------- weights as found
@@ -948,6 +968,22 @@ def test_where_a_written_answer_still_holds_the_name_another_must_lead_by_more(k
     assert held == 1 and bench.measure == LEAD and not bench.confirm() and bench.measure == LEAD + STRICTER
     with random_patch(knowing, knowing.units(("layer",), ("image",)), 1.0).applied(knowing.model):
         assert bench.confirm() and bench.measure == LEAD + STRICTER
+
+
+@pytest.mark.parametrize("lead, kept", [(0.5, False), (1.5, True)])
+def test_in_the_search_a_neighbour_must_lead_clearly_and_anything_else_at_all(knowing, task, lead, kept):
+    bench = knowing.bench(task)
+    assert bench.evaluate("search", ()).neighbor_accuracy.value == 1
+    found = bench._scored("search", (), {})
+    narrow = []
+    for asked, scores in zip(bench.asked("retain", "search"), found.retain, strict=True):
+        narrow.append(torch.full_like(scores, -lead))
+        narrow[-1][asked.right] = 0
+    bench._scored = lambda *_: replace(found, retain=narrow)
+    now = bench.evaluate("search", ("language",))
+    assert now.neighbor_accuracy.value == kept
+    count = now.retain_accuracy.n
+    assert round(now.retain_accuracy.value * count) == count - (0 if kept else now.neighbor_accuracy.n)
 
 
 def test_without_known_neighbours_the_classes_most_confused_with_the_target_are_taken(knowing, task):
