@@ -409,7 +409,8 @@ def test_points_that_do_not_fit_together_give_the_same_losses_and_gradients(adap
         return found
 
     whole = both()
-    monkeypatch.setattr(denoising, "LATENTS", {"gradient": 4, "search": 4})  # two places a point: two points at a time
+    two = 2 * 2 * adapter.width  # points of two places
+    monkeypatch.setattr(denoising, "AT_ONCE", {"gradient": two, "search": two})
     adapter.predict = lambda noisy, *more: sizes.append(len(noisy)) or predict(noisy, *more) * weight
     assert both() == pytest.approx(whole, abs=1e-6) and max(sizes) == 2
 

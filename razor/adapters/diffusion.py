@@ -101,8 +101,6 @@ class DiffusionAdapter:
         self.joint = "transformer" in parts  # a joint transformer trained by flow matching
         self.side = self.native_side
         self.batch = batch or (32 if self.side <= SMALL else 8)
-        if self.side > SMALL and self.device.type == "cuda":  # a third more time, for far less memory on the card
-            self.denoiser.enable_gradient_checkpointing()
 
     # What the method asks for
 
@@ -202,6 +200,14 @@ class DiffusionAdapter:
     def scale(self) -> int:
         """Pixels a side of one latent."""
         return 2 ** (len(self.pipeline.vae.config.block_out_channels) - 1)
+
+    @property
+    def width(self) -> int:
+        """Numbers a latent place takes in the denoiser's first layer."""
+        made = self.denoiser.config
+        if self.joint:
+            return made.num_attention_heads * made.attention_head_dim // made.patch_size**2
+        return made.block_out_channels[0]
 
     @property
     def native_side(self) -> int:

@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_adapters import KINDS, fresh, make_task, noise_picture, shared
 
 from razor import pictures, pipelines, words
+from razor.adapters import denoising
 from razor.adapters.denoising import overflowed
 from razor.adapters.diffusion import DiffusionAdapter, seeds_for
 from razor.config import RazorConfig
@@ -291,27 +292,26 @@ def test_the_forget_gradient_reaches_every_unit_growth_may_take_in(adapter, benc
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_working_out_anew_what_a_backward_needs_keeps_less_and_changes_no_gradient(kind):
+def test_points_that_do_not_fit_together_are_held_one_after_the_other_and_change_no_gradient(kind, monkeypatch):
     adapter = fresh(kind)
-    terms, units = adapter.bench(make_task()).scoring_terms(), adapter.units()
+    bench, units = adapter.bench(make_task()), adapter.units()
+    points = bench.points("retain", "gradient")
+    assert bench.at_once(points, "gradient") >= len(points) > 1
 
-    def scored():
-        kept = 0
+    together = collect(adapter.model, units, bench.scoring_terms())
+    monkeypatch.setitem(denoising.AT_ONCE, "gradient", points.noisy[0, 0].numel() * adapter.width)
+    assert bench.at_once(points, "gradient") == 1
+    apart = collect(adapter.model, units, bench.scoring_terms())
+    for a, b in zip(together, apart, strict=True):
+        assert (b.forget_norm, b.retain_norm, b.dot) == pytest.approx((a.forget_norm, a.retain_norm, a.dot), rel=1e-4, abs=1e-5)
 
-        def keep(tensor):
-            nonlocal kept
-            kept += tensor.numel()
-            return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            return collect(adapter.model, units, terms), kept
-
-    stats, much = scored()
-    adapter.denoiser.enable_gradient_checkpointing()
-    again, less = scored()
-    assert less < 0.8 * much
-    for a, b in zip(stats, again, strict=True):
-        assert (b.forget_norm, b.retain_norm, b.dot) == pytest.approx((a.forget_norm, a.retain_norm, a.dot), rel=1e-5)
+def test_a_point_is_as_wide_as_the_denoisers_first_layer(kind, adapter):
+    widths = []
+    first = adapter.denoiser.pos_embed.proj if adapter.joint else adapter.denoiser.conv_in
+    with first.register_forward_hook(lambda module, given, made: widths.append(made.numel() // given[0][0, 0].numel())):
+        adapter.predict(adapter.noise([0]), torch.tensor([300]), adapter.encode(["red cat"]))
+    assert widths == [adapter.width]
 
 
 def test_drift_has_no_gradient_at_the_frozen_model_and_one_away_from_it(adapter, benches):
