@@ -303,7 +303,9 @@ def test_points_that_do_not_fit_together_are_held_one_after_the_other_and_change
     assert bench.at_once(points, "gradient") == 1
     apart = collect(adapter.model, units, bench.scoring_terms())
     for a, b in zip(together, apart, strict=True):
-        assert (b.forget_norm, b.retain_norm, b.dot) == pytest.approx((a.forget_norm, a.retain_norm, a.dot), rel=1e-4, abs=1e-5)
+        assert (b.forget_norm, b.retain_norm, b.dot) == pytest.approx(
+            (a.forget_norm, a.retain_norm, a.dot), rel=1e-4, abs=1e-5
+        )
 
 
 def test_a_point_is_as_wide_as_the_denoisers_first_layer(kind, adapter):

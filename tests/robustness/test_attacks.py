@@ -114,7 +114,8 @@ def test_relearning_brings_a_hidden_colour_back_and_the_curve_is_measured_on_uns
     before = weights_of(trained.model)
     found = list(attack("relearn", forgotten))
     assert [f.setting for f in found] == ["5 pictures, 1 step", *(f"5 pictures, {n} steps" for n in (5, 10, 20))]
-    assert found[-1].attacked.value > 0.8 > 0.2 > found[-1].edited.value  # so the test would see it come back
+    most = max(f.attacked.value for f in found)  # so many steps at this rate may lose it again
+    assert most > 0.8 > 0.2 > found[-1].edited.value  # so the test would see it come back
     assert all(f.attacked.n == f.edited.n for f in found) and same_weights(trained.model, before)
 
 
