@@ -427,7 +427,8 @@ def _add_bits(parser) -> None:
         "--bits",
         type=int,
         choices=[8, 4],
-        help="store the language model of one that answers in so many bits, on CUDA with bitsandbytes (default: whole)",
+        help="store the language model of one that answers in so many bits, on CUDA with bitsandbytes; its vision "
+        "tower is edited then (default: whole)",
     )
 
 

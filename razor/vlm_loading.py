@@ -63,7 +63,8 @@ def load_vlm(
         name: what the model is called in sentences; default the source.
         offline: whether a hub id may only come from the hub cache.
         make_room: called once where free memory is too small, to let go of what is not needed.
-        bits: 8 or 4 stores the language model in so many bits (CUDA, with bitsandbytes): it then has no units.
+        bits: 8 or 4 stores the language model in so many bits (CUDA, with bitsandbytes): it then has no units, and
+            growth edits the vision tower.
         device_map: "auto" spreads a model over all CUDA cards; default one card.
         questions: how an axis is asked about and a class named.
 
