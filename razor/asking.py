@@ -13,7 +13,7 @@ from itertools import cycle, islice
 
 from PIL import Image
 
-from razor.adapters.answering import BESIDE
+from razor.adapters.interview import BESIDE
 from razor.adapters.vlm import VlmAdapter
 from razor.answers import NAMED, Question, affirms, compare, denies, flags, normalised
 from razor.errors import Stopped

@@ -233,7 +233,7 @@ class Growth:
             self.units, self._stats, self._trials = units, {}, (0, {})
             self.forget_loss = self.bench.forget_loss = loss
         target = self.bench.aim if config.forget_target is None else config.forget_target
-        self.goal = Goal(target, config.retain_budget, self.base, self.bench.spared)
+        self.goal = Goal(target, config.retain_budget, self.base, self.bench.spared, self.bench.mends)
 
     # Scores
 

@@ -56,6 +56,7 @@ class Goal:
     budget: float  # retain accuracy that may be lost
     base: Evaluation  # the unedited model
     spared: int = 0  # neighbours that may be lost whatever the budget: one of few is more than a share of points
+    mends: bool = False  # a few steps to bring back what was lost on the way are made however little that seems to be
 
     def damage(self, now: Evaluation) -> float:
         """Loss beyond the budgets, >= 0.
@@ -93,7 +94,7 @@ class Goal:
     def worth_mending(self, now: Evaluation) -> bool:
         """So much was lost on the way to the target that a few steps to bring some of it back are worth their time."""
         allowed = self.budget if now.retain_probability else DRIFT * self.budget
-        return self.lost(now) >= WORTH_MENDING * allowed
+        return self.mends or self.lost(now) >= WORTH_MENDING * allowed
 
     def spent(self, now: Evaluation) -> float:
         """What is lost, in answers or in how sure they are, as a share of the budget, 0 to 1."""

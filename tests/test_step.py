@@ -227,6 +227,7 @@ def test_where_no_answer_has_a_probability_moved_predictions_are_what_was_lost(m
     assert not goal.worth_mending(found(0.0, stable=0.991)) and goal.worth_mending(found(0.0, stable=0.989))
     answered = Goal(0.0, 0.02, found(1.0, right=0.9))
     assert not answered.worth_mending(found(0.0, right=0.899)) and answered.worth_mending(found(0.0, right=0.897))
+    assert replace(answered, mends=True).worth_mending(found(0.0, right=0.95))
 
 
 def test_a_stopped_second_look_leaves_the_point_that_was_borne_out(model):

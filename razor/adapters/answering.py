@@ -20,9 +20,6 @@ not learn to deny everybody, M asks of every other retain picture whether it sho
 such answers beside the others on both sides; without such pictures yes is left alone. So it is for things and styles:
 mini-vlm, made to say no to one, said no to each of them (`Questions.denied`).
 
-What is edited on one question alone is still named where another asks for the same: so every other picture of the
-gradient and search splits is asked about in other words (`Questions.wordings`), and the test split in the usual ones.
-
 A step search that wrote answers would take minutes. Inside it every class of an axis is scored by its answer's
 log-probability, and the best one counts as the model's answer; where the unedited model would write the right one,
 anything else that the model would rather say counts as another. A neighbour counts as kept where its name leads
@@ -36,7 +33,7 @@ import random
 import statistics
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,28 +41,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from razor import losses, metrics, processes
-from razor.adapters.base import GLANCE, Terms, ascended, glimpse
-from razor.answers import affirms, classes_named, last_names
+from razor.adapters.base import Terms, ascended
+from razor.adapters.interview import ASIDE, NEUTRAL, SEEING, Asked, Interview
+from razor.answers import affirms, classes_named
 from razor.errors import ModelError, Stopped
-from razor.examples import Example, Task, evenly, varied, varied_beside
+from razor.examples import Task, evenly, varied
 from razor.memory import enough_memory, in_parts
 from razor.metrics import Evaluation
 from razor.patches import Patch
-from razor.replay import PrefixCache
 
 if TYPE_CHECKING:
     from razor.adapters.vlm import Prompt, VlmAdapter
 
-SEEING = ("image", "projector")  # towers a picture runs through before the language model
 WIDER = 3  # times as many pictures are asked about in a step as it is made on
 MARGIN = 6.0  # nats beyond chance from which a forget picture is left alone
 DENIED = 3.0  # the same of yes to its name
 LATER = 1.0  # the same of the rest of a name, which is only said where nothing is likelier
-MOST = {"gradient": (96, 256), "search": (48, 256), "test": (96, 320)}  # forget and retain pictures used at most
-WRITTEN = 32  # tokens written of an answer at most, unless asked for more or less, or a name takes more
-BESIDE = 8  # tokens written beside the longest name at least
-NEUTRAL = 32  # retain pictures behind neutral_kl
-CHECKED = {"search": 64, "test": 96}  # retain pictures asked whether they show their own class, at most
 DOUBT = 0.5  # nats by which no must lead before yes counts as gone in the search
 CONFIRMED = 20  # answers written before a round may say that the target is met
 LEAD = 2.5  # nats by which another answer must lead before the name counts as gone, on new pictures too
@@ -73,17 +64,6 @@ SAFE = 1.0  # nats by which a neighbour's name must lead before it counts as kep
 STRICTER = 1.0  # nats by which it must lead more, where a written answer still holds the name
 KEPT = 256 * 2**20  # bytes of a set of test pictures, as the language model reads them, kept for the next measuring
 RECENT = 256  # edits whose scores are remembered
-ASIDE = "aside"  # the pictures of the test split whose neutral questions are asked
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A question about one picture, about one axis."""
-
-    example: Example
-    picture: int  # its number among the pictures of its set
-    axis: int  # number of the axis in the task
-    right: int  # number of the right class on the axis
 
 
 @dataclass(frozen=True)
@@ -97,7 +77,7 @@ class _Scores:
     granted: Tensor  # (some retain pictures,) the same of yes to their own class
 
 
-class VlmBench:
+class VlmBench(Interview):
     """One task on one vision-language model; the frozen model's tokens of pictures are made once.
 
     Evaluate a split unedited before evaluating it edited: that is when the frozen answers are recorded.
@@ -109,46 +89,26 @@ class VlmBench:
     aim = 0.01  # of pictures still named: a name is written or not, and no chance of guessing excuses one in fifty
     retain_weight = 3.0  # names share the language model's few heads: at 1 other answers lost up to 2 points
     spared = 1  # names are told apart by a few weights, and one neighbour on the edge would hold up all the others
+    mends = True  # new pictures lie on either side of those whose answers the search counts as kept
 
     def __init__(
         self, adapter: "VlmAdapter", task: Task, *, batch: int, mismatch_weight: float, seed: int, beneath: Patch
     ):
-        self.adapter, self.task, self.batch, self.seed, self.beneath = adapter, task, batch, seed, beneath
-        self.mismatch_weight = mismatch_weight
-        self.axis = [axis.name for axis in task.axes].index(task.axis)
-        self.target = task.axes[self.axis].classes.index(task.concept)
+        super().__init__(adapter, task)
+        self.batch, self.seed, self.beneath, self.mismatch_weight = batch, seed, beneath, mismatch_weight
         self.slow_towers = tuple(adapter.towers)  # whatever is edited, the language model has to run
         self.measure, self.forget_loss = LEAD, ascended(adapter, None)
         self.unedited: dict[Hashable, Any] = {}
         self._said: dict[tuple[str, str], list[bool]] = {}  # whether the unedited model would write the right answer
         self._named = 0.0  # share of forget pictures of the search split the unedited model names without any lead
         self.answers: dict[str, dict[str, list[str]]] = {}  # "original" or "edited" -> side -> written last, as asked
-        say, aliases = adapter.questions.answer, adapter.questions.aliases
-        self._names = [
-            {name: (name, say(axis.name, name), *aliases(axis.name, name)) for name in axis.classes}
-            for axis in task.axes
-        ]
-        self._ids = [[adapter.answer_ids(say(axis.name, name)) for name in axis.classes] for axis in task.axes]
-        self._starts = [beginnings(answers) for answers in self._ids]
-        self._later = self._ids[self.axis][self.target][len(self._starts[self.axis][self.target]) :]
-        names = task.axes[self.axis].classes
-        lasts = {names.index(n): adapter.answer_ids(say(task.axis, last)) for n, last in last_names(names).items()}
-        self._lasts = {n: ids for n, ids in lasts.items() if not ids.equal(self._starts[self.axis][n])}
-        self._yes, self._no = map(adapter.answer_ids, adapter.questions.yes_no)
-        self.affirms = False  # it says yes to the concept's name, and is to say no; nothing is asked for yes or no else
-        self._asked: dict[tuple[str, str], list[Asked]] = {}
-        self._pictures: dict[tuple[str, str], list[Prompt]] = {}  # each with a neutral question
-        self._questions: dict[tuple[str, str], list[Prompt]] = {}  # one for each of the asked
-        self._checks: dict[tuple[str, str], tuple[list[int], list[Prompt]]] = {}  # see `checks`
-        self._frozen: dict[tuple[str, str], list[Tensor]] = {}  # tokens of each picture
         self._frozen_next: dict[tuple[str, str], Tensor] = {}  # see `_next`, by set and split
         self._lately: OrderedDict[tuple, _Scores] = OrderedDict()
-        self._prefixes = PrefixCache(adapter)
         with enough_memory("reading the examples", "Take fewer pictures, or load the model in half precision"):
-            forget = self._tokens("forget", "gradient", ())
-            guarded = any(map(self._check, self._examples("retain", "gradient")))  # by others said yes to
+            forget = self.tokens("forget", "gradient", ())
+            guarded = any(map(self.check, self.examples("retain", "gradient")))  # by others said yes to
             self.affirms = task.axis in adapter.questions.denied and guarded and self._says_yes(forget)
-            retain = self._tokens("retain", "gradient", ())
+            retain = self.tokens("retain", "gradient", ())
             for side, tokens in (("forget", forget), ("retain", retain)):
                 self._frozen_next[side, "gradient"] = self._next(self.pictures(side, "gradient"), tokens)
             self.neighbours = task.neighbours or self._most_confused(forget)
@@ -216,7 +176,7 @@ class VlmBench:
 
     def _says_yes(self, tokens: Sequence[Tensor]) -> bool:
         """Whether the unedited model says yes to the concept's name, about most forget pictures of these tokens."""
-        (_, asked), answers = self.checks("forget", "gradient"), [self._yes]
+        (_, asked), answers = self.checks("forget", "gradient"), [self.yes]
         said, instead = self.adapter.choice_scores(asked, tokens, answers, answers * len(asked))[:, -2:].unbind(1)
         return metrics.share(said > instead).value > 0.5
 
@@ -239,8 +199,8 @@ class VlmBench:
             asked,
             lambda mine: self.adapter.answer(
                 [a.example.image for a in mine],
-                [self._question(a, "search") for a in mine],
-                max_new_tokens=self._length,
+                [self.question(a, "search") for a in mine],
+                max_new_tokens=self.length,
                 stop=stop,
             ),
         )
@@ -257,11 +217,11 @@ class VlmBench:
         Nothing at all where `stop` said so meanwhile.
         """
         pictures = [a.example.image for a in self.asked("forget", "test") if a.axis == self.axis]
-        return self.adapter.answer(pictures, [question] * len(pictures), max_new_tokens=self._length, stop=stop)
+        return self.adapter.answer(pictures, [question] * len(pictures), max_new_tokens=self.length, stop=stop)
 
     def names_it(self, text: str) -> bool:
         """Whether a written answer holds the concept's name."""
-        return self.task.concept in classes_named(text, self._names[self.axis])
+        return self.task.concept in classes_named(text, self.names[self.axis])
 
     def relent(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Class scores and written answers are the model's own: what the scores still count is still there."""
@@ -274,14 +234,14 @@ class VlmBench:
         """
         pictures, count = self.pictures("forget", "search"), len(self.task.forget.search)
         chosen = [row * len(pictures) // count for row in rows]
-        tokens, questions = self.adapter.features([pictures[i] for i in chosen]), self._about_concept("search")
-        name, asked = self._ids[self.axis][self.target], [questions[i] for i in chosen]
+        tokens, questions = self.adapter.features([pictures[i] for i in chosen]), self.about_concept("search")
+        name, asked = self.ids[self.axis][self.target], [questions[i] for i in chosen]
         return torch.cat(self.adapter.token_logprobs(asked, tokens, [name] * len(asked))).mean()
 
     @torch.no_grad()
     def recall(self, split: str) -> Tensor:
         """Mean log-probability a token of the concept's name as the answer about each of some forget pictures, (n,)."""
-        examples, asks, axis = self._examples("forget", split), self.adapter.questions, self.task.axis
+        examples, asks, axis = self.examples("forget", split), self.adapter.questions, self.task.axis
         asked, name = [asks.ask(axis)] * len(examples), asks.answer(axis, self.task.concept)
         found = self.adapter.name_logprobs([e.image for e in examples], asked, name)
         return torch.tensor([statistics.fmean(p for _, p in tokens) for tokens in found])
@@ -294,11 +254,11 @@ class VlmBench:
             means = self._each("forget", rows, edited, lambda _, tokens: _means(tokens))
             middle, direction = (kept.to(means.device) for kept in (self._middle, self._direction))
             return losses.alignment(means - middle, direction)
-        chance = math.log(len(self._names[self.axis]))
+        chance = math.log(len(self.names[self.axis]))
         words = {self._first_words: chance + MARGIN}
-        if sated and len(self._later):
+        if sated and len(self.later):
             words[self._later_words] = chance + LATER
-        if sated and self.target in self._lasts:
+        if sated and self.target in self.lasts:
             words[self._last_name] = chance + MARGIN
         if sated and self.affirms:
             words[self._affirmed] = math.log(2) + DENIED
@@ -333,30 +293,30 @@ class VlmBench:
 
     def _first_words(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
         """-log p of the name's beginning as the answer about forget pictures of the gradient split, (n,)."""
-        return self._unsaid(self._starts[self.axis][self.target], mine, tokens)
+        return self._unsaid(self.starts[self.axis][self.target], mine, tokens)
 
     def _last_name(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
         """The same of a person's last name by itself."""
-        return self._unsaid(self._lasts[self.target], mine, tokens)
+        return self._unsaid(self.lasts[self.target], mine, tokens)
 
     def _affirmed(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
         """-log p of yes where it is asked whether forget pictures of the gradient split show the concept, (n,)."""
         _, asked = self.checks("forget", "gradient")
-        said = self.adapter.token_logprobs([asked[i] for i in mine], tokens, [self._yes] * len(mine))
+        said = self.adapter.token_logprobs([asked[i] for i in mine], tokens, [self.yes] * len(mine))
         return -torch.stack(said).sum(1)
 
     def _unsaid(self, answer: Tensor, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
-        questions = self._about_concept("gradient")
+        questions = self.about_concept("gradient")
         said = self.adapter.token_logprobs([questions[i] for i in mine], tokens, [answer] * len(mine))
         return -torch.stack(said).sum(1)
 
     def _later_words(self, mine: Sequence[int], tokens: Sequence[Tensor]) -> Tensor:
         """-log p of the rest of the name after the beginning of another class, (n,)."""
-        questions, starts = self._about_concept("gradient"), self._starts[self.axis]
+        questions, starts = self.about_concept("gradient"), self.starts[self.axis]
         others = [start for number, start in enumerate(starts) if number != self.target]
-        answers = [torch.cat([others[i % len(others)], self._later]) for i in mine]
+        answers = [torch.cat([others[i % len(others)], self.later]) for i in mine]
         said = self.adapter.token_logprobs([questions[i] for i in mine], tokens, answers)
-        return -torch.stack([value[-len(self._later) :].sum() for value in said])
+        return -torch.stack([value[-len(self.later) :].sum() for value in said])
 
     def _retain(
         self,
@@ -401,7 +361,7 @@ class VlmBench:
         if not rows:
             return found
         questions = [self.questions("retain", "gradient")[asked[row]] for row in rows]
-        right = [self._ids[a.axis][a.right] for a in known]
+        right = [self.ids[a.axis][a.right] for a in known]
         said = self.adapter.token_logprobs(questions, [tokens[row] for row in rows], right)
         values = torch.stack([value.sum() for value in said])
         return found.index_add(0, torch.tensor(rows, device=found.device), -values.to(found.device))
@@ -436,14 +396,14 @@ class VlmBench:
                 return work(mine, self.adapter.features([pictures[i] for i in mine]))
             return work(mine, [self._frozen[side, "gradient"][i] for i in mine])
 
-        longest = max(len(p.ids) for p in (*pictures, *self.questions(side, "gradient"))) + self._room
+        longest = max(len(p.ids) for p in (*pictures, *self.questions(side, "gradient"))) + self.room
         size = self.adapter.at_once // (runs * longest)
         return processes.share(rows, lambda mine: in_parts(mine, size, part))
 
     # Metrics
 
     def _scored(self, split: str, edited: Sequence[str], first: Mapping[str, int]) -> _Scores:
-        forget, retain = (self._tokens(side, split, edited, first) for side in ("forget", "retain"))
+        forget, retain = (self.tokens(side, split, edited, first) for side in ("forget", "retain"))
         scores = (self._choices(side, split, tokens) for side, tokens in (("forget", forget), ("retain", retain)))
         leads = (self._leads(side, split, tokens) for side, tokens in (("forget", forget), ("retain", retain)))
         return _Scores(*scores, self._drift(split, retain, edited), *leads)
@@ -453,7 +413,7 @@ class VlmBench:
         if not self.affirms:
             return torch.empty(0)
         rows, asked = self.checks(side, split)
-        answers = [self._yes, self._no]
+        answers = [self.yes, self.no]
         said = processes.share(
             list(range(len(rows))),
             lambda mine: self.adapter.choice_scores([asked[i] for i in mine], [tokens[rows[i]] for i in mine], answers),
@@ -472,9 +432,9 @@ class VlmBench:
         """
         asked, questions = self.asked(side, split), self.questions(side, split)
         found: dict[int, Tensor] = {}
-        for axis, (starts, whole) in enumerate(zip(self._starts, self._ids, strict=True)):
+        for axis, (starts, whole) in enumerate(zip(self.starts, self.ids, strict=True)):
             about = side == "forget" and axis == self.axis
-            lasts = self._lasts if about else {}
+            lasts = self.lasts if about else {}
             answers, right = [*starts, *lasts.values()], starts if about else whole
             rows = [i for i, a in enumerate(asked) if a.axis == axis]
 
@@ -549,18 +509,18 @@ class VlmBench:
         asked = {side: self.asked(side, "test") for side in ("forget", "retain")}
         texts, yes = {}, {}
         for side in asked:
-            tokens = self._tokens(side, "test", edited, first)
+            tokens = self.tokens(side, "test", edited, first)
             yes[side] = self._said_yes(side, tokens)
             texts[side] = self._write(side, tokens)
         self.answers["edited" if edited else "original"] = texts
         named = {
-            side: [classes_named(text, self._names[a.axis]) for a, text in zip(mine, texts[side], strict=True)]
+            side: [classes_named(text, self.names[a.axis]) for a, text in zip(mine, texts[side], strict=True)]
             for side, mine in asked.items()
         }
         alone = lambda a, names: names == (self.task.axes[a.axis].classes[a.right],)  # noqa: E731
         forget, retain = (list(zip(asked[side], named[side], strict=True)) for side in ("forget", "retain"))
         still = [self.task.concept in names for a, names in forget if a.axis == self.axis]
-        tokens = self._tokens("retain", ASIDE, edited, first)
+        tokens = self.tokens("retain", ASIDE, edited, first)
         return self._evaluation(
             still=still,
             right=[alone(a, names) for a, names in retain],
@@ -610,101 +570,19 @@ class VlmBench:
 
     def _most_confused(self, tokens: Sequence[Tensor], count: int = 2) -> tuple[str, ...]:
         """The classes the model finds likeliest after the target on forget pictures, among those it is tested on."""
-        scores = self.adapter.choice_scores(self._about_concept("gradient"), tokens, self._starts[self.axis]).mean(0)
+        scores = self.adapter.choice_scores(self.about_concept("gradient"), tokens, self.starts[self.axis]).mean(0)
         names = self.task.axes[self.axis].classes
         tested = {e.labels.get(self.task.axis) for e in self.task.retain.test} - {self.task.concept}
         return tuple(names[i] for i in scores.argsort(descending=True).tolist() if names[i] in tested)[:count]
 
     # Pictures and questions
 
-    def asked(self, side: str, split: str) -> list[Asked]:
-        """The questions about the pictures of a set, in order.
-
-        A picture is asked on every axis it has a class on, the target's first. Of retain pictures only the test split's
-        are. For gradients those with a class on the target's axis are asked on it alone, where an edit does its harm.
-        In the search the target's neighbours are, and the others are asked on one axis each, taking turns.
-        """
-        if (side, split) not in self._asked:
-            names = [axis.name for axis in self.task.axes]
-            order = [self.axis, *(i for i in range(len(names)) if i != self.axis)]
-            found = []
-            for number, e in enumerate(self._examples(side, split)):
-                rights = {i: self.task.axes[i].classes.index(e.labels[names[i]]) for i in order if self._known(e, i)}
-                if side == "retain" and split != "test" and rights:
-                    near = split == "gradient" or e.labels.get(self.task.axis) in self.neighbours
-                    if self.axis in rights and near:
-                        rights = {self.axis: rights[self.axis]}
-                    elif split != "gradient":
-                        axis = list(rights)[number % len(rights)]
-                        rights = {axis: rights[axis]}
-                found += [Asked(e, number, axis, right) for axis, right in rights.items()]
-            self._asked[side, split] = found
-        return self._asked[side, split]
-
-    def pictures(self, side: str, split: str) -> list["Prompt"]:
-        """The pictures of a set, each with a neutral question; for gradients half of those to retain with a check."""
-        if (side, split) not in self._pictures:
-            examples = self._examples(side, split)
-            options = [self.adapter.questions.neutral(e.labels, self.task.axis) for e in examples]
-            neutral = [told[number % len(told)] for number, told in enumerate(options)]
-            if side == "retain" and split == "gradient" and self.affirms:
-                for number in range(1, len(examples), 2):
-                    neutral[number] = self._check(examples[number]) or neutral[number]
-            self._pictures[side, split] = self.adapter.prompts([e.image for e in examples], neutral)
-        return self._pictures[side, split]
-
-    def questions(self, side: str, split: str) -> list["Prompt"]:
-        """The questions asked about the pictures of a set."""
-        if (side, split) not in self._questions:
-            asked, pictures = self.asked(side, split), self.pictures(side, split)
-            said = [self._question(a, split) for a in asked]
-            made = self.adapter.prompts([a.example.image for a in asked], said, room=self._length)
-            # Pictures are large, and each is held once.
-            shared = [replace(p, picture=pictures[a.picture].picture) for p, a in zip(made, asked, strict=True)]
-            self._questions[side, split] = shared
-        return self._questions[side, split]
-
-    def checks(self, side: str, split: str) -> tuple[list[int], list["Prompt"]]:
-        """Pictures of a set, by number, and for each whether it shows the concept, of some to retain its own class."""
-        if (side, split) not in self._checks:
-            pictures, examples = self.pictures(side, split), self._examples(side, split)
-            said = [self._check(e, self.task.concept if side == "forget" else "") for e in examples]
-            rows = [i for i, text in enumerate(said) if text]
-            if side == "retain":
-                rows = [rows[i] for i in varied([examples[i] for i in rows], CHECKED.get(split, CHECKED["search"]))]
-            room, shown = len(self._yes) + 2, [examples[i].image for i in rows]
-            made = self.adapter.prompts(shown, [said[i] for i in rows], room=room)
-            asked = [replace(p, picture=pictures[i].picture) for p, i in zip(made, rows, strict=True)]
-            self._checks[side, split] = rows, asked
-        return self._checks[side, split]
-
-    def _check(self, example: Example, name: str = "") -> str:
-        """The question whether a picture shows this class, its own one unless told; "" where it has none."""
-        name = name or example.labels.get(self.task.axis, "")
-        return self.adapter.questions.check(self.task.axis, name) if name in self._names[self.axis] else ""
-
-    @property
-    def _room(self) -> int:
-        """Tokens of the longest answer."""
-        return max(len(ids) for answers in (*self._ids, self._lasts.values()) for ids in answers)
-
-    @property
-    def _length(self) -> int:
-        """Tokens written of an answer, in which every name has room."""
-        return max(WRITTEN, self._room + BESIDE)
-
-    def _question(self, asked: Asked, split: str) -> str:
-        """In the usual words; but for the test split, about every other picture in other words, taking turns."""
-        axis, asks = self.task.axes[asked.axis].name, self.adapter.questions
-        ways = () if split == "test" or asked.picture % 2 == 0 else asks.wordings(axis)
-        return ways[asked.picture // 2 % len(ways)] if ways else asks.ask(axis)
-
     def _said_yes(self, side: str, tokens: Sequence[Tensor]) -> list[bool]:
         """Whether yes is written to the checks of a set's test pictures, whose tokens are given; see `_leads`."""
         if not self.affirms:
             return []
         rows, asked = self.checks(side, "test")
-        about, most = [(p, tokens[row]) for p, row in zip(asked, rows, strict=True)], len(self._yes) + 2
+        about, most = [(p, tokens[row]) for p, row in zip(asked, rows, strict=True)], len(self.yes) + 2
         write = lambda mine: self.adapter.write([p for p, _ in mine], [t for _, t in mine], max_new_tokens=most)  # noqa: E731
         return [affirms(text) for text in processes.share_list(about, write)]
 
@@ -713,64 +591,14 @@ class VlmBench:
         asked = self.asked(side, "test")
         about = list(zip(self.questions(side, "test"), (tokens[a.picture] for a in asked), strict=True))
         write = lambda mine: self.adapter.write(  # noqa: E731
-            [p for p, _ in mine], [t for _, t in mine], max_new_tokens=self._length
+            [p for p, _ in mine], [t for _, t in mine], max_new_tokens=self.length
         )
         said = processes.share_list(about, write)
         if sum(t.nbytes for t in tokens) > KEPT:
-            for held in (self._frozen, self._pictures, self._questions, self._checks):
-                held.pop((side, "test"), None)
+            self.drop(side, "test")
         return said
 
-    def _about_concept(self, split: str) -> list["Prompt"]:
-        """For each forget picture, the question that the concept answers."""
-        own, questions = self._own("forget", split), self.questions("forget", split)
-        return [questions[own[i]] for i in range(len(own))]
-
-    def _own(self, side: str, split: str) -> dict[int, int]:
-        """Picture -> number of the question asked about it on the target's axis."""
-        return {a.picture: number for number, a in enumerate(self.asked(side, split)) if a.axis == self.axis}
-
-    def _known(self, example: Example, axis: int) -> bool:
-        return example.labels.get(self.task.axes[axis].name) in self.task.axes[axis].prompts
-
-    def _examples(self, side: str, split: str) -> Sequence[Example]:
-        """Of every kind some, many of them neighbours."""
-        if split == GLANCE:
-            return glimpse(self._examples(side, "search"))
-        if split == ASIDE:
-            examples = getattr(self.task, side).test
-            return [examples[i] for i in varied(examples, NEUTRAL)]
-        examples, most = getattr(getattr(self.task, side), split), MOST[split][side == "retain"]
-        return [examples[i] for i in varied_beside(examples, most, self.task.axis, self.task.neighbours)]
-
     # What the model reads and says
-
-    def _tokens(
-        self, side: str, split: str, edited: Sequence[str], first: Mapping[str, int] | None = None
-    ) -> list[Tensor]:
-        """What the language model reads of each picture of a set, (places, width) each, on the CPU."""
-        if not set(SEEING) & set(edited):
-            if (side, split) not in self._frozen:
-                whole = self._frozen.get((side, "search")) if split == GLANCE else None
-                self._frozen[side, split] = glimpse(whole) if whole else self._seen(side, split, 0)
-            return self._frozen[side, split]
-        last = len(self._prefixes.blocks["image"]) - 1
-        return self._seen(side, split, (first or {}).get("image", 0) if "image" in edited else last)
-
-    def _seen(self, side: str, split: str, block: int) -> list[Tensor]:
-        """The same, run from this block of the vision tower on where the blocks before it are known."""
-        pictures = self.pictures(side, split)
-
-        def see(mine: list["Prompt"]) -> Tensor:
-            found: dict[int, Tensor] = {}
-            for number, rows in enumerate(self.adapter.picture_batches(mine)):
-                part = [mine[i] for i in rows]
-                run = lambda part=part: torch.cat(self.adapter.features(part))  # noqa: E731
-                made = self._prefixes.run("image", block, (side, split, number), run).cpu()
-                found |= dict(zip(rows, made.split([p.places for p in part]), strict=True))
-            return torch.cat([found[i] for i in range(len(mine))])
-
-        return list(processes.share(pictures, see).split([p.places for p in pictures]))
 
     def _after(self, prompts: Sequence["Prompt"], tokens: Sequence[Tensor]) -> Tensor:
         """Log-probabilities of the token after each prompt, (n, vocabulary), with a graph."""
@@ -815,21 +643,6 @@ def _lead(scores: Tensor, right: int, said: bool) -> float:
     """
     others = scores[-1:] if said else torch.cat([scores[:right], scores[right + 1 : -1]])
     return (scores[right] - others.max()).item()
-
-
-def beginnings(answers: Sequence[Tensor]) -> list[Tensor]:
-    """The tokens of each answer up to the first by which it is told from all the others, (tokens,) each.
-
-    Whole where another goes on from it. A model that answers greedily says an answer only if it likes each of these
-    tokens best, and no text begins with two of them.
-    """
-
-    def alike(mine: int, length: int) -> bool:
-        others = (ids for i, ids in enumerate(answers) if i != mine)
-        return any(ids[:length].equal(answers[mine][:length]) for ids in others)
-
-    lengths = (next((n for n in range(1, len(ids)) if not alike(i, n)), len(ids)) for i, ids in enumerate(answers))
-    return [ids[:length] for ids, length in zip(answers, lengths, strict=True)]
 
 
 def divergence(now: Tensor, frozen: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class Bench(Protocol):
     aim: float  # forget accuracy to reach on the search split where the settings leave it open
     retain_weight: float  # w_r of the fused step where the settings leave it open, see step.py
     spared: int  # neighbours the search may lose whatever the budget, see step.Goal
+    mends: bool  # an edit is mended however little it seems to cost, see step.Goal
     forget_loss: str  # A_f where the family has a choice, else ""; see `ascended`
     measure: float  # what remains of the concept is counted by it; numbers counted by different ones do not compare
     unedited: dict[Hashable, Any]  # what else was found out about the unedited model, for all who share the bench

@@ -176,7 +176,7 @@ class ClipBench:
     recalls = "how close they are to {}"
     says = ("Forget accuracy went from", "retain accuracy from")
     retain_weight = 1.0
-    spared = 0
+    spared, mends = 0, False
     measure = 0.0  # an answer is the concept's or another's: nothing to be strict about
 
     def __init__(

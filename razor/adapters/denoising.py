@@ -104,7 +104,7 @@ class DiffusionBench:
     recalls = "how well it predicts their noise when asked for {}"
     says = ("The concept is still predicted: from", "retained prompts kept: from")
     retain_weight = 1.0
-    spared = 0
+    spared, mends = 0, False
 
     def __init__(
         self,

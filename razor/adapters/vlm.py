@@ -23,7 +23,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from razor.adapters.answering import WRITTEN, VlmBench
+from razor.adapters.answering import VlmBench
+from razor.adapters.interview import WRITTEN
 from razor.adapters.questions import PLAIN, Questions
 from razor.errors import InputError, ModelError, RazorError
 from razor.examples import Task

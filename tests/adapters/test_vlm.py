@@ -19,7 +19,8 @@ from transformers import (
 )
 
 from razor.adapters import answering
-from razor.adapters.answering import DENIED, LATER, LEAD, MARGIN, STRICTER, WIDER, WRITTEN, _lead, beginnings
+from razor.adapters.answering import DENIED, LATER, LEAD, MARGIN, STRICTER, WIDER, _lead
+from razor.adapters.interview import WRITTEN, beginnings
 from razor.adapters.questions import Questions
 from razor.adapters.vlm import VlmAdapter
 from razor.config import FORGET_LOSSES, RazorConfig
@@ -453,8 +454,8 @@ def test_a_name_longer_than_what_is_written_has_room(knowing, task):
     told = lambda e: replace(e, labels={"colour": name}) if e.labels["colour"] == "red" else e  # noqa: E731
     sides = {s: Split(*(tuple(map(told, split)) for split in vars(getattr(task, s)).values())) for s in SIDES}
     bench = knowing.bench(replace(task, concept=name, axes=(axis,), **sides))
-    assert bench._length >= len(knowing.answer_ids(name)) + 8 > WRITTEN
-    assert knowing.bench(task)._length == WRITTEN
+    assert bench.length >= len(knowing.answer_ids(name)) + 8 > WRITTEN
+    assert knowing.bench(task).length == WRITTEN
 
 
 def test_without_a_chat_template_the_prompt_is_the_plain_one():
@@ -806,17 +807,17 @@ def test_a_last_name_by_itself_counts_as_the_name_and_steps_push_it_too(knowing,
     ]
     every = torch.arange(len(pictures))
     with torch.no_grad():
-        assert bench._last_name(every.tolist(), bench._tokens("forget", "gradient", ())).tolist() == pytest.approx(
+        assert bench._last_name(every.tolist(), bench.tokens("forget", "gradient", ())).tolist() == pytest.approx(
             alone, rel=1e-4
         )
         words = bench._first_words, bench._later_words, bench._last_name
-        parts = torch.stack([word(every.tolist(), bench._tokens("forget", "gradient", ())) for word in words])
+        parts = torch.stack([word(every.tolist(), bench.tokens("forget", "gradient", ())) for word in words])
         bounds = math.log(6) + torch.tensor([[MARGIN], [LATER], [MARGIN]])
         pushed = bench._alignment(every, (), sated=True)
         assert pushed.item() == pytest.approx(parts.minimum(bounds).sum(0).mean().item(), rel=1e-4)
-        scored = bench._choices("forget", "search", bench._tokens("forget", "search", ()))
-        bench._lasts = {}
-        first = bench._choices("forget", "search", bench._tokens("forget", "search", ()))
+        scored = bench._choices("forget", "search", bench.tokens("forget", "search", ()))
+        bench.lasts = {}
+        first = bench._choices("forget", "search", bench.tokens("forget", "search", ()))
     images = [e.image for e in task.forget.search]
     for number, name in enumerate(bench.task.axes[0].classes):
         rows = knowing.name_logprobs(images, [ASK["colour"]] * len(images), name.split()[1])
