@@ -86,27 +86,29 @@ def collect(
     # |g_f|^2, |g_r|^2, |theta|^2, <g_f, g_r>; on the model's device, so that nothing waits for it before the end
     sums = torch.zeros(len(units), 4, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
 
-    def reduce_forget(name: str, grad: Tensor) -> None:
+    def reduce_forget(name: str, grad: Tensor, scale: float) -> None:
         forget[name] = grad if fits else grad.to("cpu")
         for i, view in by_parameter[name]:
-            sums[i, 0] += view(grad).float().square().sum().to(device)
+            sums[i, 0] += unscaled(view(grad), scale).float().square().sum().to(device)
 
-    def reduce_retain(name: str, grad: Tensor) -> None:
+    def reduce_retain(name: str, grad: Tensor, scale: float) -> None:
         g_f = forget.pop(name, None)
         if kept is not None:
-            kept[name] = (torch.zeros_like(grad) if g_f is None else g_f, grad)
+            there = torch.zeros_like(grad) if g_f is None else g_f
+            kept[name] = unscaled(there, scale), unscaled(grad, scale)
         for i, view in by_parameter[name]:
-            part = view(grad).float()
+            part = unscaled(view(grad), scale).float()
             sums[i, 1] += part.square().sum().to(device)
             if g_f is not None:
-                sums[i, 3] += (view(g_f).to(part) * part).sum().to(device)
+                sums[i, 3] += (unscaled(view(g_f).to(part.device), scale) * part).sum().to(device)
 
     with model_lock(model), trainable(model, parameters_of(units)) as parameters:
         fits = kept is not None or gradient_fits(parameters)
         _backward(parameters, terms["forget"], reduce_forget, "forget")
         _backward(parameters, terms["retain"], reduce_retain, "retain")
         if kept is not None:
-            kept |= {name: (grad, torch.zeros_like(grad)) for name, grad in forget.items()}
+            alone = {name: unscaled(grad, loss_scale(parameters)) for name, grad in forget.items()}
+            kept |= {name: (grad, torch.zeros_like(grad)) for name, grad in alone.items()}
         for name, places in by_parameter.items():
             for i, view in places:
                 sums[i, 2] += view(parameters[name].detach()).float().square().sum().to(device)
@@ -128,10 +130,9 @@ def gradient_fits(parameters: Mapping[str, Tensor]) -> bool:
 
     A CPU has one memory: there it always fits.
     """
-    half = any(p.dtype == torch.float16 for p in parameters.values())  # then gradients are scaled back in float32
     wanted: dict[torch.device, int] = {}
     for p in parameters.values():
-        wanted[p.device] = wanted.get(p.device, 0) + (4 if half else p.element_size()) * p.numel()
+        wanted[p.device] = wanted.get(p.device, 0) + p.element_size() * p.numel()
     return all(2 * size <= _free(place) for place, size in wanted.items() if place.type == "cuda")
 
 
@@ -150,21 +151,39 @@ def gradient_of(
         UnusableGradientError: the loss or a gradient is NaN or infinite.
     """
     kept: dict[str, Tensor] = {}
+
+    def keep(name: str, grad: Tensor, scale: float) -> None:
+        kept[name] = unscaled(grad, scale)
+
     with trainable(model, parameters_of(units)) as parameters:
-        value = _backward(parameters, loss, kept.__setitem__, side)
+        value = _backward(parameters, loss, keep, side)
         grads = {name: kept[name] if name in kept else torch.zeros_like(p) for name, p in parameters.items()}
     if not all(grad.isfinite().all() for grad in grads.values()):
         raise UnusableGradientError(f"The {side} gradient has NaN or infinite values; use a smaller step.")
     return value, [unit.views(grads) for unit in units]
 
 
-def _backward(
-    parameters: dict[str, nn.Parameter], loss: Callable[[], Tensor], use: Callable[[str, Tensor], None], side: str
-) -> float:
-    """Run one loss backward and hand each parameter's gradient to `use` as it is complete."""
+def loss_scale(parameters: Mapping[str, Tensor]) -> float:
+    """What a loss is multiplied by on its way back: in float16 small gradients would vanish.
 
-    # In float16 small gradients would vanish; a power of two changes no other bit.
-    factor = HALF_SCALE if any(p.dtype == torch.float16 for p in parameters.values()) else 1
+    A power of two, which changes no other bit.
+    """
+    return HALF_SCALE if any(p.dtype == torch.float16 for p in parameters.values()) else 1
+
+
+def unscaled(grad: Tensor, scale: float) -> Tensor:
+    """The gradient of the loss, from that of `scale` times the loss; in float32 where they differ."""
+    return grad if scale == 1 else grad.float() / scale
+
+
+def _backward(
+    parameters: dict[str, nn.Parameter],
+    loss: Callable[[], Tensor],
+    use: Callable[[str, Tensor, float], None],
+    side: str,
+) -> float:
+    """Run one loss backward and hand each parameter's gradient to `use` as it is complete, with its `loss_scale`."""
+    scale = loss_scale(parameters)
     waiting: dict[str, Tensor] = {}  # for the other processes, which may come to weights in another order
 
     def hand_over(p: Tensor, name: str) -> None:
@@ -172,7 +191,7 @@ def _backward(
         if processes.count() > 1:
             waiting[name] = grad
         else:
-            use(name, grad if factor == 1 else grad.float() / factor)
+            use(name, grad, scale)
 
     hooks = [
         p.register_post_accumulate_grad_hook(lambda p, name=name: hand_over(p, name)) for name, p in parameters.items()
@@ -181,7 +200,7 @@ def _backward(
         with enough_memory("taking gradients", ADVICE):
             with torch.enable_grad():
                 value = loss()
-                scaled = value * factor / processes.count()
+                scaled = value * scale / processes.count()
             if not value.isfinite():
                 raise UnusableGradientError(f"The {side} loss is {value.item()}; scores need a finite one.")
             if value.requires_grad:
@@ -189,7 +208,7 @@ def _backward(
                 for name, p in parameters.items() if processes.count() > 1 else ():
                     grad = waiting.pop(name) if name in waiting else torch.zeros_like(p)
                     grad = processes.summed(grad)
-                    use(name, grad if factor == 1 else grad.float() / factor)
+                    use(name, grad, scale)
             return value.item()
     finally:
         for hook in hooks:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from razor.errors import ModelError
 
+T = TypeVar("T")
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory")  # in errors of torch's allocators
 
 
@@ -39,4 +41,12 @@ def in_parts(rows: Tensor, size: int, work: Callable[[Tensor], Tensor]) -> Tenso
     parts = rows.split(max(1, size))
     if len(parts) == 1:
         return work(rows)
-    return torch.cat([checkpoint(work, part, use_reentrant=False) for part in parts])
+    return torch.cat([run_again(work, part) for part in parts])
+
+
+def run_again(work: Callable[..., T], *inputs: Any) -> T:
+    """What `work` makes of its inputs, with a graph that keeps the inputs alone: its gradient runs it once more.
+
+    Nothing in it may depend on chance.
+    """
+    return checkpoint(work, *inputs, use_reentrant=False, preserve_rng_state=False)

@@ -594,7 +594,7 @@ def _assemble(layout: Layout, weights: Mapping[str, Weights], dtype: torch.dtype
     parts |= dict.fromkeys((*absent, *_helpers(absent)[1:]))
     parts |= {part: value for part, value in UNUSED.items() if part in inspect.signature(kind).parameters}
     if layout.checkpoint:
-        where = {"config": str(layout.folder), "torch_dtype": dtype, "local_files_only": True}
+        where = {"config": str(layout.folder), "dtype": dtype, "local_files_only": True}
         pipeline = kind.from_single_file(str(layout.checkpoint), **where, **parts)
         if "text_encoder_3" in layout.inside and "text_encoder_3" in layout.networks:
             pipeline.text_encoder_3.tie_weights()  # a file may hold T5's word embedding once for its two names
@@ -604,14 +604,13 @@ def _assemble(layout: Layout, weights: Mapping[str, Weights], dtype: torch.dtype
 
 def _network(layout: Layout, part: str, variant: str | None, dtype: torch.dtype) -> nn.Module:
     library, kind = layout.networks[part]
-    precision = {"torch_dtype" if library == "diffusers" else "dtype": dtype}
     network, report = getattr(importlib.import_module(library), kind).from_pretrained(
         str(layout.folder / part),
         variant=variant,
         use_safetensors=True,
         local_files_only=True,
         output_loading_info=True,
-        **precision,
+        dtype=dtype,
     )
     if report["missing_keys"]:
         raise _incomplete(layout.name, part, sorted(report["missing_keys"]))

@@ -53,7 +53,7 @@ class Tokenizer:
 class Fake:
     """An adapter whose denoiser is the table, plus an edit by prompt; it remembers what it was asked."""
 
-    name, guidance, steps, quick_steps, width, dtype = "toy", 2.0, 4, 2, 1, torch.float32
+    name, guidance, steps, quick_steps, width, dtype, reruns = "toy", 2.0, 4, 2, 1, torch.float32, False
 
     def __init__(self):
         self.towers = {"text": "text", "cross": ""}

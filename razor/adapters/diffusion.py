@@ -21,7 +21,7 @@ from razor.adapters.denoising import ADVICE, DiffusionBench, overflowed
 from razor.errors import InputError
 from razor.examples import Task
 from razor.judges import Judge, WorldJudge
-from razor.memory import enough_memory
+from razor.memory import enough_memory, run_again
 from razor.minicanvas.dataset import AXES
 from razor.patches import Patch, fingerprint, model_lock
 from razor.pictures import together_at
@@ -41,9 +41,11 @@ _TOWERS = {
     },
 }
 MAX_STEPS, MAX_SIDE = 200, 2048
+WARM_UP = 4  # steps PNDM takes at least where it begins with Runge-Kutta steps
 MAX_T5 = 256  # tokens of the third encoder, as the pipeline pads them
 SMALL = 128  # pixels a side up to which a step takes as many pictures as on mini-sd
 TOGETHER = 32  # pictures drawn at a time at most
+ENCODED = 2  # pictures are encoded as many at a time as pictures of so many times the side are drawn
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,9 @@ class DiffusionAdapter:
         self.joint = "transformer" in parts  # a joint transformer trained by flow matching
         self.side = self.native_side
         self.batch = batch or (32 if self.side <= SMALL else 8)
+        self.reruns = self.side > SMALL  # the denoiser's blocks keep what they read alone for a gradient
+        if self.reruns:
+            self.denoiser.enable_gradient_checkpointing(run_again)
 
     # What the method asks for
 
@@ -232,7 +237,7 @@ class DiffusionAdapter:
         """What the denoiser works on, (n, channels, h, w), on the CPU."""
         found = []
         with self._autoencoder() as vae:
-            for part in self.pixels(images).split(together_at(self.side)):
+            for part in self.pixels(images).split(together_at(ENCODED * self.side)):
                 mean = vae.encode(part.to(self.device, vae.dtype)).latent_dist.mean.float().cpu()
                 found.append((mean - (vae.config.shift_factor or 0)) * vae.config.scaling_factor)
         return torch.cat(found)
@@ -375,8 +380,9 @@ class DiffusionAdapter:
         """Raise InputError for what cannot be drawn."""
         if any(not str(prompt).strip() for prompt in prompts) or not prompts:
             raise InputError("A prompt is empty; say what to draw, such as 'a picture of a cat'.")
-        if isinstance(steps, bool) or not 1 <= steps <= MAX_STEPS or int(steps) != steps:
-            raise InputError(f"{steps!r} steps cannot be drawn; give a whole number from 1 to {MAX_STEPS}.")
+        fewest = 1 if self.pipeline.scheduler.config.get("skip_prk_steps", True) else WARM_UP
+        if isinstance(steps, bool) or not fewest <= steps <= MAX_STEPS or int(steps) != steps:
+            raise InputError(f"{steps!r} steps cannot be drawn; give a whole number from {fewest} to {MAX_STEPS}.")
         if not 0 <= guidance <= 50:
             raise InputError(f"Guidance is {guidance!r}; it must be a number from 0 to 50 (1 is none).")
         grain, most = self._sides()

@@ -183,7 +183,9 @@ def real_size() -> dict:
         text_encoder=text,
         unet=unet,
         tokenizer=tokenizer,
-        scheduler=diffusers.PNDMScheduler.from_config(mini.scheduler.config, prediction_type="epsilon"),
+        scheduler=diffusers.PNDMScheduler.from_config(
+            mini.scheduler.config, prediction_type="epsilon", skip_prk_steps=True
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

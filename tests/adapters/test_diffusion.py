@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from diffusers import PNDMScheduler
 from PIL import Image
 from tiny_adapters import KINDS, fresh, make_task, noise_picture, shared
 
 from razor import pictures, pipelines, words
-from razor.adapters import denoising
+from razor.adapters import denoising, diffusion
 from razor.adapters.denoising import overflowed
 from razor.adapters.diffusion import DiffusionAdapter, seeds_for
 from razor.config import RazorConfig
@@ -306,6 +307,35 @@ def test_points_that_do_not_fit_together_are_held_one_after_the_other_and_change
         assert (b.forget_norm, b.retain_norm, b.dot) == pytest.approx(
             (a.forget_norm, a.retain_norm, a.dot), rel=1e-4, abs=1e-5
         )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_of_a_denoiser_of_large_pictures_keep_little_and_run_again_for_the_same_gradient(kind, monkeypatch):
+    small, sizes = fresh(kind), []
+    assert not small.reruns
+    points, units = small.bench(make_task()).points("retain", "gradient"), small.units()
+    monkeypatch.setattr(diffusion, "SMALL", small.side - 1)
+    large = DiffusionAdapter(small.pipeline, name="large", batch=small.batch)
+    bench = large.bench(make_task())
+    assert large.reruns and bench.at_once(points, "gradient") == denoising.AT_ONCE["rerun"] // (
+        points.noisy[0, 0].numel() * large.width
+    )
+
+    def kept() -> list:
+        held = []
+        pack = lambda t: held.append(t.untyped_storage()) or t  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            found = collect(large.model, units, bench.scoring_terms())
+        sizes.append(sum({s.data_ptr(): s.nbytes() for s in held}.values()))
+        return found
+
+    again = kept()
+    large.denoiser.disable_gradient_checkpointing()
+    for a, b in zip(kept(), again, strict=True):
+        assert (b.forget_norm, b.retain_norm, b.dot) == pytest.approx(
+            (a.forget_norm, a.retain_norm, a.dot), rel=1e-4, abs=1e-5
+        )
+    assert sizes[0] < sizes[1]
 
 
 def test_a_point_is_as_wide_as_the_denoisers_first_layer(kind, adapter):
@@ -608,12 +638,12 @@ def test_memory_that_runs_out_says_what_to_lower(work, doing, advice, monkeypatc
         work(adapter, monkeypatch, tmp_path)
 
 
-def test_as_many_pictures_are_encoded_at_once_as_are_drawn(monkeypatch):
+def test_as_many_pictures_are_encoded_at_once_as_are_drawn_of_twice_the_side(monkeypatch):
     adapter, sizes = fresh("sd"), []
     vae = adapter.pipeline.vae
     encode = vae.encode
     monkeypatch.setattr(vae, "encode", lambda part: sizes.append(len(part)) or encode(part))
-    monkeypatch.setattr(pictures, "PIXELS_TOGETHER", 2 * adapter.side**2)
+    monkeypatch.setattr(pictures, "PIXELS_TOGETHER", 2 * (2 * adapter.side) ** 2)
     assert len(adapter.latents([noise_picture(n) for n in range(5)])) == 5 and sizes == [2, 2, 1]
 
 
@@ -675,6 +705,12 @@ def test_what_cannot_be_drawn_is_refused_in_one_sentence():
     assert refused(adapter, prompts=["red cat", " "]) == refused(adapter, prompts=[], seeds=[]) == empty
     for steps in (0, -1, 201, 2.5, True, float("nan")):
         assert refused(adapter, steps=steps) == f"{steps!r} steps cannot be drawn; give a whole number from 1 to 200."
+    warm = fresh("sd")
+    warm.pipeline.scheduler = PNDMScheduler(skip_prk_steps=True)
+    assert warm.draw([PROMPT], [1], steps=1)
+    warm.pipeline.scheduler = PNDMScheduler()
+    assert refused(warm, steps=3) == "3 steps cannot be drawn; give a whole number from 4 to 200."
+    assert warm.draw([PROMPT], [1], steps=4)
     for guidance in (-1, 51, float("nan")):
         expected = f"Guidance is {guidance!r}; it must be a number from 0 to 50 (1 is none)."
         assert refused(adapter, guidance=guidance) == expected
