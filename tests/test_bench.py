@@ -180,3 +180,21 @@ def test_the_speed_of_several_processes_by_hand():
     told = processes.report({"device": "cpu", "machine": "two cores", "seconds": seconds}).splitlines()
     assert told[2] == "| mini-clip, image tower | processes: 1 | processes: 2 |"
     assert told[-1] == "| one round of eight steps | 9.0 s (1.00 x) | 6.0 s (1.50 x) |"
+
+
+def test_what_tensors_hold_at_once_is_counted_storage_by_storage():
+    network = torch.nn.Linear(256, 256, bias=False)  # 256 KiB
+    with measure.Held(network) as held:
+        assert held.peak() == 0.25
+        kept = torch.zeros(256, 256)
+        view, gone = kept[1:].T, kept + 1
+        del gone
+        assert held.peak() == 0.75
+        more = network(kept)
+        del more
+        assert held.peak() == 0.75 and view is not None
+        del kept
+        assert held.peak() == 0.5  # the view holds all of it
+        del view
+        held.peak()
+        assert held.peak() == 0.25

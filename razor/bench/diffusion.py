@@ -14,6 +14,7 @@ from torch import Tensor
 
 from razor import metrics, models, words
 from razor.bench.measure import (
+    Held,
     called,
     card,
     chosen,
@@ -29,12 +30,13 @@ from razor.bench.measure import (
     wanted,
 )
 from razor.config import RazorConfig
-from razor.examples import Split
+from razor.examples import Split, Task
 from razor.minicanvas import captions, tasks
 from razor.minicanvas.dataset import AXES, Target, combinations, parse_target
 
 OUT = models.ASSETS / "results" / "diffusion.json"
-PARTS = ("targets", "words", "pairs", "size")
+PARTS = ("targets", "words", "pairs", "size", "held")
+SIZE = "Stable Diffusion 1.5, 982 M parameters, random weights"
 GOALS = {"UA": ">= 99", "IRA": ">= 97", "CRA": ">= 97", "distance": "<= 1.05"}
 KEYS = {
     "UA": "unlearning_accuracy",
@@ -53,6 +55,8 @@ def main(targets: str = "", out: Path | None = None, parts: str = ",".join(PARTS
         results["pairs"] = pairs()
     if "size" in part_names:
         keep_size(results, real_size)
+    if "held" in part_names:
+        results["held"] = held()
     save()
     print(report(results))
     return results
@@ -153,14 +157,73 @@ def pairs() -> dict:
 
 def real_size() -> dict:
     """Seconds and peak memory of scoring and one growth round on a randomly initialised Stable Diffusion 1.5."""
+    from razor.growth import Growth
+
+    on = card()
+    adapter = stable_diffusion(on)
+    if not on:
+        adapter.side = 256
+    alone = _drawing_peak(adapter)
+    started = time.perf_counter()
+    reset_peak()
+    growth = Growth(adapter, _few(4), RazorConfig(inner_steps=2, rounds=1))
+    made = time.perf_counter()
+    growth.scores()
+    scored = time.perf_counter()
+    growth.next_round()
+    done = time.perf_counter()
+    return {
+        "model": SIZE,
+        "examples": f"{adapter.side} px, 4 forget and 4 retain pictures; 2 inner steps",
+        "device": on or "cpu",
+        "units": len(growth.units),
+        "encode_seconds": made - started,
+        "score_seconds": scored - made,
+        "round_seconds": done - scored,
+        "peak_mib": peak_mib(),
+        "drawing_peak_mib": alone,
+    }
+
+
+def held() -> dict:
+    """What the tensors of the same hold at 512 px in each phase, counted on the CPU: a card needs as much.
+
+    Fewer pictures than usual, as more of them are held no more at once.
+    """
+    from razor.growth import Growth
+
+    adapter = stable_diffusion(None)
+    with Held(adapter.model, adapter.pipeline.vae) as tensors:
+        found = {"weights": tensors.peak()}
+        adapter.draw(["a photo of a fish"], [0], steps=2)
+        found["drawing one picture"] = tensors.peak()
+        growth = Growth(adapter, _few(2), RazorConfig(inner_steps=1, rounds=1))
+        found["points"] = tensors.peak()
+        growth.scores()
+        found["score"] = tensors.peak()
+        growth.next_round()
+        found["round"] = tensors.peak()
+    return {"model": SIZE, "side": adapter.side, "dtype": "float32", "mib": {k: round(v) for k, v in found.items()}}
+
+
+def _few(pictures: int) -> Task:
+    """A task of few pictures: not the bundled model's world, but it will do to measure time and memory."""
+    whole = tasks.task(parse_target("style:neon"))
+    small = {
+        side: Split(*(getattr(getattr(whole, side), split)[:pictures] for split in ("gradient", "search", "test")))
+        for side in ("forget", "retain")
+    }
+    return replace(whole, **small, origin={})
+
+
+def stable_diffusion(on: str | None):
+    """Stable Diffusion 1.5 of random weights: in float16 on a card, in float32 on a CPU."""
     import diffusers
     import transformers
 
     from razor.adapters.diffusion import DiffusionAdapter
-    from razor.growth import Growth
 
     torch.manual_seed(0)
-    on = card()
     place = {"device": "cuda", "dtype": torch.float16} if on else {"device": "cpu"}
     mini = models.load("mini-sd", device="cpu").pipeline
     with torch.device(place["device"]):
@@ -190,39 +253,11 @@ def real_size() -> dict:
         feature_extractor=None,
         requires_safety_checker=False,
     ).to(**place)
-    adapter = DiffusionAdapter(pipeline, name="Stable Diffusion 1.5, random weights", batch=4)
-    if not on:
-        adapter.side = 256
-    alone = _drawing_peak(adapter) if on else None
-    whole = tasks.task(parse_target("style:neon"))
-    kept = {"origin": {}}  # not the bundled model's world, but it will do to measure time
-    small = {
-        side: Split(*(getattr(getattr(whole, side), split)[:4] for split in ("gradient", "search", "test")))
-        for side in ("forget", "retain")
-    }
-    started = time.perf_counter()
-    reset_peak()
-    growth = Growth(adapter, replace(whole, **small, **kept), RazorConfig(inner_steps=2, rounds=1))
-    made = time.perf_counter()
-    growth.scores()
-    scored = time.perf_counter()
-    growth.next_round()
-    done = time.perf_counter()
-    return {
-        "model": "Stable Diffusion 1.5, 982 M parameters, random weights",
-        "examples": f"{adapter.side} px, 4 forget and 4 retain pictures; 2 inner steps",
-        "device": on or "cpu",
-        "units": len(growth.units),
-        "encode_seconds": made - started,
-        "score_seconds": scored - made,
-        "round_seconds": done - scored,
-        "peak_mib": peak_mib(),
-        "drawing_peak_mib": alone,
-    }
+    return DiffusionAdapter(pipeline, name="Stable Diffusion 1.5, random weights", batch=4)
 
 
 def _drawing_peak(adapter) -> float:
-    """Most memory on the card while the unedited pipeline draws one picture in eight steps, MiB."""
+    """Most memory while the unedited pipeline draws one picture in eight steps, MiB."""
     reset_peak()
     adapter.draw(["a photo of a fish"], [0], steps=8)
     return peak_mib()
@@ -267,6 +302,14 @@ def report(results: dict) -> str:
             f"{s['model']} ({s['units']} units) on {s['device']}, {s['examples']}: points {s['encode_seconds']:.1f} s, "
             f"score {s['score_seconds']:.1f} s, one growth round {s['round_seconds']:.1f} s, "
             f"peak {s['peak_mib']:.0f} MiB{beside}.",
+        ]
+    if s := results.get("held"):
+        most, drawing = max(s["mib"].values()), s["mib"]["drawing one picture"]
+        told = ", ".join(f"{phase} {mib:,}" for phase, mib in s["mib"].items())
+        lines += [
+            "",
+            f"What the tensors of {s['model']} hold at {s['side']} px in {s['dtype']}, in MiB: {told}; at most "
+            f"{most / drawing:.2f} x what drawing one picture takes (goal <= 1.3).",
         ]
     return "\n".join(lines).strip()
 

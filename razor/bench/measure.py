@@ -7,12 +7,16 @@ import multiprocessing
 import platform
 import re
 import resource
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from razor import jsonio, processes
 from razor.device import default_device
@@ -24,7 +28,7 @@ METHOD = ("growth", "minicanvas.tasks")  # these and what they import
 ADAPTERS = {
     "clip": ("adapters.clip",),
     "diffusion": ("adapters.diffusion", "adapters.denoising"),
-    "vlm": ("adapters.vlm", "adapters.answering"),
+    "vlm": ("adapters.vlm", "adapters.answering", "adapters.interview"),
 }
 # What is imported on the way and changes no result: files and recipes, weights that rows name by their fingerprint,
 # wording, and the sharing of work.
@@ -171,6 +175,46 @@ def keep_size(results: dict, measured: Callable[[], dict]) -> None:
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         found = pool.apply(measured)
     results.setdefault("size", {})[found["device"]] = found
+
+
+class Held(TorchDispatchMode):
+    """Counts what tensors made in its block hold at once, without what operations need inside.
+
+    Args:
+        networks: whose weights count from the beginning.
+    """
+
+    def __init__(self, *networks: nn.Module):
+        super().__init__()
+        self._alive: dict[int, int] = {}  # storage -> bytes
+        self._now = self._most = 0
+        for network in networks:
+            for weight in (*network.parameters(), *network.buffers()):
+                self._add(weight)
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        made = operation(*args, **(kwargs or {}))
+        for found in tree_leaves(made):
+            if isinstance(found, Tensor):
+                self._add(found)
+        return made
+
+    def peak(self) -> float:
+        """Most bytes held at once since the last time, in MiB; counts anew from what is held now."""
+        most, self._most = self._most, self._now
+        return most / 2**20
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        place, size = storage._cdata, storage.nbytes()
+        if place not in self._alive:
+            self._alive[place] = size
+            self._now += size
+            self._most = max(self._most, self._now)
+            weakref.finalize(storage, self._drop, place)
+
+    def _drop(self, place: int) -> None:
+        self._now -= self._alive.pop(place)
 
 
 def reset_peak() -> float:
