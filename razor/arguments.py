@@ -320,8 +320,8 @@ def _add_bench(commands) -> None:
         "--parts",
         default="",
         metavar="P",
-        help="of clip any of targets, scoring, size; of diffusion targets, words, pairs, size; of vlm targets, size; "
-        "of rivals clip, diffusion, vlm, ablation, bits, speed (default: all)",
+        help="of clip any of targets, scoring, size; of diffusion targets, words, pairs, size, held; of vlm targets, "
+        "size; of rivals clip, diffusion, vlm, ablation, bits, speed (default: all)",
     )
     bench.add_argument(
         "--json",

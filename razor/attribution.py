@@ -96,6 +96,19 @@ class _Gates:
         return numbers
 
 
+@contextmanager
+def _run_once(model: nn.Module) -> Iterator[None]:
+    """For the length of the block nothing runs again for its gradient: the weights lent to it are gone by then."""
+    again = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
+    try:
+        for module in again:
+            module.gradient_checkpointing = False
+        yield
+    finally:
+        for module in again:
+            module.gradient_checkpointing = True
+
+
 def head_gates(
     adapter: Adapter,
     bench: Bench,
@@ -142,7 +155,7 @@ def head_gates(
         return value
 
     try:
-        with edited(adapter, bench, patch):
+        with edited(adapter, bench, patch), _run_once(adapter.model):
             gated = _Gates(adapter.model, heads, lambda: bench.concept_score(rows))
             opened = torch.ones(gated.shape, device=gated.device)
             full, closed = _value(score, opened), _value(score, 0 * opened)

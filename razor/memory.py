@@ -47,6 +47,6 @@ def in_parts(rows: Tensor, size: int, work: Callable[[Tensor], Tensor]) -> Tenso
 def run_again(work: Callable[..., T], *inputs: Any) -> T:
     """What `work` makes of its inputs, with a graph that keeps the inputs alone: its gradient runs it once more.
 
-    Nothing in it may depend on chance.
+    Nothing in it may depend on chance, nor on weights or hooks that are gone by then.
     """
     return checkpoint(work, *inputs, use_reentrant=False, preserve_rng_state=False)

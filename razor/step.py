@@ -92,7 +92,10 @@ class Goal:
         return 1 - now.prediction_stability.value if now.prediction_stability else 0.0
 
     def worth_mending(self, now: Evaluation) -> bool:
-        """So much was lost on the way to the target that a few steps to bring some of it back are worth their time."""
+        """So much was lost on the way to the target that a few steps to bring some of it back are worth their time.
+
+        Always with `mends`.
+        """
         allowed = self.budget if now.retain_probability else DRIFT * self.budget
         return self.mends or self.lost(now) >= WORTH_MENDING * allowed
 

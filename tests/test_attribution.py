@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from tiny_adapters import make_task, shared
+from tiny_adapters import fresh, make_task, shared
 
+from razor.adapters import diffusion
 from razor.attribution import (
     AGAINST,
     FOR,
@@ -85,6 +86,20 @@ def test_ablation_of_a_pipelines_heads_equals_zeroing_their_output_columns():
         with torch.no_grad(), without(adapter, unit).applied(adapter.model):
             off = bench.concept_score(range(2)).item()
         assert found.values[unit.name] == pytest.approx(found.full - off, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["sd", "sd3"])
+def test_gates_of_a_denoiser_whose_blocks_run_again_have_their_gradients(kind, monkeypatch):
+    plain = fresh(kind)
+    monkeypatch.setattr(diffusion, "SMALL", plain.side - 1)
+    large = diffusion.DiffusionAdapter(fresh(kind).pipeline, name="large")
+    units, found = plain.units(("head",)), []
+    for adapter in (plain, large):
+        bench = adapter.bench(make_task())
+        bench.evaluate("search", ())
+        found.append(head_gates(adapter, bench, units, pictures=2, steps=20))
+    assert large.denoiser.is_gradient_checkpointing and not plain.denoiser.is_gradient_checkpointing
+    assert found[1].values == pytest.approx(found[0].values, abs=1e-4)
 
 
 def test_integrated_gradients_add_up_to_the_score_between_shut_and_open(trained, bench):

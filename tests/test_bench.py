@@ -119,6 +119,7 @@ def test_rows_depend_on_the_code_of_their_own_family_and_not_on_how_it_is_called
     for name in ("cli", "arguments", "report", "export", "recipe", "host", "bench/measure", "bench/rivals"):
         assert changed(f"{name}.py", "import", "import  ") == [False] * 3, name
     assert changed("step.py", "Move the units", "Carry the units") == [False] * 3  # a docstring
+    assert changed("step.py", "  # steps after", "  # so many steps after") == [False] * 3  # a comment
     assert changed("step.py", "BRACKET = 8", "BRACKET = 9") == [True] * 3
     assert changed("replay.py", "import", "import  ") == [True] * 3  # imported by what is imported
     assert changed("adapters/clip.py", "import", "import  ") == [True, False, False]

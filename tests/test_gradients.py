@@ -94,18 +94,18 @@ def test_a_gradient_that_waits_in_the_computers_memory_gives_the_same_sums(clip,
 
 
 def test_a_gradient_fits_in_half_of_what_is_free_on_each_card(monkeypatch):
-    def card(numbers, place, dtype):
-        return SimpleNamespace(device=torch.device(place), dtype=dtype, numel=lambda: numbers, element_size=lambda: 2)
+    def halves_on(place, numbers):
+        return SimpleNamespace(device=torch.device(place), numel=lambda: numbers, element_size=lambda: 2)
 
     free = {"cuda:0": 1000, "cuda:1": 100}
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda place: (free[str(place)] - 40, 1000))
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda place: 100)
     monkeypatch.setattr("torch.cuda.memory_allocated", lambda place: 60)  # 40 more are held and unused
-    halves = {"a": card(200, "cuda:0", torch.bfloat16), "b": card(50, "cuda:0", torch.bfloat16)}
+    halves = {"a": halves_on("cuda:0", 200), "b": halves_on("cuda:0", 50)}
     assert gradient_fits(halves)
-    assert not gradient_fits(halves | {"c": card(1, "cuda:0", torch.bfloat16)})
-    assert not gradient_fits(halves | {"c": card(26, "cuda:1", torch.bfloat16)})
-    assert gradient_fits({"a": card(10**12, "cpu", torch.float32)})
+    assert not gradient_fits(halves | {"c": halves_on("cuda:0", 1)})
+    assert not gradient_fits(halves | {"c": halves_on("cuda:1", 26)})
+    assert gradient_fits({"a": halves_on("cpu", 10**12)})
 
 
 def test_units_the_losses_do_not_reach_have_zero_gradients(clip):

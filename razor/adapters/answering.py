@@ -89,7 +89,7 @@ class VlmBench(Interview):
     aim = 0.01  # of pictures still named: a name is written or not, and no chance of guessing excuses one in fifty
     retain_weight = 3.0  # names share the language model's few heads: at 1 other answers lost up to 2 points
     spared = 1  # names are told apart by a few weights, and one neighbour on the edge would hold up all the others
-    mends = True  # new pictures lie on either side of those whose answers the search counts as kept
+    mends = True  # also where the search, which asks about few pictures, finds no loss: other pictures gain by it
 
     def __init__(
         self, adapter: "VlmAdapter", task: Task, *, batch: int, mismatch_weight: float, seed: int, beneath: Patch
@@ -574,8 +574,6 @@ class VlmBench(Interview):
         names = self.task.axes[self.axis].classes
         tested = {e.labels.get(self.task.axis) for e in self.task.retain.test} - {self.task.concept}
         return tuple(names[i] for i in scores.argsort(descending=True).tolist() if names[i] in tested)[:count]
-
-    # Pictures and questions
 
     def _said_yes(self, side: str, tokens: Sequence[Tensor]) -> list[bool]:
         """Whether yes is written to the checks of a set's test pictures, whose tokens are given; see `_leads`."""

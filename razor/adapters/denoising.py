@@ -52,8 +52,9 @@ LEVELS = (0.25, 1.0)  # noise levels looked at: below, the picture is settled; a
 RECALLED = (0.3, 0.5, 0.7)  # noise levels at which it is asked how well a picture is known
 RIVALS = 3  # similar prompts a retained prediction is told from
 EVAL_BATCH = 32  # points, or prompts, per forward without a gradient, where they are small
-# Numbers of the denoiser's first layer over all points in one forward. Of Stable Diffusion 1.5 at 512 pixels that is
-# one point with a gradient, two where its blocks run again for it, and eight without.
+# Numbers of the denoiser's first layer over all points in one forward: with a gradient, of small pictures and where the
+# denoiser's blocks run again for it, and without. Of Stable Diffusion 1.5 at 512 pixels "rerun" is two points, "search"
+# eight. Points beyond that run again as a whole, since even a block's inputs add up over many.
 AT_ONCE = {"gradient": 2**12 * 320, "rerun": 2**13 * 320, "search": 2**15 * 320}
 SURENESS = 12.0  # steepness at the bar: a concept remaining at three quarters of it counts as 5 % still there
 DRAWN = {"forget": 24, "retain": 48}  # pictures behind reported numbers, where there are so many prompts

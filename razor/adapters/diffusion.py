@@ -41,11 +41,11 @@ _TOWERS = {
     },
 }
 MAX_STEPS, MAX_SIDE = 200, 2048
-WARM_UP = 4  # steps PNDM takes at least where it begins with Runge-Kutta steps
+WARM_UP = 4  # steps at least where a scheduler begins with Runge-Kutta steps
 MAX_T5 = 256  # tokens of the third encoder, as the pipeline pads them
 SMALL = 128  # pixels a side up to which a step takes as many pictures as on mini-sd
 TOGETHER = 32  # pictures drawn at a time at most
-ENCODED = 2  # pictures are encoded as many at a time as pictures of so many times the side are drawn
+ENCODED = 2  # a picture to encode is given the room of drawing one of so many times the side
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class DiffusionAdapter:
         self.joint = "transformer" in parts  # a joint transformer trained by flow matching
         self.side = self.native_side
         self.batch = batch or (32 if self.side <= SMALL else 8)
-        self.reruns = self.side > SMALL  # the denoiser's blocks keep what they read alone for a gradient
+        self.reruns = self.side > SMALL  # for a gradient the denoiser's blocks keep their inputs and run again
         if self.reruns:
             self.denoiser.enable_gradient_checkpointing(run_again)
 
@@ -313,7 +313,14 @@ class DiffusionAdapter:
     @property
     def quick_steps(self) -> int:
         """Steps of a picture that is learnt from or checked, not shown: half the usual ones."""
-        return max(1, self.steps // 2)
+        return max(self.fewest_steps, self.steps // 2)
+
+    @property
+    def fewest_steps(self) -> int:
+        """PNDM may begin with Runge-Kutta steps."""
+        scheduler = self.pipeline.scheduler
+        warms_up = type(scheduler).__name__ == "PNDMScheduler" and not scheduler.config.skip_prk_steps
+        return WARM_UP if warms_up else 1
 
     def draw(
         self,
@@ -380,9 +387,10 @@ class DiffusionAdapter:
         """Raise InputError for what cannot be drawn."""
         if any(not str(prompt).strip() for prompt in prompts) or not prompts:
             raise InputError("A prompt is empty; say what to draw, such as 'a picture of a cat'.")
-        fewest = 1 if self.pipeline.scheduler.config.get("skip_prk_steps", True) else WARM_UP
-        if isinstance(steps, bool) or not fewest <= steps <= MAX_STEPS or int(steps) != steps:
-            raise InputError(f"{steps!r} steps cannot be drawn; give a whole number from {fewest} to {MAX_STEPS}.")
+        if isinstance(steps, bool) or not self.fewest_steps <= steps <= MAX_STEPS or int(steps) != steps:
+            raise InputError(
+                f"{steps!r} steps cannot be drawn; give a whole number from {self.fewest_steps} to {MAX_STEPS}."
+            )
         if not 0 <= guidance <= 50:
             raise InputError(f"Guidance is {guidance!r}; it must be a number from 0 to 50 (1 is none).")
         grain, most = self._sides()

@@ -40,13 +40,16 @@ class Asked:
 
 
 class Interview:
-    """One task's questions to one vision-language model; what it reads of a picture unedited is kept."""
+    """One task's questions to one vision-language model; what it reads of a picture unedited is kept.
+
+    Whoever extends it decides `affirms` and `neighbours` before questions are asked that hang on them.
+    """
 
     def __init__(self, adapter: "VlmAdapter", task: Task):
         self.adapter, self.task = adapter, task
         self.axis = [axis.name for axis in task.axes].index(task.axis)
         self.target = task.axes[self.axis].classes.index(task.concept)
-        self.neighbours = task.neighbours  # asked about in the search whatever else is
+        self.neighbours = task.neighbours  # in the search their pictures are asked on the target's axis alone
         self.affirms = False  # it says yes to the concept's name, and is to say no; nothing is asked for yes or no else
         say, aliases = adapter.questions.answer, adapter.questions.aliases
         self.names = [

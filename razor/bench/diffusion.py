@@ -186,9 +186,9 @@ def real_size() -> dict:
 
 
 def held() -> dict:
-    """What the tensors of the same hold at 512 px in each phase, counted on the CPU: a card needs as much.
+    """What tensors hold in each phase on a Stable Diffusion 1.5 of random weights at 512 px, in float32 on the CPU.
 
-    Fewer pictures than usual, as more of them are held no more at once.
+    Two pictures a set do: of more, no more are held at once.
     """
     from razor.growth import Growth
 
@@ -217,7 +217,11 @@ def _few(pictures: int) -> Task:
 
 
 def stable_diffusion(on: str | None):
-    """Stable Diffusion 1.5 of random weights: in float16 on a card, in float32 on a CPU."""
+    """Stable Diffusion 1.5 of random weights.
+
+    Args:
+        on: the card's name, for float16 on it; None for float32 on the CPU.
+    """
     import diffusers
     import transformers
 
@@ -253,7 +257,7 @@ def stable_diffusion(on: str | None):
         feature_extractor=None,
         requires_safety_checker=False,
     ).to(**place)
-    return DiffusionAdapter(pipeline, name="Stable Diffusion 1.5, random weights", batch=4)
+    return DiffusionAdapter(pipeline, name=SIZE, batch=4)
 
 
 def _drawing_peak(adapter) -> float:

@@ -2,11 +2,13 @@
 
 import ast
 import hashlib
+import io
 import json
 import multiprocessing
 import platform
 import re
 import resource
+import tokenize
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -124,7 +126,7 @@ def code_hash(family: str, *more: str) -> str:
     """A hash of the source a family's results depend on, so that rows of two versions can be told apart.
 
     It takes in METHOD, the family's adapter, `more`, and what of razor these import, down to APART; not what docstrings
-    say.
+    and comments say.
 
     Args:
         family: "clip", "diffusion" or "vlm".
@@ -149,9 +151,9 @@ def _file(module: str) -> Path:
 
 @cache
 def _read(source: str) -> tuple[str, tuple[str, ...]]:
-    """A file without its docstrings, and the modules of razor it names, these without "razor."."""
+    """A file's code alone, and the modules of razor it names, these without "razor."."""
     tree = ast.parse(source)
-    return _without_docstrings(source, tree), _imported(tree)
+    return _code_of(source, tree), _imported(tree)
 
 
 def _imported(tree: ast.Module) -> tuple[str, ...]:
@@ -161,8 +163,13 @@ def _imported(tree: ast.Module) -> tuple[str, ...]:
     return tuple(name for name in inside if _file(name).exists())
 
 
-def _without_docstrings(source: str, tree: ast.Module) -> str:
+def _code_of(source: str, tree: ast.Module) -> str:
+    """Without docstrings, comments and empty lines."""
     lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column].rstrip()
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
             said = node.body[0]
