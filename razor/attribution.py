@@ -22,6 +22,7 @@ from torch.func import functional_call
 from razor.adapters.base import Adapter, Bench
 from razor.errors import InputError
 from razor.examples import evenly
+from razor.memory import enough_memory
 from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.replay import earliest_blocks
@@ -35,6 +36,7 @@ COVER = 0.85  # opacity of the strongest pixels of an overlay
 EDGES = (0.0, 0.001, 0.01, 0.1, 1.0)  # gates between the first stretches of the integral
 POINTS = 4  # Gauss-Legendre points of a stretch
 TOLERANCE = 0.02  # share of the score's whole change that the stretches may leave unexplained
+ADVICE = "Choose ablation, which keeps no graph, or load the model in half precision"  # where memory ran out
 VALUES = r"\.(add_v_proj|v_proj|value|to_v|v)\."  # in the names of the parameters that make values
 
 
@@ -135,6 +137,7 @@ def head_gates(
 
     Raises:
         InputError: no such method, or no head among the units.
+        ModelError: memory ran out.
     """
     if method not in ("integrated_gradients", "ablation"):
         raise InputError(f"No attribution method {method!r}; choose integrated_gradients or ablation.")
@@ -155,7 +158,7 @@ def head_gates(
         return value
 
     try:
-        with edited(adapter, bench, patch), _run_once(adapter.model):
+        with edited(adapter, bench, patch), _run_once(adapter.model), enough_memory("attributing to heads", ADVICE):
             gated = _Gates(adapter.model, heads, lambda: bench.concept_score(rows))
             opened = torch.ones(gated.shape, device=gated.device)
             full, closed = _value(score, opened), _value(score, 0 * opened)

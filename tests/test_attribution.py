@@ -13,7 +13,7 @@ from razor.attribution import (
     overlay,
     pixel_attribution,
 )
-from razor.errors import InputError
+from razor.errors import InputError, ModelError
 from razor.patches import Patch
 from razor.step import edited, evaluate
 
@@ -100,6 +100,14 @@ def test_gates_of_a_denoiser_whose_blocks_run_again_have_their_gradients(kind, m
         found.append(head_gates(adapter, bench, units, pictures=2, steps=20))
     assert large.denoiser.is_gradient_checkpointing and not plain.denoiser.is_gradient_checkpointing
     assert found[1].values == pytest.approx(found[0].values, abs=1e-4)
+
+
+def test_memory_that_runs_out_says_which_method_needs_less(trained, bench, monkeypatch, weights_of, same_weights):
+    before = weights_of(trained.model)
+    monkeypatch.setattr(bench, "concept_score", lambda rows: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
+    with pytest.raises(ModelError, match=r"^Memory ran out while attributing to heads\. Choose ablation, "):
+        head_gates(trained, bench, trained.units())
+    assert same_weights(trained.model, before)
 
 
 def test_integrated_gradients_add_up_to_the_score_between_shut_and_open(trained, bench):
