@@ -121,15 +121,23 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Exporting, I
         rounds = len(growth.history.states) - 1
         many = "1 round" if rounds == 1 else f"{rounds} rounds"
         said = status_html(f"Back again: {many} on {growth.task.concept}. Go on where you left off.")
+        adapter, family = growth.adapter, self.comparing(growth.adapter)
+        settings = edit_panel.settings_shown(page.edit, growth.config, adapter)
+        for widget in (page.edit.towers, page.edit.forget_loss):  # what there is to choose hangs on the model
+            settings[widget] = {**family[widget], "value": settings[widget]}
         yield {
             page.examples.offer: gr.update(visible=False),
             **self._examples(session),
+            page.model.name: session.model,
+            page.model.card: model_panel.loaded_card(session.model, model_panel.describe(adapter)),
             page.model.judge: session.judge,
+            page.header: header_html(NAME, PURPOSE, f"{session.model} on {adapter.device}"),
             page.examples.status: said,
             page.edit.status: said,
             page.tabs: gr.Tabs(selected="edit"),
             **compare_panel.side_choices(page.compare, growth.history.branches, None),
-            **self.comparing(growth.adapter),
+            **family,
+            **settings,
             **self.stack_shown(session),
             **self.drawn(session, growth),
         }

@@ -64,9 +64,7 @@ def _wire_examples(demo: gr.Blocks, studio: Studio, drawn: list) -> None:
     whole = "(link) => link.startsWith('?') ? location.origin + location.pathname + link : link"
     made.then(None, taken.link, taken.link, js=whole, **PRIVATE)
     demo.unload(studio.close)
-    examples.take_back.click(
-        studio.take_back, None, [*first, *drawn, page.model.judge, examples.offer, page.tabs], **HEAVY
-    )
+    examples.take_back.click(studio.take_back, None, [*linked, examples.offer], **HEAVY)
     examples.discard.click(studio.discard, None, [examples.offer, examples.status], **PRIVATE)
     loaded = [*first, *drawn, page.model.judge]
     page.model.load.click(studio.choose_model, page.model.name, loaded, **HEAVY)

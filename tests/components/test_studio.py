@@ -486,7 +486,11 @@ def test_rounds_are_offered_back_after_the_page_was_closed(studio, task):
         offered[studio.page.examples.offer]["visible"]
         and "1 round on forgetting red" in (offered[studio.page.examples.offer_text])
     )
-    last(studio.take_back(second))
+    page, shown = studio.page, last(studio.take_back(second))
+    values = [v["value"] if isinstance(v := shown[w], dict) else v for w in page.edit.settings()]
+    assert values[:-1] == list(SETTINGS[:-1])  # as they were; this model has one forget loss, so there is no choice
+    assert [tower for _, tower in shown[page.edit.towers]["choices"]] == ["image", "text"]
+    assert shown[page.model.name] == "mini-clip" and "mini-clip on cpu" in shown[page.header]
     back = studio.sessions.get("second").growth
     assert len(back.rounds) == 1 and all(torch.equal(back.patch.deltas[w], d) for w, d in kept.items())
     third = last(studio.open_page(SimpleNamespace(session_hash="third"), "object:cat", "tiny", token))
@@ -502,7 +506,7 @@ def test_rounds_are_offered_back_after_the_server_was_restarted(studio, trained,
     again.task_of = lambda _: task
     request = SimpleNamespace(session_hash="later")
     assert last(again.open_page(request, "object:cat", "tiny", token))[again.page.examples.offer]["visible"]
-    last(again.take_back(request))
+    assert last(again.take_back(request))[again.page.edit.budget] == 0.05
     back = again.sessions.get("later").growth
     assert all(torch.equal(back.patch.deltas[where], delta) for where, delta in kept.items())
 
