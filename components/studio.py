@@ -23,6 +23,7 @@ from components.session import CLOSING, Session, Sessions
 from components.stacking import Stacking
 from components.theme import header_html, status_html
 from razor import models, saved, telling
+from razor.adapters.base import Adapter
 from razor.adapters.clip import ClipAdapter
 from razor.errors import InputError, RazorError
 from razor.growth import Growth
@@ -129,9 +130,7 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Exporting, I
             page.examples.offer: gr.update(visible=False),
             **self._examples(session),
             page.model.name: session.model,
-            page.model.card: model_panel.loaded_card(session.model, model_panel.describe(adapter)),
-            page.model.judge: session.judge,
-            page.header: header_html(NAME, PURPOSE, f"{session.model} on {adapter.device}"),
+            **self._loaded(session, adapter),
             page.examples.status: said,
             page.edit.status: said,
             page.tabs: gr.Tabs(selected="edit"),
@@ -169,9 +168,7 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Exporting, I
         session.model, session.task, session.stack = name, task, Stack()
         session.judge, session.judged = "", None
         yield {
-            page.model.card: model_panel.loaded_card(name, model_panel.describe(adapter)),
-            page.model.judge: "",
-            page.header: header_html(NAME, PURPOSE, f"{name} on {adapter.device}"),
+            **self._loaded(session, adapter),
             page.examples.status: status_html(said),
             **self._examples(session),
             **self.comparing(adapter),
@@ -201,6 +198,14 @@ class Studio(Naming, Editing, Measuring, Drawing, Asking, Checking, Exporting, I
             page.examples.status: status_html(said),
             **self.blank(session),
             **self.stack_shown(session),
+        }
+
+    def _loaded(self, session: Session, adapter: Adapter) -> dict:
+        """The card of the session's model, who judges what it draws, and the line above all screens."""
+        return {
+            self.page.model.card: model_panel.loaded_card(session.model, model_panel.describe(adapter)),
+            self.page.model.judge: session.judge,
+            self.page.header: header_html(NAME, PURPOSE, f"{session.model} on {adapter.device}"),
         }
 
     def _examples(self, session: Session) -> dict:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_adapters import fresh, make_task
 
 from razor.bench import diffusion, measure, processes
 from razor.errors import InputError
@@ -199,3 +200,18 @@ def test_what_tensors_hold_at_once_is_counted_storage_by_storage():
         del view
         held.peak()
         assert held.peak() == 0.25
+
+
+def test_time_and_memory_of_a_real_size_pipeline_are_told_beside_those_of_drawing(monkeypatch):
+    monkeypatch.setattr(diffusion, "stable_diffusion", lambda on: fresh("sd"))
+    monkeypatch.setattr(diffusion, "CPU_SIDE", 16)
+    monkeypatch.setattr(diffusion, "_few", lambda pictures: make_task())
+    monkeypatch.setattr(measure, "card", lambda: None)
+    monkeypatch.setattr(diffusion, "card", lambda: None)
+    size, held = diffusion.real_size(), diffusion.held()
+    assert size["drawing_peak_mib"] > 0 and size["peak_mib"] > 0 and size["units"] > 10
+    assert list(held["mib"]) == ["weights", "drawing one picture", "points", "score", "round"]
+    held["mib"] = {"weights": 60, "drawing one picture": 100, "points": 90, "score": 154, "round": 1}
+    told = diffusion.report({"size": {"cpu": size}, "held": held})
+    assert told.startswith(diffusion.SIZE) and " x that of drawing one picture (goal <= 1.3)." in told
+    assert "score 154, round 1; at most 1.54 x what drawing one picture takes (goal <= 1.3)." in told
