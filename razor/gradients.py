@@ -2,12 +2,12 @@
 
 The floor is two forwards and two backwards with weight gradients for the candidate parameters only, and this stays
 near it: other parameters need no gradient, and a retain gradient is reduced and dropped the moment it is complete. A
-forget gradient that a card has no room for waits in the computer's memory. Of several processes each holds its
-gradients until the backward is done, and they are summed then.
+forget gradient that a card has no room for, or that is large beside the rest, waits in the computer's memory. Of
+several processes each holds its gradients until the backward is done, and they are summed then.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from razor import processes
 from razor.adapters.base import Terms
 from razor.errors import UnusableGradientError
-from razor.memory import enough_memory
+from razor.memory import enough_memory, put_aside
 from razor.patches import model_lock
 from razor.units import Unit, parameters_of
 
@@ -63,13 +63,19 @@ def trainable(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, nn.P
 
 
 def collect(
-    model: nn.Module, units: Sequence[Unit], terms: Terms, *, kept: dict[str, tuple[Tensor, Tensor]] | None = None
+    model: nn.Module,
+    units: Sequence[Unit],
+    terms: Terms,
+    *,
+    kept: dict[str, tuple[Tensor, Tensor]] | None = None,
+    sparing: bool = False,
 ) -> list[UnitStats]:
     """One backward over the forget loss, one over the retain loss; leaves the model as found.
 
     Args:
         terms: "forget" gives A_f, "retain" gives R (see losses.py for the signs).
         kept: filled with (g_f, g_r) by parameter where given; a pass that keeps them needs one more gradient of memory.
+        sparing: beside a card, g_f waits in the computer's memory though the card may have room.
 
     Returns:
         The stats of each unit, in the order given. Units the losses do not reach have zero gradients.
@@ -86,12 +92,12 @@ def collect(
     # |g_f|^2, |g_r|^2, |theta|^2, <g_f, g_r>; on the model's device, so that nothing waits for it before the end
     sums = torch.zeros(len(units), 4, dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
 
-    def reduce_forget(name: str, grad: Tensor, scale: float) -> None:
-        forget[name] = grad if fits else grad.to("cpu")
+    def reduce_forget(name: str, grad: Tensor) -> None:
+        forget[name] = grad if stays else put_aside(grad)
         for i, view in by_parameter[name]:
             sums[i, 0] += unscaled(view(grad), scale).float().square().sum().to(device)
 
-    def reduce_retain(name: str, grad: Tensor, scale: float) -> None:
+    def reduce_retain(name: str, grad: Tensor) -> None:
         g_f = forget.pop(name, None)
         if kept is not None:
             there = torch.zeros_like(grad) if g_f is None else g_f
@@ -103,11 +109,12 @@ def collect(
                 sums[i, 3] += (unscaled(view(g_f).to(part.device), scale) * part).sum().to(device)
 
     with model_lock(model), trainable(model, parameters_of(units)) as parameters:
-        fits = kept is not None or gradient_fits(parameters)
-        _backward(parameters, terms["forget"], reduce_forget, "forget")
-        _backward(parameters, terms["retain"], reduce_retain, "retain")
+        scale = loss_scale(parameters.values())
+        stays = kept is not None or (not sparing and gradient_fits(parameters))
+        _backward(parameters, terms["forget"], scale, reduce_forget, "forget")
+        _backward(parameters, terms["retain"], scale, reduce_retain, "retain")
         if kept is not None:
-            alone = {name: unscaled(grad, loss_scale(parameters)) for name, grad in forget.items()}
+            alone = {name: unscaled(grad, scale) for name, grad in forget.items()}
             kept |= {name: (grad, torch.zeros_like(grad)) for name, grad in alone.items()}
         for name, places in by_parameter.items():
             for i, view in places:
@@ -126,14 +133,15 @@ def collect(
 
 
 def gradient_fits(parameters: Mapping[str, Tensor]) -> bool:
-    """Whether half of the memory free on the card holds a gradient of these; else it waits in the computer's own.
+    """Whether a third of the memory free on the card holds a gradient of these; else it waits in the computer's own.
 
-    A CPU has one memory: there it always fits.
+    The other gradient may take as much while autograd gathers it over the parts of a batch. A CPU has one memory: there
+    it always fits.
     """
     wanted: dict[torch.device, int] = {}
     for p in parameters.values():
         wanted[p.device] = wanted.get(p.device, 0) + p.element_size() * p.numel()
-    return all(2 * size <= _free(place) for place, size in wanted.items() if place.type == "cuda")
+    return all(3 * size <= _free(place) for place, size in wanted.items() if place.type == "cuda")
 
 
 def _free(card: torch.device) -> int:
@@ -152,23 +160,24 @@ def gradient_of(
     """
     kept: dict[str, Tensor] = {}
 
-    def keep(name: str, grad: Tensor, scale: float) -> None:
-        kept[name] = unscaled(grad, scale)
-
     with trainable(model, parameters_of(units)) as parameters:
-        value = _backward(parameters, loss, keep, side)
-        grads = {name: kept[name] if name in kept else torch.zeros_like(p) for name, p in parameters.items()}
+        scale = loss_scale(parameters.values())
+        value = _backward(parameters, loss, scale, kept.__setitem__, side)
+        grads = {
+            name: unscaled(kept.pop(name), scale) if name in kept else torch.zeros_like(p)
+            for name, p in parameters.items()
+        }
     if not all(grad.isfinite().all() for grad in grads.values()):
         raise UnusableGradientError(f"The {side} gradient has NaN or infinite values; use a smaller step.")
     return value, [unit.views(grads) for unit in units]
 
 
-def loss_scale(parameters: Mapping[str, Tensor]) -> float:
-    """What a loss is multiplied by on its way back: in float16 small gradients would vanish.
+def loss_scale(weights: Iterable[Tensor]) -> float:
+    """What a loss is multiplied by on its way back to these: in float16 small gradients would vanish.
 
     A power of two, which changes no other bit.
     """
-    return HALF_SCALE if any(p.dtype == torch.float16 for p in parameters.values()) else 1
+    return HALF_SCALE if any(p.dtype == torch.float16 for p in weights) else 1
 
 
 def unscaled(grad: Tensor, scale: float) -> Tensor:
@@ -179,11 +188,11 @@ def unscaled(grad: Tensor, scale: float) -> Tensor:
 def _backward(
     parameters: dict[str, nn.Parameter],
     loss: Callable[[], Tensor],
-    use: Callable[[str, Tensor, float], None],
+    scale: float,
+    use: Callable[[str, Tensor], None],
     side: str,
 ) -> float:
-    """Run one loss backward and hand each parameter's gradient to `use` as it is complete, with its `loss_scale`."""
-    scale = loss_scale(parameters)
+    """Run `scale` times a loss backward and hand each parameter's gradient to `use` as it is complete."""
     waiting: dict[str, Tensor] = {}  # for the other processes, which may come to weights in another order
 
     def hand_over(p: Tensor, name: str) -> None:
@@ -191,7 +200,7 @@ def _backward(
         if processes.count() > 1:
             waiting[name] = grad
         else:
-            use(name, grad, scale)
+            use(name, grad)
 
     hooks = [
         p.register_post_accumulate_grad_hook(lambda p, name=name: hand_over(p, name)) for name, p in parameters.items()
@@ -208,7 +217,7 @@ def _backward(
                 for name, p in parameters.items() if processes.count() > 1 else ():
                     grad = waiting.pop(name) if name in waiting else torch.zeros_like(p)
                     grad = processes.summed(grad)
-                    use(name, grad, scale)
+                    use(name, grad)
             return value.item()
     finally:
         for hook in hooks:

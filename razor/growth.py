@@ -278,7 +278,8 @@ class Growth:
         small = sum(self.sizes[unit.name] for unit in self.units) <= TRIALS_KEPT
         kept: dict[str, tuple[Tensor, Tensor]] | None = {} if small else None
         with edited(self.adapter, self.bench, self._grown(state)):
-            found = collect(self.adapter.model, self.units, self.bench.scoring_terms(), kept=kept)
+            terms, sparing = self.bench.scoring_terms(), self.adapter.reruns
+            found = collect(self.adapter.model, self.units, terms, kept=kept, sparing=sparing)
             steps = trial_steps(self.adapter.model, self.bench, self.units, kept, self.config) if kept else {}
         self._trials = state.number, steps
         self._stats[state.number] = found

@@ -33,6 +33,11 @@ def enough_memory(doing: str, advice: str) -> Iterator[None]:
         raise ModelError(f"Memory ran out while {doing}. {advice}. Your session is as it was.") from error
 
 
+def put_aside(tensor: Tensor) -> Tensor:
+    """The tensor in the computer's own memory, where a card's is the scarcer."""
+    return tensor.to("cpu")
+
+
 def in_parts(rows: Tensor, size: int, work: Callable[[Tensor], Tensor]) -> Tensor:
     """What `work` makes of numbered rows, (n, ...), with a graph, as many at a time as fit.
 

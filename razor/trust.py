@@ -77,7 +77,7 @@ def bootstrap(
         if stop():
             break
         with edited(adapter, bench, patch):
-            found.append(collect(adapter.model, units, bench.scoring_terms(draw)))
+            found.append(collect(adapter.model, units, bench.scoring_terms(draw), sparing=adapter.reruns))
         progress(draw, draws)
     return [UnitSpread(s[0].unit, s) for s in zip(*found, strict=True)]
 

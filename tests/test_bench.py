@@ -200,10 +200,15 @@ def test_what_tensors_hold_at_once_is_counted_storage_by_storage():
         del view
         held.peak()
         assert held.peak() == 0.25
+        elsewhere = held.apart(torch.zeros(256, 256))
+        assert held.peak() == 0.5 and held.peak() == 0.25
+        assert elsewhere[1:].sum() == 0 and held.peak() < 0.26
+        del elsewhere
+        assert held.peak() < 0.26 and held.peak() == 0.25
 
 
 def test_time_and_memory_of_a_real_size_pipeline_are_told_beside_those_of_drawing(monkeypatch):
-    monkeypatch.setattr(diffusion, "stable_diffusion", lambda on: fresh("sd"))
+    monkeypatch.setattr(diffusion, "stable_diffusion", lambda on, dtype=None: fresh("sd"))
     monkeypatch.setattr(diffusion, "CPU_SIDE", 16)
     monkeypatch.setattr(diffusion, "_few", lambda pictures: make_task())
     monkeypatch.setattr(measure, "card", lambda: None)

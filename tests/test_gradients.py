@@ -87,18 +87,22 @@ def test_gradients_too_small_for_float16_are_not_lost():
 
 def test_a_gradient_that_waits_in_the_computers_memory_gives_the_same_sums(clip, monkeypatch):
     units = find_units(clip, TOWERS, ("head",))
+    moved = []
+    monkeypatch.setattr("razor.gradients.put_aside", lambda grad: moved.append(grad) or grad.clone())
     fits = collect(clip, units, image_terms(clip))
-    asked = []
-    monkeypatch.setattr("razor.gradients.gradient_fits", lambda parameters: asked.append(parameters))
-    assert collect(clip, units, image_terms(clip)) == fits and len(asked) == 1
+    assert not moved
+    assert collect(clip, units, image_terms(clip), sparing=True) == fits and moved
+    moved.clear()
+    monkeypatch.setattr("razor.gradients.gradient_fits", lambda parameters: False)
+    assert collect(clip, units, image_terms(clip)) == fits and moved
 
 
-def test_a_gradient_fits_in_half_of_what_is_free_on_each_card(monkeypatch):
+def test_a_gradient_fits_in_a_third_of_what_is_free_on_each_card(monkeypatch):
     def halves_on(place, numbers):
         return SimpleNamespace(device=torch.device(place), numel=lambda: numbers, element_size=lambda: 2)
 
-    free = {"cuda:0": 1000, "cuda:1": 100}
-    monkeypatch.setattr("torch.cuda.mem_get_info", lambda place: (free[str(place)] - 40, 1000))
+    free = {"cuda:0": 1500, "cuda:1": 150}
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda place: (free[str(place)] - 40, 1500))
     monkeypatch.setattr("torch.cuda.memory_reserved", lambda place: 100)
     monkeypatch.setattr("torch.cuda.memory_allocated", lambda place: 60)  # 40 more are held and unused
     halves = {"a": halves_on("cuda:0", 200), "b": halves_on("cuda:0", 50)}

@@ -144,6 +144,7 @@ class Adapter(Protocol):
     forget_losses: Mapping[str, Sequence[str]]  # A_f to choose from, the usual one first -> `growing` with it; else {}
     batch: int  # retain examples per inner step unless the settings say otherwise
     embeds: bool  # pictures and texts have embeddings in one space, so that they can be compared and placed
+    reruns: bool  # so large a pass that memory counts for more than time: what it needs is made again, not kept
 
     def units(self, kinds: Sequence[str], towers: Sequence[str]) -> list[Unit]:
         """Everything that can be edited."""

@@ -45,6 +45,7 @@ class ClipAdapter:
     forget_losses: Mapping[str, Sequence[str]] = {}
     batch = 96
     embeds = True
+    reruns = False
 
     def __init__(
         self,

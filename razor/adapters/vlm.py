@@ -72,6 +72,7 @@ class VlmAdapter:
     growing = ("language",)
     forget_losses: Mapping[str, Sequence[str]] = {"answer": growing, "alignment": ("image",)}
     embeds = False
+    reruns = False
 
     def __init__(
         self,

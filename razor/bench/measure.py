@@ -211,6 +211,13 @@ class Held(TorchDispatchMode):
         most, self._most = self._most, self._now
         return most / 2**20
 
+    def apart(self, tensor: Tensor) -> Tensor:
+        """The tensor, which counts no more: it stands for one in another memory."""
+        place = tensor.untyped_storage()._cdata
+        self._now -= self._alive.get(place, 0)
+        self._alive[place] = 0
+        return tensor
+
     def _add(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         place, size = storage._cdata, storage.nbytes()

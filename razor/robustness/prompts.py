@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from razor import metrics
 from razor.errors import InputError
 from razor.examples import Example
-from razor.gradients import HALF_SCALE
+from razor.gradients import loss_scale, unscaled
 from razor.memory import enough_memory
 from razor.patches import Patch
 from razor.robustness.case import Case, Finding
@@ -125,9 +125,9 @@ def _parts(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 
 def _add_gradients(case: Case, free: FreeWords, loss: Tensor) -> None:
     """Of the free words alone; in float16 on a scale on which small ones do not vanish."""
-    scale = HALF_SCALE if case.adapter.dtype == torch.float16 else 1
+    scale = loss_scale(case.adapter.model.parameters())
     for vectors, grad in zip(free.vectors, torch.autograd.grad(scale * loss, free.vectors), strict=True):
-        vectors.grad = grad / scale + (0 if vectors.grad is None else vectors.grad)
+        vectors.grad = unscaled(grad, scale) + (0 if vectors.grad is None else vectors.grad)
 
 
 def _drawn(case: Case, patch: Patch, asked: Sequence[Example], free: FreeWords) -> metrics.Measure:
