@@ -22,7 +22,7 @@ from torch.func import functional_call
 from razor.adapters.base import Adapter, Bench
 from razor.errors import InputError
 from razor.examples import evenly
-from razor.memory import enough_memory
+from razor.memory import enough_memory, run_again
 from razor.metrics import Evaluation
 from razor.patches import Patch
 from razor.replay import earliest_blocks
@@ -62,19 +62,31 @@ class _Stopped(Exception):
 class _Score(nn.Module):
     """The concept's score as a module, so that functional_call can lend the model other weights."""
 
-    def __init__(self, model: nn.Module, score: Callable[[], Tensor]):
+    def __init__(self, model: nn.Module, score: Callable[[Sequence[int]], Tensor]):
         super().__init__()
         self.model, self.score = model, score
 
-    def forward(self) -> Tensor:
-        return self.score()
+    def forward(self, rows: Sequence[int]) -> Tensor:
+        return self.score(rows)
 
 
 class _Gates:
-    """The score as a function of the gates, (1, L, H): a row per layer of either tower, a column per head."""
+    """The score as a function of the gates, (1, L, H): a row per layer of either tower, a column per head.
 
-    def __init__(self, model: nn.Module, units: Sequence[Unit], score: Callable[[], Tensor]):
+    Args:
+        score: of the pictures of these numbers, their mean.
+        parts: numbers of all pictures; those of several parts are run part by part, and again for their gradient.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        units: Sequence[Unit],
+        score: Callable[[Sequence[int]], Tensor],
+        parts: Sequence[Sequence[int]],
+    ):
         self.score, self.device = _Score(model, score), next(model.parameters()).device
+        self.parts = parts
         rows = {place: i for i, place in enumerate(dict.fromkeys((u.tower, u.layer) for u in units))}
         self.places = [(rows[u.tower, u.layer], u.column) for u in units]
         self.shape = (1, len(rows), 1 + max(u.column for u in units))
@@ -84,11 +96,17 @@ class _Gates:
 
     def __call__(self, gates: Tensor) -> Tensor:
         """(1, L, H) -> (1,)."""
+        if len(self.parts) == 1:
+            return self._of(gates, self.parts[0])
+        found = [len(part) * run_again(self._of, gates, part) for part in self.parts]
+        return torch.stack(found).sum(0) / sum(map(len, self.parts))
+
+    def _of(self, gates: Tensor, rows: Sequence[int]) -> Tensor:
         factors = {name: weight.new_ones(weight.shape[1]) for name, weight in self.weights.items()}
         for where, (row, column) in zip(self.columns, self.places, strict=True):
             factors[where.parameter][where.start : where.stop] = gates[0, row, column]
         lent = {f"model.{name}": weight * factors[name] for name, weight in self.weights.items()}
-        return functional_call(self.score, lent, ()).reshape(1)
+        return functional_call(self.score, lent, (rows,)).reshape(1)
 
     def features(self) -> Tensor:
         """(1, L, H) of head numbers; places without a head join the first one, which they do not change."""
@@ -100,7 +118,7 @@ class _Gates:
 
 @contextmanager
 def _run_once(model: nn.Module) -> Iterator[None]:
-    """For the length of the block nothing runs again for its gradient: the weights lent to it are gone by then."""
+    """For the length of the block no layer runs again for its gradient: the weights lent to it are gone by then."""
     again = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
     try:
         for module in again:
@@ -159,7 +177,8 @@ def head_gates(
 
     try:
         with edited(adapter, bench, patch), _run_once(adapter.model), enough_memory("attributing to heads", ADVICE):
-            gated = _Gates(adapter.model, heads, lambda: bench.concept_score(rows))
+            parts = [[row] for row in rows] if adapter.reruns else [rows]
+            gated = _Gates(adapter.model, heads, bench.concept_score, parts)
             opened = torch.ones(gated.shape, device=gated.device)
             full, closed = _value(score, opened), _value(score, 0 * opened)
             if method == "ablation":
