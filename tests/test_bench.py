@@ -218,5 +218,5 @@ def test_time_and_memory_of_a_real_size_pipeline_are_told_beside_those_of_drawin
     assert list(held["mib"]) == ["weights", "drawing one picture", "points", "score", "round"]
     held["mib"] = {"weights": 60, "drawing one picture": 100, "points": 90, "score": 154, "round": 1}
     told = diffusion.report({"size": {"cpu": size}, "held": held})
-    assert told.startswith(diffusion.SIZE) and " x that of drawing one picture (goal <= 1.3)." in told
-    assert "score 154, round 1; at most 1.54 x what drawing one picture takes (goal <= 1.3)." in told
+    assert told.startswith(diffusion.SIZE) and " x that of drawing one picture (goal on a card <= 1.3)." in told
+    assert "score 154, round 1; at most 1.54 x what drawing one picture takes (goal on a card <= 1.3)." in told

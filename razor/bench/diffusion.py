@@ -306,7 +306,7 @@ def report(results: dict) -> str:
         lines += ["", f"{s['pairs']} before and after pairs at {s['steps']} steps: {s['seconds']:.1f} s (goal <= 10)."]
     for s in results.get("size", {}).values():
         alone = s.get("drawing_peak_mib")
-        beside = f", {s['peak_mib'] / alone:.2f} x that of drawing one picture (goal <= 1.3)" if alone else ""
+        beside = f", {s['peak_mib'] / alone:.2f} x that of drawing one picture (goal on a card <= 1.3)" if alone else ""
         lines += [
             "",
             f"{s['model']} ({s['units']} units) on {s['device']}, {s['examples']}: points {s['encode_seconds']:.1f} s, "
@@ -319,7 +319,7 @@ def report(results: dict) -> str:
         lines += [
             "",
             f"What the tensors of {s['model']} hold at {s['side']} px in {s['dtype']}, in MiB: {told}; at most "
-            f"{most / drawing:.2f} x what drawing one picture takes (goal <= 1.3).",
+            f"{most / drawing:.2f} x what drawing one picture takes (goal on a card <= 1.3).",
         ]
     return "\n".join(lines).strip()
 
