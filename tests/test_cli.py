@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from razor import baselines, cli, models, run, step, words
 from razor.adapters import denoising
 from razor.cli import main
+from razor.commands import given, making, measuring
 from razor.errors import InputError, ModelError
 from razor.metrics import Evaluation, share
 from razor.minicanvas.dataset import draw
@@ -139,11 +140,12 @@ def test_attacks_on_the_saved_patch_are_printed_and_written_beside_their_control
 def test_gates_of_the_runs_recipe_hold_where_the_command_line_names_none(make_task, tmp_path, fail):
     args, made, right = Namespace(gate=["forget=0.01"]), {"gates": {"retain": 0.5, "forget": 0.2}}, share([True] * 50)
     answers = Evaluation(share([False] * 50), right, right, None, None, None)
-    said = {v.gate.key: v for v in cli._verdicts(args, made, ["quantise"], make_task(), (answers, answers), [], {})}
+    found = measuring._verdicts(args, made, ["quantise"], make_task(), (answers, answers), [], {})
+    said = {v.gate.key: v for v in found}
     assert (said["forget"].gate.limit, said["retain"].gate.limit) == (pytest.approx(0.0001), 0.5)
     assert said["retain"].said == "pass" and said["quantise/8 bits"].why == "Not tried."
     assert said["benign/retain pictures, 20 steps"].why == "Not tried: It was not asked for."
-    assert cli._verdicts(Namespace(gate=[]), made, [], make_task(), (answers, answers), [], {}) == []
+    assert measuring._verdicts(Namespace(gate=[]), made, [], make_task(), (answers, answers), [], {}) == []
     named = ["evaluate", "--model", "nowhere", "--forget", "style:thermal"]
     assert "There is no gate 'forgot'" in fail(*named, "--gate", "forgot=1")  # before anything is loaded
     (tmp_path / "recipe.json").write_text(json.dumps({"format": "razor-recipe-1"}))
@@ -175,7 +177,7 @@ def test_an_attack_that_fails_is_told_and_the_others_go_on(monkeypatch, capsys):
 
     monkeypatch.setattr("razor.robustness.attack", attack)
     case = SimpleNamespace(gold=None, beside_gold=lambda: None)
-    assert cli._attacked(["probe", "wording"], case) == ([found], {"probe": "Memory ran out."})
+    assert measuring._attacked(["probe", "wording"], case) == ([found], {"probe": "Memory ran out."})
     assert "probe was not tried to its end: Memory ran out." in "".join(capsys.readouterr())
 
 
@@ -243,7 +245,7 @@ def test_a_comparison_ended_by_ctrl_c_keeps_what_was_tried(tmp_path, capsys, mon
 
     adapter = SimpleNamespace(family="clip", name="tiny")
     config = SimpleNamespace(forget_target=None, batch=None, seed=0)
-    monkeypatch.setattr(cli, "_prepare", lambda args: (adapter, SimpleNamespace(concept="red"), config))
+    monkeypatch.setattr(measuring, "prepare", lambda args: (adapter, SimpleNamespace(concept="red"), config))
     monkeypatch.setattr(baselines, "run", tuned)
     monkeypatch.setattr("razor.gold.between", lambda *_: None)
     with pytest.raises(SystemExit) as stop:
@@ -270,8 +272,8 @@ def test_results_of_methods_are_not_replaced_unasked(methods, file, tmp_path, fa
 def test_results_of_other_methods_may_stand_beside(tmp_path):
     (tmp_path / "slug").mkdir()
     (tmp_path / "slug" / "run.json").write_text("mine")
-    cli._check_methods_free(tmp_path, ["ssd"], replace=False)
-    cli._check_methods_free(tmp_path, ["slug"], replace=True)
+    measuring._check_methods_free(tmp_path, ["ssd"], replace=False)
+    measuring._check_methods_free(tmp_path, ["slug"], replace=True)
     assert (tmp_path / "slug" / "run.json").read_text() == "mine"
 
 
@@ -371,7 +373,7 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(argv, said, fail):
 
 def test_captions_that_a_model_does_not_read_whole_are_told(make_task):
     adapter = SimpleNamespace(name="m", cut=lambda caption: "the end" if "red" in caption else "")
-    told = cli._cut(adapter, make_task("red"))
+    told = given.cut(adapter, make_task("red"))
     assert told and all("red" in said and said.endswith("is too long: m does not read 'the end'.") for said in told)
     assert len(told) == len({*told})
 
@@ -485,7 +487,7 @@ def test_words_that_will_not_do_are_one_sentence(argv, said, fail):
 
 def test_drift_is_printed_in_nats_and_shares_in_percent(capsys):
     one = lambda value: {"value": value, "n": 32, "low": value / 2, "high": 2 * value}  # noqa: E731
-    cli._print_table({"forget_accuracy": one(0.5), "neutral_kl": one(0.0)}, {"forget_accuracy": one(0.25),
+    given.print_table({"forget_accuracy": one(0.5), "neutral_kl": one(0.0)}, {"forget_accuracy": one(0.25),
                      "neutral_kl": one(0.0415)})  # fmt: skip
     shares, nats = capsys.readouterr().out.splitlines()[1:]
     assert shares.split() == ["forget", "accuracy", "50.0%", "25.0%", "12.5%", "to", "50.0%", "32"]
@@ -551,7 +553,7 @@ def test_ctrl_c_is_told_by_another_exit_code(monkeypatch, capsys):
     def pressed(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_diff", pressed)
+    monkeypatch.setitem(making.COMMANDS, "diff", pressed)
     with pytest.raises(SystemExit) as stop:
         main(["diff", "one", "other"])
     assert stop.value.code == 130 and capsys.readouterr().err == "razor: stopped; no model was changed.\n"

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from razor import cli
+from razor.commands import given, making
 from razor.config import PAPER, RazorConfig
 from razor.errors import InputError
 
@@ -75,7 +76,7 @@ def test_stored_settings_are_checked_too():
 
 def test_the_rule_as_published_is_chosen_by_name_and_may_be_changed(monkeypatch):
     seen = []
-    monkeypatch.setattr(cli, "_unlearn", lambda args: seen.append(cli._config(args)))
+    monkeypatch.setitem(making.COMMANDS, "unlearn", lambda args: seen.append(given.config_of(args)))
     plain = ["unlearn", "--model", "mini-clip", "--forget", "object:cat", "--out", "x"]
     for more in ([], ["--method", "paper"], ["--method", "paper", "--inner-steps", "4"]):
         cli.main([*plain, *more])

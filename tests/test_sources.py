@@ -6,8 +6,9 @@ import pytest
 from test_words import SMALL, Drawer, reader
 from tiny_adapters import make_task, noise_picture, shared
 
-from razor import cli, models, sources, words
+from razor import models, sources, words
 from razor.arguments import parser
+from razor.commands import given
 from razor.config import RazorConfig
 from razor.errors import ExampleError, InputError
 from razor.examples import OWN, Example, varied
@@ -167,7 +168,8 @@ def test_the_command_line_forgets_a_folder_and_its_name_or_the_folder_alone(
         for e in pictures:
             e.image.save(tmp_path / side / e.source)
     sets = [word for side in ("forget", "retain") for word in (f"--{side}", str(tmp_path / side))]
-    _, task, _ = cli._prepare(parser().parse_args(["score", "--model", "m", *sets, "--concept", "a red cat", *options]))
+    command = ["score", "--model", "m", *sets, "--concept", "a red cat", *options]
+    _, task, _ = given.prepare(parser().parse_args(command))
     assert (len(task.forget.all()), len(task.retain.all())) == (11 if options else 5, kept)
     assert len(owned(task.forget.all())) == own
     assert ("5 pictures of your own and 6 prompts that name" in capsys.readouterr().err) is bool(options)
@@ -178,7 +180,7 @@ def test_a_clip_asked_to_draw_too_says_that_it_cannot(tmp_path, monkeypatch, cap
     for e in photos("a red cat", 0):
         e.image.save(tmp_path / e.source)
     command = ["score", "--model", "m", "--forget", str(tmp_path), "--concept", "a red cat", "--drawn-too"]
-    _, task, _ = cli._prepare(parser().parse_args(command))
+    _, task, _ = given.prepare(parser().parse_args(command))
     assert len(task.forget.all()) == 5
     assert "tiny draws no pictures: your pictures are used alone." in capsys.readouterr().err
 
@@ -187,5 +189,5 @@ def test_a_clip_asked_to_draw_too_says_that_it_cannot(tmp_path, monkeypatch, cap
 def test_a_recipe_says_whether_pictures_were_forgotten_beside_drawn_ones(origin, too):
     made = {"task": {"concept": "a red cat", "origin": {"forget": "cats", **origin}}, "model": {"name": "m"}}
     args = parser().parse_args(["unlearn", "--recipe", "r.json", "--forget", "cats", "--out", "o"])
-    cli._as_in(args, made)
+    given.as_in(args, made)
     assert args.drawn_too is too and args.concept == "a red cat"
