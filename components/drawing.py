@@ -76,7 +76,7 @@ class Drawing(Desk):
         names, keys = tuple(side.name for side in sides), tuple(side.patch.key() for side in sides)
         rows = [Row(prompt, settings.spec(prompt)) for prompt in prompts]
         look = {"judge": judge, "original": chosen[0] == compare_panel.ORIGINAL}
-        cut = picture_reading.cut_notes(adapter, [prompt.text for prompt in prompts])
+        cut = pictures.cut_notes(adapter, [prompt.text for prompt in prompts])
         remarks = [NOTHING_EDITED] if not any(side.patch.deltas for side in sides) else []
         remarks += [f"{NO_JUDGE}{NAME_ONE if draws_its_own(adapter) else ''}."] if judge is None else []
         remarks += [proxy_note(judge)] if judge is not None and judge.guesses else []
@@ -204,7 +204,7 @@ class Drawing(Desk):
         if session.epoch != epoch:
             yield self.current(session)
             return
-        notes = ["", *picture_reading.cut_notes(adapter, [plan.prompt])]
+        notes = ["", *pictures.cut_notes(adapter, [plan.prompt])]
         yield {panel.cost: status_html(said + _left_out(grid[0], plan) + " ".join(notes)), **ended()}
 
     def _side_of_cell(self, session: Session, unedited: Mapping, cell: Mapping) -> Side:
@@ -368,7 +368,7 @@ class Drawing(Desk):
 def _left_out(typed: str, plan: GridPlan) -> str:
     """A sentence where more than one prompt was typed for the grid; "" else."""
     more = len(pictures.own_prompts(typed or "")) > 1
-    return f" {ONE_PROMPT}\u201c{picture_reading.short(plan.prompt)}\u201d is drawn." if more else ""
+    return f" {ONE_PROMPT}\u201c{pictures.short(plan.prompt)}\u201d is drawn." if more else ""
 
 
 def _grown(growth) -> tuple[int | None, tuple[str, ...]]:

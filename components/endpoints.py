@@ -37,7 +37,8 @@ from razor.importing import read_edit
 from razor.metrics import Evaluation
 from razor.minicanvas.dataset import slug
 from razor.patches import Patch
-from razor.picture_files import PictureInfo, Spec, png_bytes
+from razor.picture_files import MAX_PROMPT, PictureInfo, Spec, png_bytes
+from razor.pictures import cut_notes
 from razor.recipe import FORMAT, model_entry, rebound, versions
 from razor.run import finish
 from razor.scoring import ranked
@@ -113,6 +114,7 @@ class File(TypedDict):
 class Sides(TypedDict, total=False):
     before: list[dict[str, float]] | list[str] | list[File]
     after: list[dict[str, float]] | list[str] | list[File]
+    notes: list[str]
 
 
 @contextmanager
@@ -271,7 +273,8 @@ def predict(
         anyway: take a patch that was made for other weights of the same shapes, too.
 
     Returns:
-        before and after: for a CLIP {label: probability} of each picture, answers, or drawn pictures as files.
+        before and after: for a CLIP {label: probability} of each picture, answers, or drawn pictures as files; notes:
+        what of prompts that are too long a model that draws does not read, where there are such.
     """
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts) or len(texts) > MOST:
         raise InputError(f"texts must be 1 to {MOST} texts with something in them.")
@@ -280,7 +283,8 @@ def predict(
     adapter = load(model)
     edits = [Patch()] + ([] if patch is None else [_edit(adapter, patch, anyway)])
     found = _PREDICT[adapter.family](adapter, texts, pictures, edits, seed)
-    return dict(zip(("before", "after"), found, strict=False))
+    notes = cut_notes(adapter, texts) if adapter.family == "diffusion" else []
+    return dict(zip(("before", "after"), found, strict=False)) | ({"notes": notes} if notes else {})
 
 
 def export(
@@ -388,6 +392,8 @@ def _answered(adapter, questions: Sequence[str], pictures, edits: Sequence[Patch
 def _drawn(adapter, prompts: Sequence[str], pictures, edits: Sequence[Patch], seed: int) -> list[list[dict]]:
     if pictures:
         raise InputError(f"{adapter.name} draws from words alone; leave the pictures out.")
+    if long := next((prompt for prompt in prompts if len(prompt) > MAX_PROMPT), None):
+        raise InputError(f"A prompt has {len(long):,} characters; up to {MAX_PROMPT:,} are read.")
     if not 0 <= seed < 2**53:
         raise InputError(f"seed is {seed!r}; it must be a whole number from 0.")
     specs = [Spec(prompt, seed + i, adapter.steps, adapter.guidance, adapter.side) for i, prompt in enumerate(prompts)]

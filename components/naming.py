@@ -9,7 +9,7 @@ import gradio as gr
 from components import examples_panel
 from components.desk import Desk, handler
 from components.model_panel import PLURALS
-from components.picture_reading import about, cut_notes
+from components.picture_reading import about
 from components.session import Session
 from components.theme import status_html
 from razor import sources, words
@@ -18,7 +18,7 @@ from razor.adapters.diffusion import DiffusionAdapter
 from razor.errors import InputError
 from razor.examples import Task
 from razor.minicanvas.dataset import Target
-from razor.pictures import streamed
+from razor.pictures import cut_captions, streamed
 
 
 class Naming(Desk):
@@ -120,12 +120,6 @@ class Naming(Desk):
         if session.epoch != epoch:
             raise InputError("Another target or model was chosen meanwhile; press the button again.")
         return made[0]
-
-
-def cut_captions(adapter: Adapter, task: Task) -> list[str]:
-    """A sentence for each caption that a model that draws does not read to its end."""
-    captions = dict.fromkeys(e.caption for e in (*task.forget.all(), *task.retain.all()))
-    return cut_notes(adapter, list(captions)) if adapter.family == "diffusion" else []
 
 
 def unused_text(target: Target, kind: str, anchor: str, keep: str) -> str:

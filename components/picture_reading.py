@@ -27,7 +27,6 @@ from razor.wording import capital, read_by
 AXIS_NAMES = {"seed": "Seed", "strength": "Strength of the edit", "round": "Growth round", "branch": "Branch",
               "guidance": "Guidance", "steps": "Steps"}  # fmt: skip
 NO_GRID = "Choose what changes along each axis and press Draw grid."
-CUT_NAMED = 3  # prompts named that are too long; more are counted
 SKETCH = 128  # pixels of a picture under way
 _BAD = ("still drawn", "changed")  # verdicts that come first
 
@@ -172,20 +171,6 @@ def finding(
 def notes_html(problems: Sequence[str], remarks: Sequence[str]) -> str:
     """What a person should know of the pairs besides, a line each."""
     return "".join([*(status_html(said, "problem") for said in problems), *map(status_html, remarks)])
-
-
-def cut_notes(adapter: DiffusionAdapter, prompts: Sequence[str]) -> list[str]:
-    """A sentence for each prompt the model does not read to its end."""
-    cut = [(prompt, left) for prompt in prompts if (left := adapter.cut(prompt))]
-    quoted = [(f"\u201c{short(prompt)}\u201d", f"\u201c{short(left)}\u201d") for prompt, left in cut]
-    said = [f"{prompt} is too long: the model does not read {left}." for prompt, left in quoted]
-    more = len(said) - CUT_NAMED
-    return said[:CUT_NAMED] + ([f"{more} more prompts are too long as well."] if more > 0 else [])
-
-
-def short(text: str, most: int = 48) -> str:
-    """The beginning of a long text."""
-    return text if len(text) <= most else f"{text[:most].rstrip()}\u2026"
 
 
 def done_text(fresh: int, found: int, total: int, seconds: float, stopped: bool) -> str:

@@ -18,7 +18,7 @@ from components.exporting import Exporting
 from components.families import Families
 from components.insight import Insight
 from components.measuring import Measuring
-from components.naming import Naming, cut_captions
+from components.naming import Naming
 from components.session import CLOSING, Session, Sessions
 from components.stacking import Stacking
 from components.theme import header_html, status_html
@@ -29,6 +29,7 @@ from razor.errors import InputError, RazorError
 from razor.growth import Growth
 from razor.minicanvas import tasks
 from razor.minicanvas.dataset import parse_target
+from razor.pictures import cut_captions
 from razor.sources import drawn_beside, draws_its_own, made_of, own_task, unnamed
 from razor.stack import Stack
 from razor.wording import draws, proxy_note, writes

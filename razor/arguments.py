@@ -448,7 +448,10 @@ def _add_names(parser, said: str = "") -> None:
         f"{f'{said}, else ' if said else ''}--concept alone)",
     )
     parser.add_argument(
-        "--retain", metavar="R", help="what is kept, named likewise (default: everything else of the bundled world)"
+        "--retain",
+        metavar="R",
+        help="what is kept, named likewise (default: everything else of the bundled world; with a model that draws "
+        "another world, its own pictures of similar things)",
     )
     parser.add_argument(
         "--concept",

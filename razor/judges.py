@@ -10,6 +10,7 @@ from PIL import Image
 
 from razor.adapters.clip import ClipAdapter
 from razor.examples import Axis
+from razor.memory import enough_memory
 from razor.minicanvas.dataset import AXES
 
 
@@ -37,7 +38,8 @@ class WorldJudge:
     def __call__(self, images: Sequence[Image.Image], axes: Sequence[Axis]) -> list[dict[str, str]]:
         from razor.minicanvas import judge
 
-        seen = judge.read(images) if images else {}
+        with enough_memory("looking at pictures", "Draw fewer of them at once"):
+            seen = judge.read(images) if images else {}
         return [{axis.name: seen[axis.name][i] for axis in axes} for i in range(len(images))]
 
 
@@ -55,7 +57,8 @@ class ClipJudge:
     def __call__(self, images: Sequence[Image.Image], axes: Sequence[Axis]) -> list[dict[str, str]]:
         found: list[dict[str, str]] = [{} for _ in images]
         for axis in axes if images else ():
-            best = self.adapter.classify(images, axis).argmax(1).tolist()
+            with enough_memory("looking at pictures", "Name a smaller CLIP as their judge"):
+                best = self.adapter.classify(images, axis).argmax(1).tolist()
             for seen, number in zip(found, best, strict=True):
                 seen[axis.name] = axis.classes[number]
         return found

@@ -24,6 +24,7 @@ from razor.patches import Patch, model_lock
 from razor.picture_files import MAX_PROMPT, MAX_SEED, Album, Kept, PictureInfo, Spec, png_bytes
 
 if TYPE_CHECKING:
+    from razor.adapters.base import Adapter
     from razor.adapters.diffusion import DiffusionAdapter
     from razor.judges import Judge
 
@@ -38,6 +39,7 @@ GROUP_NAMES = {
 KINDS = {"target": "forget", "paraphrase": "paraphrase", "neighbour": "neighbour", "other": "retain",
          "unrelated": "retain", "own": "own"}  # fmt: skip
 CONCEPT = ("forget", "paraphrase")  # kinds of prompts that ask for what is to be forgotten
+CUT_NAMED = 3  # prompts named that are too long; more are counted
 PAIRS = 8  # drawn unless more are asked for
 MAX_OWN = 32  # own prompts at a time
 TOGETHER = 16  # pictures drawn at once at most
@@ -110,6 +112,26 @@ def own_prompts(text: str) -> list[Prompt]:
     if long := next((line for line in lines if len(line) > MAX_PROMPT), None):
         raise InputError(f"The prompt {long[:40]!r}... has {len(long):,} characters; up to {MAX_PROMPT:,} are read.")
     return [Prompt(line, "own", f"own/{line}") for line in lines]
+
+
+def cut_notes(adapter: "DiffusionAdapter", prompts: Sequence[str]) -> list[str]:
+    """A sentence for each prompt the model does not read to its end."""
+    cut = [(prompt, left) for prompt in prompts if (left := adapter.cut(prompt))]
+    quoted = [(f"\u201c{short(prompt)}\u201d", f"\u201c{short(left)}\u201d") for prompt, left in cut]
+    said = [f"{prompt} is too long: the model does not read {left}." for prompt, left in quoted]
+    more = len(said) - CUT_NAMED
+    return said[:CUT_NAMED] + ([f"{more} more prompts are too long as well."] if more > 0 else [])
+
+
+def cut_captions(adapter: "Adapter", task: Task) -> list[str]:
+    """The same for the captions of a task, where they are prompts."""
+    captions = dict.fromkeys(e.caption for e in (*task.forget.all(), *task.retain.all()))
+    return cut_notes(adapter, list(captions)) if adapter.family == "diffusion" else []
+
+
+def short(text: str, most: int = 48) -> str:
+    """The beginning of a long text."""
+    return text if len(text) <= most else f"{text[:most].rstrip()}\u2026"
 
 
 def _group(task: Task, name: str) -> list[Prompt]:

@@ -259,6 +259,15 @@ def made_of(task: Task) -> str:
     )
 
 
+def drawn_to_keep(task: Task) -> str:
+    """What is kept where the model drew all of it, in a sentence; "" for any other task."""
+    by = task.origin.get("retain", "")
+    if not by.startswith("drawn by"):
+        return ""
+    near = f"; closest to {task.concept!r}: {', '.join(task.neighbours)}" if task.neighbours else ""
+    return f"To keep: {len(task.retain.all())} pictures {by}{near}."
+
+
 def unnamed(adapter: Adapter, concept: str) -> str:
     """Why the model adds nothing of the name to own pictures; "" where it does."""
     if draws_name(adapter, concept):

@@ -1,7 +1,9 @@
 """Judges say what a picture shows, on the axes they know, and never the wrong way round."""
 
 import pytest
+import torch
 
+from razor.errors import ModelError
 from razor.examples import Axis
 from razor.judges import ClipJudge, WorldJudge
 from razor.minicanvas import tasks
@@ -56,6 +58,18 @@ def test_clip_gives_each_picture_its_most_similar_class_on_every_axis(trained, t
     for axis in task.axes:
         best = trained.classify([e.image for e in examples], axis).argmax(1).tolist()
         assert [seen[axis.name] for seen in found] == [axis.classes[i] for i in best]
+
+
+@pytest.mark.parametrize("judge", ["the world's", "CLIP"])
+def test_memory_that_runs_out_while_judging_is_one_sentence(judge, trained, task, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("razor.minicanvas.judge.read", full)
+    monkeypatch.setattr(trained, "classify", full)
+    looks = ClipJudge(trained) if judge == "CLIP" else WorldJudge()
+    with pytest.raises(ModelError, match=r"^Memory ran out while looking at pictures\. .* as it was\.$"):
+        looks([draw(SHOWN[0], "judge", 3)], tasks.axes())
 
 
 def test_clip_is_named_as_a_stand_in(trained):

@@ -14,7 +14,7 @@ from razor.errors import ExampleError, InputError
 from razor.examples import OWN, Example, varied
 from razor.growth import Growth
 from razor.minicanvas.dataset import Target
-from razor.sources import made_of, own_task
+from razor.sources import drawn_to_keep, made_of, own_task
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -92,6 +92,8 @@ def test_pictures_alone_are_kept_beside_what_the_model_draws_of_the_names_given(
     assert len(task.forget.all()) == 5 and not owned(task.forget.all()) and "named" not in task.origin
     assert task.neighbours == ("a fox", "a wolf") and task.axes[0].classes == ("a red cat", "a fox", "a wolf")
     assert len(drawer.asked) == 16 and made_of(task) == ""
+    told = "To keep: 16 pictures drawn by a drawer itself; closest to 'a red cat': a fox, a wolf."
+    assert drawn_to_keep(task) == told and drawn_to_keep(sources.resolve("style:thermal")[0]) == ""
     drawer = Studio()
     assert len(made(drawer, *photos("a dog", 20), drawn_too=False).retain.all()) == 5 and not drawer.asked
 
@@ -173,6 +175,20 @@ def test_the_command_line_forgets_a_folder_and_its_name_or_the_folder_alone(
     assert (len(task.forget.all()), len(task.retain.all())) == (11 if options else 5, kept)
     assert len(owned(task.forget.all())) == own
     assert ("5 pictures of your own and 6 prompts that name" in capsys.readouterr().err) is bool(options)
+
+
+@pytest.mark.parametrize("named", [["--labels", "a red cat, a fox, a wolf"], []])
+def test_what_the_model_drew_to_keep_is_said_and_how_to_name_it(tmp_path, monkeypatch, capsys, named):
+    monkeypatch.setattr(words, "SIZES", dict.fromkeys(SMALL, (2, 3)))
+    monkeypatch.setattr(models, "load", lambda name, **_: shared("sd"))
+    for e in photos("a red cat", 0):
+        e.image.save(tmp_path / e.source)
+    for given_too in ([], ["--forget", str(tmp_path)]):
+        command = ["score", "--model", "m", "--concept", "a red cat", *given_too, *named]
+        _, task, _ = given.prepare(parser().parse_args(command))
+        told = capsys.readouterr().err
+        assert drawn_to_keep(task) in told and "closest to 'a red cat': a " in told
+        assert ("Name others with --labels, the concept among them." in told) is (not named)
 
 
 def test_a_clip_asked_to_draw_too_says_that_it_cannot(tmp_path, monkeypatch, capsys, trained):

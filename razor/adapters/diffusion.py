@@ -5,6 +5,7 @@ reads the words: cross-attention in a UNet, the text stream in a joint transform
 the picture is there too, for a person to open to growth.
 """
 
+import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from razor.units import Unit, find_units, tower_of
 
 T = TypeVar("T")
 ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+TOKENIZERS = ("tokenizer", "tokenizer_2", "tokenizer_3")
 DENOISERS = ("unet", "transformer")
 _TOWERS = {
     "text_encoder": {"text": r"text_encoder\."},
@@ -106,6 +108,7 @@ class DiffusionAdapter:
         self.reruns = self.side > SMALL  # for a gradient the denoiser's blocks keep their inputs and run again
         if self.reruns:
             self.denoiser.enable_gradient_checkpointing(run_again)
+        self._say_no_cuts()
 
     # What the method asks for
 
@@ -188,10 +191,18 @@ class DiffusionAdapter:
         ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
         return tokenizer.convert_ids_to_tokens(ids)
 
+    def _say_no_cuts(self) -> None:
+        """Neither diffusers nor transformers is to log prompts that are too long: `cut` tells, and what is asked for
+        is nobody else's to read."""
+        logging.getLogger(type(self.pipeline).__module__).addFilter(_of_no_cut)
+        for part in TOKENIZERS:
+            if (tokenizer := getattr(self.pipeline, part, None)) is not None:
+                tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+
     def cut(self, prompt: str) -> str:
         """What of a prompt some text encoder does not read, the longest such end of it; "" for nothing."""
         found = []
-        for part in ("tokenizer", "tokenizer_2", "tokenizer_3"):
+        for part in TOKENIZERS:
             if (tokenizer := getattr(self.pipeline, part, None)) is not None:
                 limit = MAX_T5 if part == "tokenizer_3" else tokenizer.model_max_length
                 ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
@@ -421,6 +432,10 @@ class DiffusionAdapter:
             pixels = vae.decode(scaled.to(vae.dtype)).sample.float().clamp(-1, 1).cpu()
         levels = ((pixels + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         return [Image.fromarray(picture) for picture in levels]
+
+
+def _of_no_cut(record: logging.LogRecord) -> bool:
+    return "part of your input was truncated" not in record.getMessage()
 
 
 def seeds_for(keys: Sequence[str], seed: int = 0) -> list[int]:

@@ -29,7 +29,7 @@ def check_free(out: Path, replace: bool) -> None:
 def prepare(args: argparse.Namespace):
     """Adapter, task and settings named on the command line. Settings first: they are the cheapest to get wrong."""
     config = config_of(args)
-    from razor import models, sources
+    from razor import models, pictures, sources
 
     if not args.forget and not args.concept.strip():
         raise InputError("Say what to forget: --forget object:cat, --forget PICTURES, or --concept 'Van Gogh'.")
@@ -56,17 +56,18 @@ def prepare(args: argparse.Namespace):
             note(f"{adapter.name} draws what it knows of {args.concept!r}.")
         with bar("Drawing what it knows") as drawn:
             task = sources.from_words(adapter, **chosen, on_picture=drawn)
-    if adapter.family == "diffusion":
-        for said in cut(adapter, task):
-            note(said)
+    if not sources.made_of(task) and (kept := sources.drawn_to_keep(task)):
+        note(
+            kept
+            + (
+                " Name others with --labels, the concept among them."
+                if sources.draws_its_own(adapter) and not labels
+                else ""
+            )
+        )
+    for said in pictures.cut_captions(adapter, task):
+        note(said)
     return adapter, task, config
-
-
-def cut(adapter, task) -> list[str]:
-    """What a model that draws does not read of captions that are too long for it."""
-    captions = dict.fromkeys(e.caption for side in (task.forget, task.retain) for e in side.all())
-    left = {caption: adapter.cut(caption) for caption in captions}
-    return [f"{c!r} is too long: {adapter.name} does not read {cut!r}." for c, cut in left.items() if cut]
 
 
 def config_of(args: argparse.Namespace):

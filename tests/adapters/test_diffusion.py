@@ -1,5 +1,6 @@
 """Each diffusion architecture as the library sees it: what can be edited, one real edit, noise by hand, pictures."""
 
+import logging
 import re
 from collections import Counter
 from dataclasses import replace
@@ -463,6 +464,26 @@ def test_the_end_that_any_encoder_does_not_read_is_cut():
     long = " ".join(["hat"] * 90)  # CLIP reads 14 letters, T5 far more; growth edits the CLIPs too
     assert adapter.cut("abcdefg hijklmn opq rst") == "opq rst" == without.cut("abcdefg hijklmn opq rst")
     assert adapter.cut("abcdefg hijklmn") == "" and len(adapter.cut(long)) > len(long) - 24
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl", "sd3"])
+def test_nobody_logs_a_prompt_that_is_too_long(kind):
+    adapter, long, heard = fresh(kind), " ".join(["hat"] * 200), []
+    logs = [logging.getLogger(type(adapter.pipeline).__module__), logging.getLogger("transformers")]
+    keep = logging.Handler()
+    keep.emit = heard.append
+    try:
+        for log in logs:
+            log.addHandler(keep)
+        adapter.encode([long, "a hat"])
+        assert not heard and adapter.cut(long)
+        logs[0].removeFilter(diffusion._of_no_cut)
+        adapter.encode([long])
+        assert heard  # so they would
+    finally:
+        logs[0].addFilter(diffusion._of_no_cut)
+        for log in logs:
+            log.removeHandler(keep)
 
 
 def test_forget_captions_that_name_the_concept_where_it_is_cut_say_so():

@@ -192,6 +192,10 @@ def test_drawn_pictures_say_how_they_were_made_and_come_a_few_at_a_time(calls, m
     patch.save(path)
     found = calls["predict"](["a cat", "a dog", "a cat"], "tiny sd", patch=sent(path), seed=7)
     assert drawn == [2, 1, 2, 1]
+    (told,) = calls["predict"](["a hat on a very long table"], "tiny sd")["notes"]
+    assert "is too long: the model does not read" in told and "notes" not in found
+    with pytest.raises(gr.Error, match="A prompt has 2,001 characters; up to 2,000 are read"):
+        calls["predict"](["a" * 2001], "tiny sd")
     before, after = (
         [read_png(Path(file["path"]).read_bytes()) for file in found[side]] for side in ("before", "after")
     )
