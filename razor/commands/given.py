@@ -29,45 +29,48 @@ def check_free(out: Path, replace: bool) -> None:
 def prepare(args: argparse.Namespace):
     """Adapter, task and settings named on the command line. Settings first: they are the cheapest to get wrong."""
     config = config_of(args)
-    from razor import models, pictures, sources
+    from razor import models, sources
 
     if not args.forget and not args.concept.strip():
         raise InputError("Say what to forget: --forget object:cat, --forget PICTURES, or --concept 'Van Gogh'.")
     labels = [label.strip() for label in args.labels.split(",") if label.strip()]
     chosen = {"concept": args.concept, "labels": labels, "seed": config.seed, "kind": args.kind, "anchor": args.anchor}
-    named = {**chosen, "drawn_too": args.drawn_too}
+    named, kept = {**chosen, "drawn_too": args.drawn_too}, args.retain not in (None, "", sources.WORLD)
+    # Beside own forget pictures alone the model says what labels are: classes of the bundled world, or what it draws.
+    later = bool(labels) and not kept and not sources.is_target(args.forget or "")
     if args.forget:  # before the model, which takes longer to load
-        task, warnings = sources.resolve(args.forget, args.retain, **named)
+        task, warnings = sources.resolve(args.forget, args.retain, **named | ({"labels": ()} if later else {}))
         for warning in warnings:
             note(warning)
     adapter = models.load(args.model, device=args.device, dtype=args.dtype, bits=args.bits)
     if args.judge:
         adapter = models.with_judge(adapter, args.judge)
     if args.forget:
-        beside = {"kept": args.retain not in (None, "", sources.WORLD), "drawn_too": args.drawn_too}
-        if sources.asks_kind(adapter) or sources.drawn_beside(adapter, args.concept, **beside):
+        beside = sources.drawn_beside(adapter, args.concept, kept=kept, drawn_too=args.drawn_too)
+        if later or beside or sources.asks_kind(adapter):
             with bar("Drawing what it knows") as drawn:
                 task, _ = sources.resolve(args.forget, args.retain, **named, adapter=adapter, on_picture=drawn)
-        own = args.drawn_too and not sources.is_target(args.forget)
-        for said in filter(None, (sources.made_of(task), sources.unnamed(adapter, args.concept) if own else "")):
-            note(said)
     else:
         if adapter.family == "diffusion":
             note(f"{adapter.name} draws what it knows of {args.concept!r}.")
         with bar("Drawing what it knows") as drawn:
             task = sources.from_words(adapter, **chosen, on_picture=drawn)
-    if not sources.made_of(task) and (kept := sources.drawn_to_keep(task)):
-        note(
-            kept
-            + (
-                " Name others with --labels, the concept among them."
-                if sources.draws_its_own(adapter) and not labels
-                else ""
-            )
-        )
-    for said in pictures.cut_captions(adapter, task):
+    for said in _of_examples(args, adapter, task):
         note(said)
     return adapter, task, config
+
+
+def _of_examples(args: argparse.Namespace, adapter, task) -> list[str]:
+    """What to know of the examples: what they are made of, what was drawn to keep, what of them is not read."""
+    from razor import pictures, sources
+
+    said = [sources.made_of(task)]
+    if not said[0] and (drawn := sources.drawn_to_keep(task)):
+        how = " Name others with --labels, the concept among them."
+        said.append(drawn + (how if sources.draws_its_own(adapter) and not args.labels else ""))
+    if args.drawn_too and args.forget and not sources.is_target(args.forget):
+        said.append(sources.unnamed(adapter, args.concept))
+    return [*filter(None, said), *pictures.cut_captions(adapter, task)]
 
 
 def config_of(args: argparse.Namespace):
