@@ -9,6 +9,7 @@ import torch
 from tiny_adapters import fresh, make_task
 
 from razor.bench import diffusion, measure, processes
+from razor.config import RazorConfig
 from razor.errors import InputError
 from razor.metrics import Evaluation, share
 
@@ -130,7 +131,7 @@ def test_rows_depend_on_the_code_of_their_own_family_and_not_on_how_it_is_called
 
 
 def test_a_part_that_is_none_is_one_sentence(tmp_path):
-    with pytest.raises(InputError, match="No part named 'speed'; pick any of targets, words, pairs, size"):
+    with pytest.raises(InputError, match="No part named 'speed'; pick any of targets, words, pairs, story, size, held"):
         diffusion.main(out=tmp_path / "x.json", parts="targets,speed")
 
 
@@ -175,6 +176,20 @@ def test_before_and_after_pairs_of_the_bundled_model_are_counted(monkeypatch):
     found = diffusion.pairs()
     assert drawn[1:] == [(8, list(range(8)), 20)] * 2 and found["pairs"] == 8
     assert "8 before and after pairs at 20 steps" in diffusion.report({"pairs": found})
+
+
+def test_a_story_is_forgetting_and_pairs(monkeypatch):
+    adapter, drawn = fresh("sd"), []
+    draw = adapter.draw
+    adapter.steps = 2
+    adapter.draw = lambda prompts, *more, **how: drawn.append(len(prompts)) or draw(prompts, *more, **how)
+    monkeypatch.setattr(diffusion.models, "load", lambda name: adapter)
+    monkeypatch.setattr(diffusion.tasks, "task", lambda target: make_task())
+    monkeypatch.setattr(diffusion, "RazorConfig", lambda: RazorConfig(rounds=1, inner_steps=1, batch=2))
+    found = diffusion.story()
+    assert 0 < found["forget_seconds"] <= found["seconds"] and len(drawn) > 1
+    told = diffusion.report({"story": found | {"forget_seconds": 20.0, "seconds": 35.0}})
+    assert told == "Story: style:neon is forgotten in 20 s and shown in pairs after 35 s (goal <= 90)."
 
 
 def test_the_speed_of_several_processes_by_hand():

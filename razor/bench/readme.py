@@ -292,8 +292,9 @@ def _diffusion(results: Mapping) -> list[str]:
     for short in diffusion.KEYS:
         heads += [f"{short} before", short] + (["worst UA"] if short == "UA" else [])
     heads += ["distance", "s to forget", "parameters edited", "published: UA, IRA, CRA"]
-    made = []
+    made, notes = [], []
     for part, said in (("targets", "pictures"), ("words", "the name alone")):
+        notes += [line.replace("Rows", f"Rows from {said}") for line in _note(results[part].values())]
         for axis, rows in _kinds(results[part]).items():
             cells = [said, f"{axis} ({len(rows)})", f"{shares(_side(rows, diffusion.KEYS['UA'])).answers:,}"]
             for short, key in diffusion.KEYS.items():
@@ -308,7 +309,7 @@ def _diffusion(results: Mapping) -> list[str]:
     goal = diffusion.GOALS
     made.append(["goal", "", "", "", goal["UA"], "", "", goal["IRA"], "", goal["CRA"], goal["distance"], "", "", ""])
     below = f"Last column: theirs, Stable Diffusion 3 on UnlearnCanvas ({PAPER})."
-    return [*_table(heads, made), "", below]
+    return [*_table(heads, made), "", below, *notes]
 
 
 TABLES: Mapping[str, tuple[str, Callable[[Mapping], list[str]]]] = {
