@@ -169,7 +169,7 @@ def launch(
             share=share,
             theme=theme.studio_theme(),
             css=theme.css(),
-            head=glossary.head(),
+            head=glossary.head() + picture_panel.head(),
             footer_links=[],
             run_history=False,
             enable_monitoring=False,

@@ -7,6 +7,7 @@ import gradio as gr
 
 from components.pairs import pairs, pairs_value
 from components.picture_reading import AXIS_NAMES, no_sheet
+from components.theme import script
 from razor.adapters.diffusion import DiffusionAdapter
 from razor.errors import InputError
 from razor.picture_grid import AXES
@@ -38,6 +39,7 @@ class PicturePanel:
     grid_axes: tuple[gr.Dropdown, ...]  # x, y, z
     grid_values: tuple[gr.Textbox, ...]
     grid_prompt: gr.Textbox
+    grid_box: gr.Accordion
     cost: gr.HTML
     draw_grid: gr.Button
     stop_grid: gr.Button
@@ -63,6 +65,11 @@ class PicturePanel:
         """The panel with nothing drawn; what a person typed stays."""
         said = dict.fromkeys((self.status, self.stale, self.notes, self.restored, self.cost), "")
         return {**said, self.pairs: pairs_value([]), self.sheet: no_sheet()}
+
+
+def head() -> str:
+    """The script for the page's head that takes a picture dropped anywhere on this screen."""
+    return f"<script>\n(() => {{\n{script('drop.js')}}})();\n</script>"
 
 
 def build() -> PicturePanel:
@@ -91,7 +98,7 @@ def build() -> PicturePanel:
         notes = gr.HTML(apply_default_css=False, elem_id="pictures-notes")
         shown = pairs("picture-pairs")
         grid = _grid()
-        with gr.Accordion("Restore from a picture", open=False, elem_id="restore"):
+        with gr.Accordion("Restore from a picture: drop it anywhere here", open=False, elem_id="restore"):
             file = gr.File(file_types=[".png"], label="A PNG that was drawn here", elem_id="restore-file", height=140)
             restored = gr.HTML(apply_default_css=False, elem_id="restored")
     return PicturePanel(
@@ -115,7 +122,7 @@ def _grid() -> dict:
     """The X / Y / Z grid, by field of the panel."""
     chosen = {"X": "seed", "Y": "strength", "Z": ""}
     values = {"X": "1..4", "Y": "0, 0.5, 1", "Z": ""}
-    with gr.Accordion("X / Y / Z grid", open=False, elem_id="grid"):
+    with gr.Accordion("X / Y / Z grid", open=False, elem_id="grid") as box:
         menus, texts = [], []
         with gr.Row():
             for letter, where in (("X", "columns"), ("Y", "rows"), ("Z", "tables")):
@@ -143,8 +150,8 @@ def _grid() -> dict:
         cost = gr.HTML(apply_default_css=False, elem_id="grid-cost")
         sheet = pairs("picture-sheet", no_sheet())
     return {
-        "grid_axes": tuple(menus), "grid_values": tuple(texts), "grid_prompt": prompt, "cost": cost,
-        "draw_grid": draw, "stop_grid": stop, "sheet": sheet,
+        "grid_axes": tuple(menus), "grid_values": tuple(texts), "grid_prompt": prompt, "grid_box": box,
+        "cost": cost, "draw_grid": draw, "stop_grid": stop, "sheet": sheet,
     }  # fmt: skip
 
 

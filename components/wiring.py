@@ -193,7 +193,7 @@ def _wire_pictures(studio: Studio, drawn: list) -> None:
     typed = [text.input(**priced, trigger_mode="always_last") for text in (*panel.grid_values, panel.grid_prompt)]
     for menu, text in zip(panel.grid_axes, panel.grid_values, strict=True):
         typed.append(menu.input(studio.grid_values, menu, text, **PRIVATE).then(**priced))
-    for event in typed:
+    for event in (*typed, panel.grid_box.expand(**priced)):
         event.then(studio.grid_pace, panel.grid(), panel.cost, **HEAVY)
     panel.file.upload(studio.restore, panel.file, _taken_up(studio, drawn), **HEAVY)
 
