@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from razor import blueprints
 from razor.device import default_device
 from razor.errors import ModelError
 from razor.memory import enough_memory
@@ -285,7 +286,7 @@ def _single_file(path: Path, name: str) -> Layout:
     beside = [
         folder for folder in (path.with_suffix(""), path.parent / "config") if (folder / "model_index.json").is_file()
     ]
-    folder = beside[0] if beside else _cached_configuration(like, path, name)
+    folder = beside[0] if beside else _known_configuration(like, shapes, path, name)
     return _layout(folder, name, _listing(folder), checkpoint=path, inside=inside)
 
 
@@ -300,11 +301,11 @@ def _looks_like(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         return None
 
 
-def _cached_configuration(like: str | None, path: Path, name: str) -> Path:
-    """The folder in the hub cache with the configuration of the model this checkpoint looks like."""
+def _known_configuration(like: str | None, shapes: Mapping[str, tuple[int, ...]], path: Path, name: str) -> Path:
+    """A folder with the configuration of the model this checkpoint looks like: the hub cache's, else our own."""
     if like is None:
         raise ModelError(f"Cannot tell what architecture {name} has; {SUPPORTED}.")
-    folder = _cached(like)
+    folder = _cached(like) or blueprints.configuration(like, shapes)
     if folder is None:
         raise ModelError(
             f"{name} looks like {like}, whose configuration is not on this machine; put model_index.json and the "

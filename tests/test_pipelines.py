@@ -10,15 +10,17 @@ from types import SimpleNamespace
 
 import diffusers
 import numpy as np
+import open_clip
 import pytest
 import tiny_pipelines
 import torch
+import transformers
 from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 from tiny_adapters import fresh, shared
 from tiny_pipelines import draw, flux_like, single_file
 
-from razor import pipelines
+from razor import blueprints, pipelines
 from razor.adapters.diffusion import DiffusionAdapter
 from razor.errors import ModelError
 
@@ -273,6 +275,76 @@ def test_single_file_without_a_configuration_on_this_machine_is_refused(checkpoi
         "machine; put model_index.json and the folders of its parts, without weights, into dreams/ or config/ beside "
         "the file."
     )
+
+
+@pytest.mark.parametrize(
+    "kind, like",
+    [
+        ("sd", "stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        ("sdxl", "stabilityai/stable-diffusion-xl-base-1.0"),
+    ],
+)
+def test_single_file_alone_is_read_by_the_published_configuration_of_its_kind(saved, tmp_path, monkeypatch, kind, like):
+    folder, pipeline = saved[kind]
+    name, parts = blueprints.BLUEPRINTS[like]
+
+    def config(part):
+        file = "scheduler_config.json" if part == "scheduler" else "config.json"
+        return json.loads((folder / part / file).read_text())
+
+    ours = {part: (*what[:2], what[2] if "tokenizer" in part else config(part)) for part, what in parts.items()}
+    ours["scheduler"] = (*json.loads((folder / "model_index.json").read_text())["scheduler"], config("scheduler"))
+    monkeypatch.setitem(blueprints.BLUEPRINTS, like, (name, ours))  # as small as the model
+    monkeypatch.setattr(blueprints, "_tokenizer", lambda pad: pipeline.tokenizer)
+    monkeypatch.setattr(pipelines, "_looks_like", lambda shapes: like)  # XL is told by its width
+    blueprints._written.cache_clear()
+    try:
+        single_file(pipeline, tmp_path / "alone.safetensors")
+        found = load(tmp_path / "alone.safetensors")
+        assert same_networks(found, pipeline)
+        assert found.scheduler.config.prediction_type == pipeline.scheduler.config.prediction_type
+    finally:
+        blueprints._written.cache_clear()
+
+
+def test_published_configurations_have_the_published_sizes_and_clips_tokenizer():
+    text, vae = 123_060_480, 83_653_863
+    sizes = {
+        "stable-diffusion-v1-5/stable-diffusion-v1-5": {"unet": 859_520_964, "vae": vae, "text_encoder": text},
+        "stabilityai/stable-diffusion-xl-base-1.0": {
+            "unet": 2_567_463_684,
+            "vae": vae,
+            "text_encoder": text,
+            "text_encoder_2": 694_659_840,
+        },
+    }
+    assert sizes.keys() == blueprints.BLUEPRINTS.keys()
+    for like, known in sizes.items():
+        folder, (_, parts) = Path(blueprints._written(like).name), blueprints.BLUEPRINTS[like]
+        for part, count in known.items():
+            library, kind, _ = parts[part]
+            with torch.device("meta"):
+                if library == "diffusers":
+                    network = getattr(diffusers, kind).from_config(
+                        json.loads((folder / part / "config.json").read_text())
+                    )
+                else:
+                    config = transformers.CLIPTextConfig.from_pretrained(folder / part)
+                    network = getattr(transformers, kind)(config)
+            assert sum(p.numel() for p in network.parameters()) == count
+        ours = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        for said in ("a photo of a cat", "Van Gogh's starry night, 4k", "\u00fcber na\u00efve"):
+            theirs = open_clip.get_tokenizer("ViT-L-14")([said])[0]
+            read = theirs[: theirs.argmax() + 1].tolist()
+            padded = ours(said, padding="max_length", max_length=77).input_ids
+            assert padded == read + [49407] * (77 - len(read))
+
+
+@pytest.mark.parametrize("more", [{"v_pred": torch.zeros(0)}, {}])
+def test_single_file_that_predicts_v_or_has_other_sizes_has_no_published_configuration(tmp_path, more):
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    save_file({first: torch.zeros(320 if more else 8, 4, 3, 3)} | more, tmp_path / "other.safetensors")
+    assert "whose configuration is not on this machine" in refusal(tmp_path / "other.safetensors")
 
 
 def test_single_file_of_another_kind_of_model_is_refused(tmp_path):

@@ -1,0 +1,161 @@
+"""Configurations of Stable Diffusion 1.x and XL, for checkpoints that come as one file and bring none.
+
+Figures are those their makers published. The tokenizer both read is CLIP's, whose merges open_clip ships.
+"""
+
+import gzip
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+CLIP_L = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "projection_dim": 768,
+    "hidden_act": "quick_gelu",
+}
+CLIP_BIG_G = {
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "projection_dim": 1280,
+    "hidden_act": "gelu",
+}
+TEXT = {
+    "model_type": "clip_text_model",
+    "vocab_size": 49408,
+    "max_position_embeddings": 77,
+    "bos_token_id": 0,
+    "eos_token_id": 2,  # old files say so; transformers then looks for the last token of each text
+    "pad_token_id": 1,
+}
+VAE = {
+    "block_out_channels": [128, 256, 512, 512],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
+NOISE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "steps_offset": 1,
+}
+PNDM = NOISE | {"skip_prk_steps": True, "set_alpha_to_one": False}
+EULER = NOISE | {"timestep_spacing": "leading", "interpolation_type": "linear", "use_karras_sigmas": False}
+UNET_1 = {
+    "sample_size": 64,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+}
+UNET_XL = {
+    "sample_size": 128,
+    "cross_attention_dim": 2048,
+    "attention_head_dim": [5, 10, 20],
+    "block_out_channels": [320, 640, 1280],
+    "down_block_types": ["DownBlock2D"] + ["CrossAttnDownBlock2D"] * 2,
+    "up_block_types": ["CrossAttnUpBlock2D"] * 2 + ["UpBlock2D"],
+    "transformer_layers_per_block": [1, 2, 10],
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+END, EXCLAMATION = "<|endoftext|>", "!"  # what texts are padded with
+
+# The hub model diffusers takes a checkpoint for -> its pipeline, and of each part library, class and configuration. A
+# tokenizer's is the token it pads with.
+BLUEPRINTS = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": (
+        "StableDiffusionPipeline",
+        {
+            "unet": ("diffusers", "UNet2DConditionModel", UNET_1),
+            "vae": ("diffusers", "AutoencoderKL", VAE | {"sample_size": 512, "scaling_factor": 0.18215}),
+            "text_encoder": ("transformers", "CLIPTextModel", TEXT | CLIP_L),
+            "tokenizer": ("transformers", "CLIPTokenizer", END),
+            "scheduler": ("diffusers", "PNDMScheduler", PNDM),
+        },
+    ),
+    "stabilityai/stable-diffusion-xl-base-1.0": (
+        "StableDiffusionXLPipeline",
+        {
+            "unet": ("diffusers", "UNet2DConditionModel", UNET_XL),
+            "vae": ("diffusers", "AutoencoderKL", VAE | {"sample_size": 1024, "scaling_factor": 0.13025}),
+            "text_encoder": ("transformers", "CLIPTextModel", TEXT | CLIP_L),
+            "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", TEXT | CLIP_BIG_G),
+            "tokenizer": ("transformers", "CLIPTokenizer", END),
+            "tokenizer_2": ("transformers", "CLIPTokenizer", EXCLAMATION),
+            "scheduler": ("diffusers", "EulerDiscreteScheduler", EULER),
+        },
+    ),
+}
+PREDICTS_V = "v_pred"  # an empty tensor of this name marks checkpoints that do
+
+
+def configuration(like: str, shapes: Mapping[str, tuple[int, ...]]) -> Path | None:
+    """A folder as diffusers saves it, without weights, for a checkpoint; None where none here is sure to fit.
+
+    Args:
+        like: the hub model diffusers takes the checkpoint for.
+        shapes: of the tensors in the file.
+    """
+    if like not in BLUEPRINTS or PREDICTS_V in shapes:
+        return None
+    unet = BLUEPRINTS[like][1]["unet"][2]
+    first = shapes.get("model.diffusion_model.input_blocks.0.0.weight", ())
+    words = [shape for name, shape in shapes.items() if name.endswith(".attn2.to_k.weight")]
+    fits = first[:1] == (unet["block_out_channels"][0],) and all(s[1:] == (unet["cross_attention_dim"],) for s in words)
+    return Path(_written(like).name) if fits else None
+
+
+@cache
+def _written(like: str) -> TemporaryDirectory:
+    """The folder, once a process; it goes with that."""
+    import diffusers
+
+    place = TemporaryDirectory(prefix="razor-configuration-")
+    pipeline, parts = BLUEPRINTS[like]
+    index = {"_class_name": pipeline, "_diffusers_version": diffusers.__version__}
+    for part, (library, kind, config) in parts.items():
+        index[part] = [library, kind]
+        if part.startswith("tokenizer"):
+            _tokenizer(config).save_pretrained(Path(place.name) / part)
+        else:
+            file = "scheduler_config.json" if part == "scheduler" else "config.json"
+            named = {"architectures": [kind]} if library == "transformers" else {"_class_name": kind}
+            _write(Path(place.name) / part / file, named | config)
+    _write(Path(place.name) / "model_index.json", index)
+    return place
+
+
+def _write(path: Path, value: Mapping) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value), "utf-8")
+
+
+def _tokenizer(pad: str):
+    """CLIP's: every byte, every byte that ends a word, a word for every merge, start and end."""
+    import open_clip
+    from open_clip.tokenizer import bytes_to_unicode
+    from transformers import CLIPTokenizer
+
+    packed = (Path(open_clip.__file__).parent / "bpe_simple_vocab_16e6.txt.gz").read_bytes()
+    letters, ends = list(bytes_to_unicode().values()), ("<|startoftext|>", END)
+    count = TEXT["vocab_size"] - 2 * len(letters) - len(ends)  # the file holds more
+    merges = [tuple(line.split()) for line in gzip.decompress(packed).decode("utf-8").split("\n")[1 : 1 + count]]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), *ends]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    return CLIPTokenizer(
+        vocab=vocabulary, merges=merges, model_max_length=TEXT["max_position_embeddings"], pad_token=pad
+    )
