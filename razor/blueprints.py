@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
+
 CLIP_L = {
     "hidden_size": 768,
     "intermediate_size": 3072,
@@ -123,25 +125,22 @@ def configuration(like: str, shapes: Mapping[str, tuple[int, ...]]) -> Path | No
 def _written(like: str) -> TemporaryDirectory:
     """The folder, once a process; it goes with that."""
     import diffusers
+    from transformers import CLIPTextConfig
 
     place = TemporaryDirectory(prefix="razor-configuration-")
     pipeline, parts = BLUEPRINTS[like]
     index = {"_class_name": pipeline, "_diffusers_version": diffusers.__version__}
     for part, (library, kind, config) in parts.items():
-        index[part] = [library, kind]
+        index[part], folder = [library, kind], Path(place.name) / part
         if part.startswith("tokenizer"):
-            _tokenizer(config).save_pretrained(Path(place.name) / part)
-        else:
-            file = "scheduler_config.json" if part == "scheduler" else "config.json"
-            named = {"architectures": [kind]} if library == "transformers" else {"_class_name": kind}
-            _write(Path(place.name) / part / file, named | config)
-    _write(Path(place.name) / "model_index.json", index)
+            _tokenizer(config).save_pretrained(folder)
+        elif library == "transformers":
+            CLIPTextConfig(**config | {"architectures": [kind]}).save_pretrained(folder)
+        else:  # whole: what reads a checkpoint looks for settings that are as usual, too
+            with torch.device("cpu" if part == "scheduler" else "meta"):
+                getattr(diffusers, kind).from_config(config).save_config(folder)
+    (Path(place.name) / "model_index.json").write_text(json.dumps(index), "utf-8")
     return place
-
-
-def _write(path: Path, value: Mapping) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(value), "utf-8")
 
 
 def _tokenizer(pad: str):

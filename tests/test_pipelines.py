@@ -332,6 +332,9 @@ def test_published_configurations_have_the_published_sizes_and_clips_tokenizer()
                     config = transformers.CLIPTextConfig.from_pretrained(folder / part)
                     network = getattr(transformers, kind)(config)
             assert sum(p.numel() for p in network.parameters()) == count
+        assert "layers_per_block" in json.loads(
+            (folder / "unet" / "config.json").read_text()
+        )  # as usual, and asked for
         ours = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
         for said in ("a photo of a cat", "Van Gogh's starry night, 4k", "\u00fcber na\u00efve"):
             theirs = open_clip.get_tokenizer("ViT-L-14")([said])[0]
