@@ -62,8 +62,8 @@ def build(model: str = "mini-clip") -> ModelPanel:
             value=model,
             allow_custom_value=True,
             label="Model",
-            info="Bundled, a local open_clip, diffusers or transformers folder, architecture/pretrained, or "
-            "hf-hub:owner/model",
+            info="Bundled, a local open_clip, diffusers or transformers folder, a .safetensors checkpoint, "
+            "architecture/pretrained, or hf-hub:owner/model",
             elem_id="model-name",
         )
         load = gr.Button("Load model", size="sm", elem_id="load-model")

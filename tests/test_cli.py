@@ -441,11 +441,12 @@ def cats_and_trees(folder):
 
 
 @pytest.mark.parametrize("make", [tiny_sd, tiny_sd2, tiny_sdxl, tiny_sd3, tiny_sd35])
-def test_a_saved_pipeline_of_each_architecture_is_edited_by_the_same_command(make, tmp_path):
+def test_a_saved_pipeline_of_each_architecture_is_edited_by_the_same_command(make, tmp_path, capsys):
     make(tmp_path / "model")
     sets = cats_and_trees(tmp_path)
     command = ["--model", str(tmp_path / "model"), *sets, "--batch", "2"]
     main(["unlearn", *command, "--rounds", "1", "--inner-steps", "1", "--retain-budget", "1", "--out", str(tmp_path)])
+    assert given.NO_JUDGE in capsys.readouterr().err
     run = json.loads((tmp_path / "run.json").read_text())
     assert run["parameters_edited"] > 0
     assert run["after"]["association"] < run["before"]["association"]
@@ -461,7 +462,9 @@ def test_a_clip_named_as_judge_reads_the_pictures(tmp_path, capsys):
     command = ["--model", str(tmp_path / "model"), *sets, "--judge", "mini-clip", "--json", str(out)]
     main(["evaluate", *command])
     found = json.loads(out.read_text())
-    assert found["read_by"].startswith("mini-clip") and f"Read by {found['read_by']}." in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert found["read_by"].startswith("mini-clip") and f"Read by {found['read_by']}." in out
+    assert given.NO_JUDGE not in err
     assert found["before"]["unlearning_accuracy"]["n"] > 0  # counted on drawn pictures
 
 

@@ -15,9 +15,10 @@ beyond it.
 A step search that drew pictures would take minutes, so inside it the same predictions stand in for them: what remains
 of a concept at a point is rho = <v(p) - v_0(a), v_0(p) - v_0(a)> / |v_0(p) - v_0(a)|^2, 1 in the frozen model and 0
 where it predicts as for the anchor; a retained prompt is kept where v(p) lies nearer to v_0(p) than to what v_0 says
-to any similar prompt. Pictures are drawn to confirm a round and to report, the reported ones of prompts in sentences
-that no gradient was taken on, where there are such. In a round, pictures overrule predictions both ways: where they
-still show the concept less of it may remain, and where they show none as much may remain as does.
+to any similar prompt. How far token states moved is not counted beside that: whatever it does to a picture is in the
+prediction. Pictures are drawn to confirm a round and to report, the reported ones of prompts in sentences that no
+gradient was taken on, where there are such. In a round, pictures overrule predictions both ways: where they still show
+the concept less of it may remain, and where they show none as much may remain as does.
 """
 
 import copy

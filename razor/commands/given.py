@@ -10,6 +10,11 @@ from razor.errors import InputError
 from razor.progress import bar, note
 from razor.writing import check_place
 
+NO_JUDGE = (
+    "Nothing here can say what its pictures show, so numbers come from the denoiser's predictions; name a CLIP with "
+    "--judge to have pictures drawn and looked at."
+)
+
 
 def check_table(out: Path, option: str) -> None:
     """Refuse a file of results that cannot be written, before any work; one that is there is written anew."""
@@ -70,6 +75,12 @@ def _of_examples(args: argparse.Namespace, adapter, task) -> list[str]:
         said.append(drawn + (how if sources.draws_its_own(adapter) and not args.labels else ""))
     if args.drawn_too and args.forget and not sources.is_target(args.forget):
         said.append(sources.unnamed(adapter, args.concept))
+    if (
+        args.command != "score"
+        and adapter.family == "diffusion"
+        and not (adapter.judge and adapter.judge.reads(task.axes))
+    ):
+        said.append(NO_JUDGE)
     return [*filter(None, said), *pictures.cut_captions(adapter, task)]
 
 
