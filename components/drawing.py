@@ -127,6 +127,10 @@ class Drawing(Desk):
         """The line under the grid's axes, while a person types; runs no model and says errors quietly."""
         return self._cost(self.sessions.get(request.session_hash), grid)
 
+    def grid_opened(self, said: str, request: gr.Request, *grid) -> str:
+        """The same for who opens the grid, where it says nothing yet of one drawn or under way."""
+        return said or self.grid_cost(request, *grid)
+
     @handler(lambda page: page.pictures.cost)
     def grid_pace(self, session: Session, *grid) -> Iterator[dict]:
         """How long the grid takes, where nothing was drawn yet that would tell."""

@@ -98,7 +98,7 @@ def build() -> PicturePanel:
         notes = gr.HTML(apply_default_css=False, elem_id="pictures-notes")
         shown = pairs("picture-pairs")
         grid = _grid()
-        with gr.Accordion("Restore from a picture: drop it anywhere here", open=False, elem_id="restore"):
+        with gr.Accordion("Restore from a picture: drop it anywhere on this screen", open=False, elem_id="restore"):
             file = gr.File(file_types=[".png"], label="A PNG that was drawn here", elem_id="restore-file", height=140)
             restored = gr.HTML(apply_default_css=False, elem_id="restored")
     return PicturePanel(

@@ -193,7 +193,8 @@ def _wire_pictures(studio: Studio, drawn: list) -> None:
     typed = [text.input(**priced, trigger_mode="always_last") for text in (*panel.grid_values, panel.grid_prompt)]
     for menu, text in zip(panel.grid_axes, panel.grid_values, strict=True):
         typed.append(menu.input(studio.grid_values, menu, text, **PRIVATE).then(**priced))
-    for event in (*typed, panel.grid_box.expand(**priced)):
+    typed.append(panel.grid_box.expand(studio.grid_opened, [panel.cost, *panel.grid()], panel.cost, **PRIVATE))
+    for event in typed:
         event.then(studio.grid_pace, panel.grid(), panel.cost, **HEAVY)
     panel.file.upload(studio.restore, panel.file, _taken_up(studio, drawn), **HEAVY)
 

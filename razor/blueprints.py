@@ -3,12 +3,14 @@
 Figures are those their makers published. The tokenizer both read is CLIP's, whose merges open_clip ships.
 """
 
+import atexit
 import gzip
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 import torch
 
@@ -74,6 +76,8 @@ UNET_XL = {
     "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }
+LATENTS = 4  # channels of them, all that these read
+NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 END, EXCLAMATION = "<|endoftext|>", "!"  # what texts are padded with
 
 # The hub model diffusers takes a checkpoint for -> its pipeline, and of each part library, class and configuration. A
@@ -102,44 +106,57 @@ BLUEPRINTS = {
         },
     ),
 }
-PREDICTS_V = "v_pred"  # an empty tensor of this name marks checkpoints that do
+# Tensors of these names, empty ones too, mark checkpoints of another noise schedule or prediction.
+OTHER_NOISE = frozenset({"v_pred", "ztsnr", "edm_vpred.sigma_max", "edm_vpred.sigma_min"})
 
 
-def configuration(like: str, shapes: Mapping[str, tuple[int, ...]]) -> Path | None:
-    """A folder as diffusers saves it, without weights, for a checkpoint; None where none here is sure to fit.
+def configuration(like: str, shapes: Mapping[str, tuple[int, ...]], inside: Collection[str]) -> Path | None:
+    """A folder as diffusers saves it, without weights, for a whole checkpoint of usual sizes; None for any other.
 
     Args:
         like: the hub model diffusers takes the checkpoint for.
         shapes: of the tensors in the file.
+        inside: networks whose weights are in the file.
     """
-    if like not in BLUEPRINTS or PREDICTS_V in shapes:
+    if like not in BLUEPRINTS:
         return None
-    unet = BLUEPRINTS[like][1]["unet"][2]
-    first = shapes.get("model.diffusion_model.input_blocks.0.0.weight", ())
+    parts = BLUEPRINTS[like][1]
+    unet, first = parts["unet"][2], shapes.get("model.diffusion_model.input_blocks.0.0.weight", ())
     words = [shape for name, shape in shapes.items() if name.endswith(".attn2.to_k.weight")]
-    fits = first[:1] == (unet["block_out_channels"][0],) and all(s[1:] == (unet["cross_attention_dim"],) for s in words)
-    return Path(_written(like).name) if fits else None
+    as_wide = bool(words) and all(shape[1:] == (unet["cross_attention_dim"],) for shape in words)
+    whole = all(part in inside for part in parts if part in NETWORKS)
+    if not (whole and as_wide and first[:2] == (unet["block_out_channels"][0], LATENTS)):
+        return None
+    if not (_written(like) / "model_index.json").exists():  # somebody tidied up
+        _written.cache_clear()
+    return _written(like)
+
+
+def other_noise(shapes: Iterable[str]) -> bool:
+    """Whether a checkpoint says that it is of another noise schedule, or predicts something else, than is usual."""
+    return not OTHER_NOISE.isdisjoint(shapes)
 
 
 @cache
-def _written(like: str) -> TemporaryDirectory:
+def _written(like: str) -> Path:
     """The folder, once a process; it goes with that."""
     import diffusers
     from transformers import CLIPTextConfig
 
-    place = TemporaryDirectory(prefix="razor-configuration-")
+    place = Path(mkdtemp(prefix="razor-configuration-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
     pipeline, parts = BLUEPRINTS[like]
     index = {"_class_name": pipeline, "_diffusers_version": diffusers.__version__}
     for part, (library, kind, config) in parts.items():
-        index[part], folder = [library, kind], Path(place.name) / part
+        index[part] = [library, kind]
         if part.startswith("tokenizer"):
-            _tokenizer(config).save_pretrained(folder)
+            _tokenizer(config).save_pretrained(place / part)
         elif library == "transformers":
-            CLIPTextConfig(**config | {"architectures": [kind]}).save_pretrained(folder)
+            CLIPTextConfig(**config | {"architectures": [kind]}).save_pretrained(place / part)
         else:  # whole: what reads a checkpoint looks for settings that are as usual, too
             with torch.device("cpu" if part == "scheduler" else "meta"):
-                getattr(diffusers, kind).from_config(config).save_config(folder)
-    (Path(place.name) / "model_index.json").write_text(json.dumps(index), "utf-8")
+                getattr(diffusers, kind).from_config(config).save_config(place / part)
+    (place / "model_index.json").write_text(json.dumps(index), "utf-8")
     return place
 
 

@@ -75,7 +75,7 @@ def collect(
     Args:
         terms: "forget" gives A_f, "retain" gives R (see losses.py for the signs).
         kept: filled with (g_f, g_r) by parameter where given; a pass that keeps them needs one more gradient of memory.
-        sparing: beside a card, g_f waits in the computer's memory though the card may have room.
+        sparing: beside a card, g_f waits in the computer's memory though the card may have room; not where it is kept.
 
     Returns:
         The stats of each unit, in the order given. Units the losses do not reach have zero gradients.

@@ -115,7 +115,7 @@ def own_prompts(text: str) -> list[Prompt]:
 
 
 def cut_notes(adapter: "DiffusionAdapter", prompts: Sequence[str]) -> list[str]:
-    """A sentence for each prompt the model does not read to its end."""
+    """A sentence for the first prompts that the model does not read to their end, and how many more there are."""
     cut = [(prompt, left) for prompt in prompts if (left := adapter.cut(prompt))]
     quoted = [(f"\u201c{short(prompt)}\u201d", f"\u201c{short(left)}\u201d") for prompt, left in cut]
     said = [f"{prompt} is too long: the model does not read {left}." for prompt, left in quoted]

@@ -156,7 +156,7 @@ def load_pipeline(
 
     Args:
         source: a folder with model_index.json; a .safetensors checkpoint, its configuration in a folder of the same
-            name or "config" beside it, or in the hub cache; or a hub id "owner/name".
+            name or "config" beside it, in the hub cache or in blueprints.py; or a hub id "owner/name".
         device: "cpu", "cuda", "cuda:1", ...
         dtype: "float32", "float16" or "bfloat16"; default float32 on a CPU, on CUDA float16, or bfloat16 for Stable
             Diffusion 3.
@@ -269,7 +269,7 @@ def _layout(folder: Path, name: str, files: Collection[str], **more) -> Layout:
 
 
 def _single_file(path: Path, name: str) -> Layout:
-    """A checkpoint as the original training code writes it; its configuration comes from a folder on this machine."""
+    """A checkpoint as the original training code writes it; its configuration comes from a folder."""
     if path.suffix.lower() != ".safetensors":
         raise ModelError(f"{name} is not a .safetensors checkpoint; give one, or a diffusers folder.")
     shapes = _header(path, name)
@@ -286,7 +286,7 @@ def _single_file(path: Path, name: str) -> Layout:
     beside = [
         folder for folder in (path.with_suffix(""), path.parent / "config") if (folder / "model_index.json").is_file()
     ]
-    folder = beside[0] if beside else _known_configuration(like, shapes, path, name)
+    folder = beside[0] if beside else _known_configuration(like, shapes, inside, path, name)
     return _layout(folder, name, _listing(folder), checkpoint=path, inside=inside)
 
 
@@ -301,15 +301,21 @@ def _looks_like(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
         return None
 
 
-def _known_configuration(like: str | None, shapes: Mapping[str, tuple[int, ...]], path: Path, name: str) -> Path:
+def _known_configuration(like: str | None, shapes: Mapping, inside: Collection[str], path: Path, name: str) -> Path:
     """A folder with the configuration of the model this checkpoint looks like: the hub cache's, else our own."""
     if like is None:
         raise ModelError(f"Cannot tell what architecture {name} has; {SUPPORTED}.")
-    folder = _cached(like) or blueprints.configuration(like, shapes)
+    beside = f"into {path.stem}/ or config/ beside the file"
+    if blueprints.other_noise(shapes):
+        raise ModelError(
+            f"{name} looks like {like} of another noise schedule or prediction; put model_index.json and the folders "
+            f"of its parts, without weights, {beside}."
+        )
+    folder = _cached(like) or blueprints.configuration(like, shapes, inside)
     if folder is None:
         raise ModelError(
             f"{name} looks like {like}, whose configuration is not on this machine; put model_index.json and the "
-            f"folders of its parts, without weights, into {path.stem}/ or config/ beside the file."
+            f"folders of its parts, with weights where the file has none, {beside}."
         )
     return folder
 

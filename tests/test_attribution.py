@@ -93,11 +93,15 @@ def test_gates_of_a_denoiser_whose_blocks_run_again_have_their_gradients(kind, m
     plain = fresh(kind)
     monkeypatch.setattr(diffusion, "SMALL", plain.side - 1)
     large = diffusion.DiffusionAdapter(fresh(kind).pipeline, name="large")
-    units, found = plain.units(("head",)), []
+    units, found, at_once = plain.units(("head",)), [], []
     for adapter in (plain, large):
         bench = adapter.bench(make_task())
         bench.evaluate("search", ())
+        score, rows = bench.concept_score, []
+        bench.concept_score = lambda chosen, score=score, rows=rows: rows.append(list(chosen)) or score(chosen)
         found.append(head_gates(adapter, bench, units, pictures=2, steps=20))
+        at_once.append({len(chosen) for chosen in rows})
+    assert at_once == [{2}, {1}]  # one graph at a time
     assert large.denoiser.is_gradient_checkpointing and not plain.denoiser.is_gradient_checkpointing
     assert found[1].values == pytest.approx(found[0].values, abs=1e-4)
 

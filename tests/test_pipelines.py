@@ -272,8 +272,8 @@ def test_single_file_without_a_configuration_on_this_machine_is_refused(checkpoi
     shutil.rmtree(checkpoint.with_suffix(""))
     assert refusal(checkpoint, offline=False) == (
         f"{checkpoint} looks like stable-diffusion-v1-5/stable-diffusion-v1-5, whose configuration is not on this "
-        "machine; put model_index.json and the folders of its parts, without weights, into dreams/ or config/ beside "
-        "the file."
+        "machine; put model_index.json and the folders of its parts, with weights where the file has none, into "
+        "dreams/ or config/ beside the file."
     )
 
 
@@ -307,7 +307,12 @@ def test_single_file_alone_is_read_by_the_published_configuration_of_its_kind(sa
         blueprints._written.cache_clear()
 
 
-def test_published_configurations_have_the_published_sizes_and_clips_tokenizer():
+def written(like, part):
+    file = "scheduler_config.json" if part == "scheduler" else "config.json"
+    return json.loads((blueprints._written(like) / part / file).read_text())
+
+
+def test_published_configurations_have_the_published_numbers_of_parameters():
     text, vae = 123_060_480, 83_653_863
     sizes = {
         "stable-diffusion-v1-5/stable-diffusion-v1-5": {"unet": 859_520_964, "vae": vae, "text_encoder": text},
@@ -320,34 +325,70 @@ def test_published_configurations_have_the_published_sizes_and_clips_tokenizer()
     }
     assert sizes.keys() == blueprints.BLUEPRINTS.keys()
     for like, known in sizes.items():
-        folder, (_, parts) = Path(blueprints._written(like).name), blueprints.BLUEPRINTS[like]
         for part, count in known.items():
-            library, kind, _ = parts[part]
+            library, kind, _ = blueprints.BLUEPRINTS[like][1][part]
             with torch.device("meta"):
                 if library == "diffusers":
-                    network = getattr(diffusers, kind).from_config(
-                        json.loads((folder / part / "config.json").read_text())
-                    )
+                    network = getattr(diffusers, kind).from_config(written(like, part))
                 else:
-                    config = transformers.CLIPTextConfig.from_pretrained(folder / part)
-                    network = getattr(transformers, kind)(config)
+                    network = getattr(transformers, kind)(transformers.CLIPTextConfig(**written(like, part)))
             assert sum(p.numel() for p in network.parameters()) == count
-        assert "layers_per_block" in json.loads(
-            (folder / "unet" / "config.json").read_text()
-        )  # as usual, and asked for
-        ours = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        for said in ("a photo of a cat", "Van Gogh's starry night, 4k", "\u00fcber na\u00efve"):
-            theirs = open_clip.get_tokenizer("ViT-L-14")([said])[0]
-            read = theirs[: theirs.argmax() + 1].tolist()
-            padded = ours(said, padding="max_length", max_length=77).input_ids
-            assert padded == read + [49407] * (77 - len(read))
 
 
-@pytest.mark.parametrize("more", [{"v_pred": torch.zeros(0)}, {}])
-def test_single_file_that_predicts_v_or_has_other_sizes_has_no_published_configuration(tmp_path, more):
-    first = "model.diffusion_model.input_blocks.0.0.weight"
-    save_file({first: torch.zeros(320 if more else 8, 4, 3, 3)} | more, tmp_path / "other.safetensors")
-    assert "whose configuration is not on this machine" in refusal(tmp_path / "other.safetensors")
+@pytest.mark.parametrize("like", blueprints.BLUEPRINTS)
+def test_published_configurations_are_as_published_where_no_number_of_parameters_tells(like):
+    xl, parts = "xl" in like, blueprints.BLUEPRINTS[like][1]
+    assert "layers_per_block" in written(like, "unet")  # as usual, and what reads checkpoints asks for it
+    assert written(like, "unet")["attention_head_dim"] == ([5, 10, 20] if xl else 8)
+    assert written(like, "unet")["sample_size"] == (128 if xl else 64)
+    assert written(like, "vae")["scaling_factor"] == (0.13025 if xl else 0.18215)
+    acts = {part: written(like, part)["hidden_act"] for part in parts if part.startswith("text")}
+    assert acts == {"text_encoder": "quick_gelu"} | ({"text_encoder_2": "gelu"} if xl else {})
+    keys = ("beta_schedule", "beta_start", "beta_end", "prediction_type", "steps_offset")
+    assert [written(like, "scheduler")[key] for key in keys] == ["scaled_linear", 0.00085, 0.012, "epsilon", 1]
+    for part, pad in {"tokenizer": 49407, "tokenizer_2": 0}.items():
+        if part in parts:
+            ours = transformers.CLIPTokenizer.from_pretrained(blueprints._written(like) / part)
+            for said in ("a photo of a cat", "Van Gogh's starry night, 4k", "\u00fcber na\u00efve"):
+                theirs = open_clip.get_tokenizer("ViT-L-14")([said])[0]
+                read = theirs[: theirs.argmax() + 1].tolist()
+                assert ours(said, padding="max_length", max_length=77).input_ids == read + [pad] * (77 - len(read))
+
+
+def header(like="stable-diffusion-v1-5/stable-diffusion-v1-5", channels=4, **more):
+    """Shapes by which a checkpoint is told, and the networks it holds."""
+    unet = blueprints.BLUEPRINTS[like][1]["unet"][2]
+    first = (unet["block_out_channels"][0], channels, 3, 3)
+    read = (unet["block_out_channels"][0], unet["cross_attention_dim"])
+    shapes = {"model.diffusion_model.input_blocks.0.0.weight": first, "a.attn2.to_k.weight": read}
+    return shapes | more, ["unet", "vae", "text_encoder", "text_encoder_2"]
+
+
+@pytest.mark.parametrize("like", blueprints.BLUEPRINTS)
+def test_a_published_configuration_is_for_whole_checkpoints_of_its_sizes(like):
+    shapes, inside = header(like)
+    folder = blueprints.configuration(like, shapes, inside)
+    assert (folder / "model_index.json").exists()
+    assert blueprints.configuration("another/model", shapes, inside) is None
+    assert blueprints.configuration(like, header(like, channels=9)[0], inside) is None
+    assert blueprints.configuration(like, header(like, **{"b.attn2.to_k.weight": (320, 1024)})[0], inside) is None
+    assert blueprints.configuration(like, dict([*shapes.items()][:1]), inside) is None
+    assert blueprints.configuration(like, shapes, inside[:1]) is None
+    shutil.rmtree(folder)  # as a system does that tidies up
+    again = blueprints.configuration(like, shapes, inside)
+    assert again != folder and (again / "model_index.json").exists()
+
+
+@pytest.mark.parametrize("mark", sorted(blueprints.OTHER_NOISE))
+def test_single_file_of_another_noise_is_read_by_what_lies_beside_it_alone(tmp_path, cache, saved, mark):
+    into = into_cache(cache, "stable-diffusion-v1-5/stable-diffusion-v1-5")
+    shutil.copytree(saved["sd"][0], into)
+    shapes, _ = header()
+    save_file(
+        {name: torch.zeros(shape) for name, shape in shapes.items()} | {mark: torch.zeros(0)},
+        tmp_path / "v.safetensors",
+    )
+    assert "of another noise schedule or prediction; put model_index.json" in refusal(tmp_path / "v.safetensors")
 
 
 def test_single_file_of_another_kind_of_model_is_refused(tmp_path):

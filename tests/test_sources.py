@@ -177,7 +177,7 @@ def test_the_command_line_forgets_a_folder_and_its_name_or_the_folder_alone(
     assert ("5 pictures of your own and 6 prompts that name" in capsys.readouterr().err) is bool(options)
 
 
-@pytest.mark.parametrize("named", [["--labels", "a red cat, a fox, a wolf"], []])
+@pytest.mark.parametrize("named", [["--labels", "a fox, a wolf"], []])
 def test_what_the_model_drew_to_keep_is_said_and_how_to_name_it(tmp_path, monkeypatch, capsys, named):
     monkeypatch.setattr(words, "SIZES", dict.fromkeys(SMALL, (2, 3)))
     monkeypatch.setattr(models, "load", lambda name, **_: shared("sd"))
@@ -188,7 +188,8 @@ def test_what_the_model_drew_to_keep_is_said_and_how_to_name_it(tmp_path, monkey
         _, task, _ = given.prepare(parser().parse_args(command))
         told = capsys.readouterr().err
         assert drawn_to_keep(task) in told and "closest to 'a red cat': a " in told
-        assert ("Name others with --labels, the concept among them." in told) is (not named)
+        assert ("Name others with --labels." in told) is (not named)
+        assert 1 <= told.count("is too long: the model does not read") <= 3
 
 
 def test_a_clip_asked_to_draw_too_says_that_it_cannot(tmp_path, monkeypatch, capsys, trained):

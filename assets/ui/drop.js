@@ -1,20 +1,24 @@
-// A picture dropped anywhere on the third screen is restored, and no file dropped beside a field takes the page's place.
+// A picture dropped anywhere on the third screen is restored; a file dropped elsewhere does not take the page's place.
 const WAIT = 3000;  // ms for the field to appear
 
+// Where pictures are restored, while it is on view. Fields keep what is dropped on them to themselves.
+const open = () => document.getElementById("restore")?.offsetParent;
+const isFile = (event) => event.dataTransfer?.types.includes("Files") && !event.defaultPrevented;
+
 document.addEventListener("dragover", (event) => {
-  if (event.dataTransfer?.types.includes("Files")) event.preventDefault();
+  if (!isFile(event)) return;
+  event.preventDefault();
+  event.dataTransfer.dropEffect = open() ? "copy" : "none";
 });
 
 document.addEventListener("drop", async (event) => {
-  if (event.defaultPrevented || !event.dataTransfer?.files.length) return;  // a field took it, or it is no file
+  if (!isFile(event)) return;
   event.preventDefault();
-  const picture = [...event.dataTransfer.files].find((file) => file.type === "image/png");
-  const box = document.getElementById("restore");
-  if (!picture || !box?.offsetParent) return;
-  const field = await emptied(box);
+  const [file] = event.dataTransfer.files;
+  const field = file && open() ? await emptied(document.getElementById("restore")) : null;
   if (!field) return;
   const carried = new DataTransfer();
-  carried.items.add(picture);
+  carried.items.add(file);
   field.files = carried.files;
   field.dispatchEvent(new Event("change", { bubbles: true }));
 });
@@ -23,7 +27,7 @@ document.addEventListener("drop", async (event) => {
 async function emptied(box) {
   const field = () => box.querySelector("input[type=file]");
   const until = performance.now() + WAIT;
-  if (!box.querySelector("[data-testid=accordion-content]").offsetParent) box.querySelector("button").click();
+  if (!box.querySelector("[data-testid=accordion-content]")?.offsetParent) box.querySelector("button").click();
   while (!field() && performance.now() < until) {
     box.querySelector("[aria-label=Clear]")?.click();
     await new Promise((done) => setTimeout(done, 50));

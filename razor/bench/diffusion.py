@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from unittest.mock import patch
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -224,7 +224,7 @@ def held() -> dict:
 
     adapter = stable_diffusion(None, torch.bfloat16)
     tensors = Held(adapter.model, adapter.pipeline.vae)
-    with tensors, patch("razor.gradients.put_aside", tensors.apart):
+    with tensors, mock.patch("razor.gradients.put_aside", tensors.apart):
         found = {"weights": tensors.peak()}
         adapter.draw(["a photo of a fish"], [0], steps=2)
         found["drawing one picture"] = tensors.peak()

@@ -106,7 +106,7 @@ def signed(by: str, command: str) -> dict[str, str]:
     return {"by": by, "machine": machine(), "command": command}
 
 
-def mixed(rows: Iterable[Mapping]) -> list[str]:
+def mixed(rows: Iterable[Mapping], which: str = "Rows") -> list[str]:
     """For below a table: what to know where its rows were not all made by the same or on the same; else nothing."""
     rows, lines = list(rows), []
     versions, machines = (Counter(row.get(key, "an unknown one") for row in rows) for key in ("by", "machine"))
@@ -114,11 +114,11 @@ def mixed(rows: Iterable[Mapping]) -> list[str]:
         told = ", ".join(f"{count} by {name}" for name, count in versions.most_common())
         lines += [
             "",
-            f"Rows were made by several versions ({told}); the same command makes again those of another one.",
+            f"{which} were made by several versions ({told}); the same command makes again those of another one.",
         ]
     if len(machines) > 1:
         told = ", ".join(f"{count} on {name}" for name, count in machines.most_common())
-        lines += ["", f"Rows were made on several machines ({told}): seconds compare within one alone."]
+        lines += ["", f"{which} were made on several machines ({told}): seconds compare within one alone."]
     return lines
 
 
@@ -214,8 +214,9 @@ class Held(TorchDispatchMode):
     def apart(self, tensor: Tensor) -> Tensor:
         """The tensor, which counts no more: it stands for one in another memory."""
         place = tensor.untyped_storage()._cdata
-        self._now -= self._alive.get(place, 0)
-        self._alive[place] = 0
+        if place in self._alive:
+            self._now -= self._alive[place]
+            self._alive[place] = 0
         return tensor
 
     def _add(self, tensor: Tensor) -> None:

@@ -98,10 +98,6 @@ def _mean(rows: Sequence[Mapping], key: str, form: str) -> str:
     return format(statistics.fmean(row[key] for row in rows), form)
 
 
-def _note(rows: Sequence[Mapping]) -> list[str]:
-    return mixed(rows)
-
-
 # ---------------------------------------------------------------- mini-clip
 
 
@@ -210,7 +206,7 @@ def _below(found: Mapping[str, Rows]) -> list[str]:
     """What a table of methods rests on."""
     rows = [row for methods in found.values() for row in methods.values()]
     targets = ", ".join(name.partition(":")[2] for name in found)
-    return ["", f"Targets: {targets}. Last column: theirs, on other models and data ({PAPER}).", *_note(rows)]
+    return ["", f"Targets: {targets}. Last column: theirs, on other models and data ({PAPER}).", *mixed(rows)]
 
 
 def _speed(results: Mapping) -> list[str]:
@@ -294,7 +290,7 @@ def _diffusion(results: Mapping) -> list[str]:
     heads += ["distance", "s to forget", "parameters edited", "published: UA, IRA, CRA"]
     made, notes = [], []
     for part, said in (("targets", "pictures"), ("words", "the name alone")):
-        notes += [line.replace("Rows", f"Rows from {said}") for line in _note(results[part].values())]
+        notes += mixed(results[part].values(), f"Rows from {said}")
         for axis, rows in _kinds(results[part]).items():
             cells = [said, f"{axis} ({len(rows)})", f"{shares(_side(rows, diffusion.KEYS['UA'])).answers:,}"]
             for short, key in diffusion.KEYS.items():

@@ -71,7 +71,7 @@ def _of_examples(args: argparse.Namespace, adapter, task) -> list[str]:
 
     said = [sources.made_of(task)]
     if not said[0] and (drawn := sources.drawn_to_keep(task)):
-        how = " Name others with --labels, the concept among them."
+        how = " Name others with --labels."
         said.append(drawn + (how if sources.draws_its_own(adapter) and not args.labels else ""))
     if args.drawn_too and args.forget and not sources.is_target(args.forget):
         said.append(sources.unnamed(adapter, args.concept))

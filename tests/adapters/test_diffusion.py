@@ -13,7 +13,7 @@ from diffusers import PNDMScheduler
 from PIL import Image
 from tiny_adapters import KINDS, fresh, make_task, noise_picture, shared
 
-from razor import pictures, pipelines, words
+from razor import pictures, pipelines, trust, words
 from razor.adapters import denoising, diffusion
 from razor.adapters.denoising import overflowed
 from razor.adapters.diffusion import DiffusionAdapter, seeds_for
@@ -337,6 +337,21 @@ def test_blocks_of_a_denoiser_of_large_pictures_keep_little_and_run_again_for_th
             (a.forget_norm, a.retain_norm, a.dot), rel=1e-4, abs=1e-5
         )
     assert sizes[0] < sizes[1]
+
+
+def test_a_large_pipelines_forget_gradient_waits_elsewhere_while_it_is_scored(monkeypatch):
+    moved = []
+    monkeypatch.setattr("razor.gradients.put_aside", lambda grad: moved.append(grad.shape) or grad)
+    monkeypatch.setattr("razor.growth.TRIALS_KEPT", 0)  # too many numbers to keep a step of each unit
+    small = fresh("sd")
+    Growth(small, make_task(), RazorConfig(batch=2)).scores()
+    assert not moved
+    monkeypatch.setattr(diffusion, "SMALL", small.side - 1)
+    growth = Growth(DiffusionAdapter(small.pipeline, name="large"), make_task(), RazorConfig(batch=2))
+    growth.scores()
+    once = len(moved)
+    trust.bootstrap(growth.adapter, growth.bench, growth.units, Patch(), draws=2)
+    assert once > 0 and len(moved) == 3 * once
 
 
 def test_a_point_is_as_wide_as_the_denoisers_first_layer(kind, adapter):

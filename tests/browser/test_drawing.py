@@ -124,7 +124,12 @@ def test_a_dropped_picture_brings_back_the_target_it_was_drawn_for(page, tmp_pat
         page.request.get(page.locator(f"{PAIRS} img[src^='gradio_api']").first.evaluate("i => i.src")).body()
     )
     choose_style(page)
+    drop(page, "#story", file)
+    assert page.locator("#story").is_visible()  # the page stays, and nothing is restored from here
     page.get_by_role("tab", name="3 Compare").click()
+    assert page.locator("#restored .status-line").count() == 0
+    page.locator("#grid").get_by_text("X / Y / Z grid").click()
+    assert "grow the edit first" in note(page, "#grid-cost", "strength")  # before anybody asks for it
     drop(page, "#pictures-status", file)
     said = note(page, "#restored", "mini-sd and object:cat with them")
     assert said.endswith("It shows the unedited model: Draw both sides repeats the picture.")
