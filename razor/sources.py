@@ -265,7 +265,7 @@ def drawn_to_keep(task: Task) -> str:
     if not by.startswith("drawn by"):
         return ""
     near = f"; closest to {task.concept!r}: {', '.join(task.neighbours)}" if task.neighbours else ""
-    return f"To keep: {len(task.retain.all())} pictures {by}{near}."
+    return f"To keep: {len(task.retain.all())} prompts, {by}{near}."
 
 
 def unnamed(adapter: Adapter, concept: str) -> str:

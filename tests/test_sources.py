@@ -92,7 +92,7 @@ def test_pictures_alone_are_kept_beside_what_the_model_draws_of_the_names_given(
     assert len(task.forget.all()) == 5 and not owned(task.forget.all()) and "named" not in task.origin
     assert task.neighbours == ("a fox", "a wolf") and task.axes[0].classes == ("a red cat", "a fox", "a wolf")
     assert len(drawer.asked) == 16 and made_of(task) == ""
-    told = "To keep: 16 pictures drawn by a drawer itself; closest to 'a red cat': a fox, a wolf."
+    told = "To keep: 16 prompts, drawn by a drawer itself; closest to 'a red cat': a fox, a wolf."
     assert drawn_to_keep(task) == told and drawn_to_keep(sources.resolve("style:thermal")[0]) == ""
     drawer = Studio()
     assert len(made(drawer, *photos("a dog", 20), drawn_too=False).retain.all()) == 5 and not drawer.asked
