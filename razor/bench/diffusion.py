@@ -217,8 +217,9 @@ def real_size() -> dict:
 def held() -> dict:
     """What tensors hold in each phase on a Stable Diffusion 1.5 of random weights at 512 px, counted on the CPU.
 
-    In bfloat16, whose numbers are as large as those of float16 on a card and quicker on a CPU. What would wait in the
-    computer's memory beside a card does not count. Two pictures a set do: of more, no more are held at once.
+    In bfloat16, whose numbers are as large as those of float16 on a card and quicker on a CPU; that a float16
+    autoencoder works in float32 is left out. What would wait in the computer's memory beside a card does not count. Two
+    pictures a set do: of more, no more are held at once.
     """
     from razor.growth import Growth
 
