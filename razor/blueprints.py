@@ -150,7 +150,7 @@ def _written(like: str) -> Path:
     for part, (library, kind, config) in parts.items():
         index[part] = [library, kind]
         if part.startswith("tokenizer"):
-            _tokenizer(config).save_pretrained(place / part)
+            tokenizer(config).save_pretrained(place / part)
         elif library == "transformers":
             CLIPTextConfig(**config | {"architectures": [kind]}).save_pretrained(place / part)
         else:  # whole: what reads a checkpoint looks for settings that are as usual, too
@@ -160,8 +160,8 @@ def _written(like: str) -> Path:
     return place
 
 
-def _tokenizer(pad: str):
-    """CLIP's: every byte, every byte that ends a word, a word for every merge, start and end."""
+def tokenizer(pad: str):
+    """CLIP's, padded with this: every byte, every byte that ends a word, a word for every merge, start and end."""
     import open_clip
     from open_clip.tokenizer import bytes_to_unicode
     from transformers import CLIPTokenizer

@@ -295,7 +295,7 @@ def test_single_file_alone_is_read_by_the_published_configuration_of_its_kind(sa
     ours = {part: (*what[:2], what[2] if "tokenizer" in part else config(part)) for part, what in parts.items()}
     ours["scheduler"] = (*json.loads((folder / "model_index.json").read_text())["scheduler"], config("scheduler"))
     monkeypatch.setitem(blueprints.BLUEPRINTS, like, (name, ours))  # as small as the model
-    monkeypatch.setattr(blueprints, "_tokenizer", lambda pad: pipeline.tokenizer)
+    monkeypatch.setattr(blueprints, "tokenizer", lambda pad: pipeline.tokenizer)
     monkeypatch.setattr(pipelines, "_looks_like", lambda shapes: like)  # XL is told by its width
     blueprints._written.cache_clear()
     try:

@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from razor import metrics, models, pictures, words
+from razor import blueprints, metrics, models, pictures, words
 from razor.bench.measure import (
     Held,
     called,
@@ -263,30 +263,18 @@ def stable_diffusion(on: str | None, dtype: torch.dtype = torch.float32):
 
     torch.manual_seed(0)
     place = {"device": "cuda", "dtype": torch.float16} if on else {"device": "cpu", "dtype": dtype}
-    mini = models.load("mini-sd", device="cpu").pipeline
+    _, parts = blueprints.BLUEPRINTS["stable-diffusion-v1-5/stable-diffusion-v1-5"]
+    made = {part: config for part, (_, _, config) in parts.items()}
     with torch.device(place["device"]):
-        unet = diffusers.UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
-        text = transformers.CLIPTextModel(
-            transformers.CLIPTextConfig(
-                hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
-            )
-        )
-        vae = diffusers.AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-        )
-    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(models.BUNDLED["mini-sd"] / "tokenizer")
-    tokenizer.model_max_length = 77
+        unet = diffusers.UNet2DConditionModel.from_config(made["unet"])
+        text = transformers.CLIPTextModel(transformers.CLIPTextConfig(**made["text_encoder"]))
+        vae = diffusers.AutoencoderKL.from_config(made["vae"])
     pipeline = diffusers.StableDiffusionPipeline(
         vae=vae,
         text_encoder=text,
         unet=unet,
-        tokenizer=tokenizer,
-        scheduler=diffusers.PNDMScheduler.from_config(
-            mini.scheduler.config, prediction_type="epsilon", skip_prk_steps=True
-        ),
+        tokenizer=blueprints.tokenizer(made["tokenizer"]),
+        scheduler=diffusers.PNDMScheduler.from_config(made["scheduler"]),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
